@@ -1,0 +1,206 @@
+"""
+From a call to a lease and back: asks the ledger, renews what is held, settles it once.
+
+The ledger decides; this module keeps its promise that every lease is settled on every way
+out, whatever was spent by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from gateway.auth import Principal
+from gateway.errors import ContextTooLong, GatewayError, InvalidRequest
+from gateway.limit_headers import rejection_error
+from gateway.telemetry import Telemetry
+from gateway.translation.port import TokenDemand
+from gateway.translation.usage import TokenUsage
+from policies.estimate import OutputEstimator, estimate_usage
+from policies.ledger import NOTHING, Demand, Ledger, LimitState, Rejected, Usage
+from policies.plans import Plan
+
+logger = logging.getLogger(__name__)
+
+# Three chances to renew within one ttl: two may be lost to a slow store.
+RENEWALS_PER_TTL: Final = 3
+
+
+class Lease:
+    """The right to be in flight, and the meter of what it will be settled at."""
+
+    def __init__(
+        self,
+        lease_id: str,
+        workspace: str,
+        plan: Plan,
+        reserved: Usage,
+        states: tuple[LimitState, ...],
+    ) -> None:
+        self.lease_id = lease_id
+        self.workspace = workspace
+        self.plan = plan
+        self.reserved = reserved
+        self.states = states
+        # Nothing is spent until the upstream is called: a request that ends before is
+        # refunded whole.
+        self._meter: Callable[[], TokenUsage] | None = None
+        self._failed_at = NOTHING
+
+    def settle(self, usage: TokenUsage) -> None:
+        """Note what is spent up to now; the last note is what is settled."""
+        self._meter = lambda: usage
+
+    def follow(self, meter: Callable[[], TokenUsage]) -> None:
+        """Settle at whatever this meter says by then."""
+        self._meter = meter
+
+    def refund(self, error: GatewayError) -> None:
+        """Note that the request failed, and is charged as its error says."""
+        self._meter = None
+        self._failed_at = Usage(requests=1) if error.spends_request else NOTHING
+
+    @property
+    def usage(self) -> TokenUsage | None:
+        """What was answered; None if nothing was, or not yet."""
+        return self._meter() if self._meter else None
+
+    @property
+    def actual(self) -> Usage:
+        """What the lease is settled at if it ends now."""
+        usage = self.usage
+        return Usage(1, usage.total_tokens) if usage else self._failed_at
+
+
+class Admission:
+    """Admits calls against their plan and looks after the leases they hold."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        estimator: OutputEstimator,
+        telemetry: Telemetry,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._ledger = ledger
+        self._estimator = estimator
+        self._telemetry = telemetry
+        self._now_ms = now_ms
+        self._held: dict[str, Lease] = {}
+
+    @asynccontextmanager
+    async def admit(
+        self, principal: Principal, model: str, demand: TokenDemand
+    ) -> AsyncIterator[Lease]:
+        """Hold a lease for the block; LimitExceeded if the plan has no room."""
+        check_bounds(principal.plan, demand)
+        lease = await self._admit(principal, model, demand)
+        self._held[lease.lease_id] = lease
+        self._telemetry.leases_held.set(len(self._held))
+        try:
+            yield lease
+        except GatewayError as error:
+            lease.refund(error)
+            raise
+        finally:
+            del self._held[lease.lease_id]
+            self._telemetry.leases_held.set(len(self._held))
+            await self._settle(lease)
+
+    async def _admit(
+        self, principal: Principal, model: str, demand: TokenDemand
+    ) -> Lease:
+        workspace, plan = principal.workspace, principal.plan
+        output = demand.max_output_tokens
+        if output is None:
+            output = self._estimator.expect(workspace, model, plan)
+        reserve = estimate_usage(demand.input_tokens, output, choices=demand.choices)
+        lease_id = uuid.uuid4().hex
+        try:
+            decision = await self._ledger.admit(
+                Demand(
+                    workspace=workspace, plan=plan, lease_id=lease_id, reserve=reserve
+                )
+            )
+        except BaseException:
+            # Cancelled while the decision was on its way: it may have been a yes.
+            await self._release(workspace, lease_id, NOTHING)
+            raise
+        if isinstance(decision, Rejected):
+            self._telemetry.rejected(plan.plan, decision)
+            raise rejection_error(decision, plan, now_ms=self._now_ms())
+        self._telemetry.admitted(plan.plan, decision)
+        return Lease(lease_id, workspace, plan, reserve, decision.states)
+
+    async def _settle(self, lease: Lease) -> None:
+        usage = lease.usage
+        await self._release(lease.workspace, lease.lease_id, lease.actual)
+        if usage is not None:
+            self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
+
+    async def _release(self, workspace: str, lease_id: str, actual: Usage) -> None:
+        # Shielded: this often runs because the task is being cancelled, and an unshielded
+        # await would raise and leave the place taken until the lease's ttl.
+        with anyio.CancelScope(shield=True):
+            await self._ledger.settle(workspace, lease_id, actual)
+
+    def learn(self, principal: Principal, model: str, usage: TokenUsage) -> None:
+        """Remember what a complete answer cost, for callers that do not say."""
+        self._estimator.learn(principal.workspace, model, usage.output_tokens)
+
+    async def inspect(self, principal: Principal) -> tuple[LimitState, ...]:
+        """Where the workspace stands; charges nothing."""
+        return await self._ledger.inspect(principal.workspace, principal.plan)
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
+
+    async def keep_alive(self) -> None:
+        """Renew every held lease until cancelled; one task for all of them."""
+        interval_s = self._ledger.lease_ttl_ms / 1000 / RENEWALS_PER_TTL
+        while True:
+            await asyncio.sleep(interval_s)
+            for lease in list(self._held.values()):
+                await self._renew(lease)
+
+    async def _renew(self, lease: Lease) -> None:
+        is_held = await self._ledger.renew(
+            lease.workspace, lease.lease_id, lease.actual.tokens
+        )
+        if not is_held and lease.lease_id in self._held:
+            # The request goes on: its tokens are already being spent. What it used
+            # beyond its last progress is not charged, and an operator should know.
+            self._telemetry.leases_lost.inc()
+            logger.warning("lease lost", extra={"lease_id": lease.lease_id})
+
+
+def check_bounds(plan: Plan, demand: TokenDemand) -> None:
+    """Refuse a single request that is larger than its plan lets any be."""
+    bounds = plan.request
+    most_in = bounds.max_input_tokens
+    if most_in is not None and demand.input_tokens > most_in:
+        # Frameworks recognise the condition by this sentence as well as by the code.
+        raise ContextTooLong(
+            f"This model's maximum context length is {most_in} tokens on plan"
+            f" {plan.title or plan.plan}. However, your messages resulted in about"
+            f" {demand.input_tokens} tokens.",
+            param="messages",
+            details={"plan": plan.plan, "limit": most_in, "whose": "gateway"},
+        )
+    most_out = bounds.max_output_tokens
+    asked = demand.max_output_tokens
+    if most_out is not None and asked is not None and asked > most_out:
+        raise InvalidRequest(
+            f"max_tokens is too large: {asked}. Plan {plan.title or plan.plan} allows at"
+            f" most {most_out} completion tokens.",
+            param="max_tokens",
+            details={"plan": plan.plan, "limit": most_out, "whose": "gateway"},
+        )

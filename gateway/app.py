@@ -1,0 +1,194 @@
+"""
+The gateway put together: the one place that knows every part, and hands out the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, cast
+
+import httpx
+from litestar import Litestar, Request, Response
+from litestar.exceptions import HTTPException
+from litestar.handlers import ASGIRouteHandler
+
+from gateway.access_log import AccessLog
+from gateway.admission import Admission
+from gateway.asgi import ASGIApp
+from gateway.auth import Authenticator
+from gateway.completion import CompletionService
+from gateway.cors import Cors
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RouteNotFound,
+    envelope,
+    retry_headers,
+)
+from gateway.exchange import exchange_of
+from gateway.middleware import EdgeMiddleware
+from gateway.model_catalog import ModelCatalog
+from gateway.policy_files import PolicyFiles
+from gateway.presence import Attendance
+from gateway.routes.completions import CompletionRoutes
+from gateway.routes.door import Door, internal_error
+from gateway.routes.models import ModelRoutes
+from gateway.routes.operation import OperationRoutes
+from gateway.settings import Settings
+from gateway.telemetry import Telemetry
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.listing import list_models
+from gateway.upstream.transport import stock_transport
+from policies.estimate import OutputEstimator
+from policies.ledger import Ledger
+from policies.memory_ledger import MemoryLedger
+
+
+class Gateway:
+    """Everything one process needs to serve; `asgi` is the application."""
+
+    def __init__(self, settings: Settings, *, ledger: Ledger | None = None) -> None:
+        """Build all parts; FileProblems if plans or keys are wrong."""
+        self.settings = settings
+        self.telemetry = Telemetry()
+        self.files = PolicyFiles(settings, self.telemetry)
+        self.ledger = ledger or MemoryLedger(
+            lambda: time.time_ns() // 1000,
+            lease_ttl_ms=int(settings.lease_ttl_s * 1000),
+        )
+        self.attendance = Attendance()
+        self.is_draining = False
+        self.transport = stock_transport(settings)
+        self.authenticator = Authenticator(
+            settings, self.files, now=lambda: datetime.now(UTC)
+        )
+        self.admission = Admission(
+            self.ledger,
+            estimator=OutputEstimator(),
+            telemetry=self.telemetry,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+        )
+        self.door = Door(
+            settings, authenticator=self.authenticator, admission=self.admission
+        )
+        self.access_log = AccessLog()
+        self.edge = self._edge(self._api_handlers())
+        self.asgi: ASGIApp = self.edge
+        # The same operation routes on a port of their own; no lifespan of its own.
+        self.ops_asgi: ASGIApp = self._edge(
+            self._operation(has_metrics=True).handlers()
+        )
+
+    def _api_handlers(self) -> list[ASGIRouteHandler]:
+        service = CompletionService(
+            admission=self.admission,
+            authenticator=self.authenticator,
+            upstream=UpstreamClient(
+                self.settings, transport=self.transport, telemetry=self.telemetry
+            ),
+            max_event_bytes=self.settings.upstream_max_event_bytes,
+        )
+        completions = CompletionRoutes(
+            self.settings,
+            door=self.door,
+            service=service,
+            attendance=self.attendance,
+            telemetry=self.telemetry,
+            now_s=time.time,
+        )
+        catalog = ModelCatalog(
+            self.settings,
+            authenticator=self.authenticator,
+            list_models=partial(list_models, self.transport),
+        )
+        models = ModelRoutes(door=self.door, catalog=catalog, infer=completions.infer)
+        operation = self._operation(has_metrics=self.settings.ops_port is None)
+        return [*completions.handlers(), *models.handlers(), *operation.handlers()]
+
+    def _operation(self, *, has_metrics: bool) -> OperationRoutes:
+        return OperationRoutes(
+            door=self.door,
+            telemetry=self.telemetry,
+            readiness=self.readiness,
+            has_metrics=has_metrics,
+        )
+
+    def _edge(self, handlers: list[ASGIRouteHandler]) -> EdgeMiddleware:
+        router = Litestar(
+            route_handlers=handlers,
+            exception_handlers={Exception: to_envelope},
+            openapi_config=None,
+            logging_config=None,
+        )
+        return EdgeMiddleware(
+            cast(ASGIApp, router),  # Litestar types ASGI's dicts more narrowly
+            telemetry=self.telemetry,
+            access_log=self.access_log,
+            cors=Cors(self.settings.cors_origins),
+            max_in_flight=self.settings.http_max_in_flight,
+        )
+
+    def readiness(self) -> dict[str, Any]:
+        """Whether to send requests here, and what an operator would ask next."""
+        return {
+            "status": "draining" if self.is_draining else "ready",
+            "store": "memory",
+            "plans": list(self.files.book.names),
+            "plans_digest": self.files.book.digest,
+            "in_flight": len(self.attendance),
+        }
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run what runs beside the requests, and give everything back at the end."""
+        tasks = [
+            asyncio.create_task(self.admission.keep_alive()),
+            asyncio.create_task(self.files.watch()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await self.transport.aclose()
+            await self.ledger.aclose()
+
+
+def to_envelope(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """What the router refuses, and bugs outside of our handlers, as envelopes."""
+    exchange = exchange_of(request.scope)
+    shown = _shown(request, error)
+    if shown is None:
+        shown = internal_error(exchange, error)
+    exchange.note(shown)
+    exchange.record.status = shown.http_status
+    headers = (*shown.headers, *retry_headers(shown), *exchange.common_headers)
+    return Response(
+        envelope(shown),
+        status_code=shown.http_status,
+        media_type="application/json",
+        headers={name.decode(): value.decode("latin-1") for name, value in headers},
+    )
+
+
+def _shown(request: Request[Any, Any, Any], error: Exception) -> GatewayError | None:
+    if not isinstance(error, HTTPException):
+        return None
+    path = request.scope["path"][:128]
+    match error.status_code:
+        case 404:
+            hint = " Set base_url to end in /v1." if not path.startswith("/v1/") else ""
+            return RouteNotFound(f"There is no route {path}.{hint}")
+        case 405:
+            allowed = (error.headers or {}).get("allow", "")
+            return MethodNotAllowed(request.method, allowed)
+        case _:
+            return InvalidRequest(error.detail or "The request is not valid.")

@@ -1,0 +1,165 @@
+"""
+Who is calling: an API key becomes a principal, or the request ends with a 401.
+
+Known keys come from the keys file. With a default plan set, an unknown key is let in on
+that plan and goes upstream itself (bring your own key): the upstream is then the judge,
+and a key it refused is refused here for a while, so that guessing does not reach it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from gateway.errors import InvalidApiKey, ModelNotFound, UpstreamRefused
+from gateway.policy_files import PolicyFiles
+from gateway.secret import Secret
+from gateway.settings import Settings
+from gateway.upstream.client import Credentials
+from policies.keyring import KEY_ID_CHARS, digest_of
+from policies.model_patterns import is_model_allowed, matches_any
+from policies.plans import Plan
+
+# LLMTune's and our keys are under 100 characters; a digest of more is work for nothing.
+MAX_KEY_CHARS: Final = 512
+
+# A guesser's keys are remembered only this many at a time, about 1 MB.
+MAX_REFUSED: Final = 10_000
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller, after authentication."""
+
+    workspace: str
+    plan: Plan
+    key_id: str
+    # The key's own narrowing of the plan's models.
+    models: tuple[str, ...] | None
+    api_key: Secret
+    is_own_key: bool
+
+    def may_use(self, model: str) -> bool:
+        """Whether plan and key both allow the model."""
+        is_in_key = self.models is None or matches_any(self.models, model)
+        return is_in_key and is_model_allowed(self.plan, model)
+
+    def require(self, model: str) -> None:
+        if not self.may_use(model):
+            raise ModelNotFound(model)
+
+
+class Authenticator:
+    """Turns an Authorization header into a principal."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        files: PolicyFiles,
+        *,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._files = files
+        self._default_plan = settings.default_plan
+        self._upstream_url = settings.upstream_url.rstrip("/")
+        self._upstream_key = settings.upstream_api_key
+        self._refused_ttl_s = settings.refused_key_ttl_s
+        self._refused: OrderedDict[str, float] = OrderedDict()
+        self._now = now
+
+    def authenticate(self, authorization: bytes | None) -> Principal:
+        """The principal of a key, or InvalidApiKey."""
+        api_key = _key_in(authorization)
+        record = self._files.keyring.lookup(api_key)
+        if record is None:
+            return self._bring_your_own(api_key)
+        plan = self._files.book.plan_for(record.plan, record.workspace)
+        if plan is None or record.is_expired(self._now()):
+            raise _incorrect()
+        return Principal(
+            workspace=record.workspace,
+            plan=plan,
+            key_id=record.key_id,
+            models=record.models,
+            api_key=Secret(api_key),
+            is_own_key=False,
+        )
+
+    def _bring_your_own(self, api_key: str) -> Principal:
+        plan_name = self._default_plan
+        digest = digest_of(api_key)
+        # The digest names the workspace, so that a key's usage stays its own.
+        workspace = f"key-{digest[:32]}"
+        plan = plan_name and self._files.book.plan_for(plan_name, workspace)
+        if not plan or self._is_refused(digest):
+            raise _incorrect()
+        return Principal(
+            workspace=workspace,
+            plan=plan,
+            key_id=digest[:KEY_ID_CHARS],
+            models=None,
+            api_key=Secret(api_key),
+            is_own_key=True,
+        )
+
+    @contextmanager
+    def hearing(self, principal: Principal) -> Iterator[None]:
+        """Hear whether the upstream refuses this caller's own key, and remember it."""
+        try:
+            yield
+        except UpstreamRefused as error:
+            if principal.is_own_key and error.http_status == 401:
+                self._remember_refused(digest_of(principal.api_key.reveal()))
+            raise
+
+    def _remember_refused(self, digest: str) -> None:
+        self._refused[digest] = self._now().timestamp() + self._refused_ttl_s
+        self._refused.move_to_end(digest)
+        if len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
+
+    def _is_refused(self, digest: str) -> bool:
+        until_s = self._refused.get(digest)
+        if until_s is None:
+            return False
+        if until_s > self._now().timestamp():
+            return True
+        del self._refused[digest]
+        return False
+
+    def credentials(self, principal: Principal) -> Credentials:
+        """With which key and to which fleet this principal's calls go."""
+        fleet = principal.plan.upstream
+        url = fleet.url.rstrip("/") if fleet else self._upstream_url
+        own_key = self._upstream_key
+        if fleet and fleet.api_key_env:
+            own_key = os.environ.get(fleet.api_key_env)
+        if own_key is None or principal.is_own_key:
+            return Credentials(url, principal.api_key, is_callers_key=True)
+        return Credentials(url, Secret(own_key), is_callers_key=False)
+
+
+def _key_in(authorization: bytes | None) -> str:
+    """The key of `Authorization: Bearer KEY`, or of the bare form LLMTune also takes."""
+    if not authorization:
+        raise InvalidApiKey(
+            "You didn't provide an API key. Provide it in an Authorization header as"
+            " 'Bearer YOUR_KEY'."
+        )
+    scheme, _, rest = authorization.strip().partition(b" ")
+    key = rest.strip() if scheme.lower() == b"bearer" else authorization.strip()
+    # Printable ASCII alone: the key may have to travel on in a header of our own.
+    is_sound = 0 < len(key) <= MAX_KEY_CHARS and all(0x21 <= c <= 0x7E for c in key)
+    if not is_sound:
+        raise _incorrect()
+    return key.decode("ascii")
+
+
+def _incorrect() -> InvalidApiKey:
+    # Not even a part of the key is repeated: error texts end up in logs.
+    return InvalidApiKey("Incorrect API key provided.")

@@ -1,0 +1,106 @@
+"""
+The path: one completion, from an authenticated call to settled usage.
+
+What each step does is in the module it names; what happens in which order is here.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from functools import partial
+
+import msgspec
+
+from gateway.admission import Admission
+from gateway.auth import Authenticator, Principal
+from gateway.errors import GatewayError, Header
+from gateway.exchange import Exchange
+from gateway.streaming import MeteredStream
+from gateway.translation.port import Stamp, Translator, UpstreamRequest
+from gateway.translation.usage import TokenUsage
+from gateway.upstream.client import UpstreamCall, UpstreamClient
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One authenticated, parsed request."""
+
+    principal: Principal
+    translator: Translator
+    stamp: Stamp
+    trace_headers: tuple[Header, ...]
+    # Where decisions and usage are noted for headers, log and metrics.
+    exchange: Exchange
+
+
+class CompletionService:
+    """
+    Completes calls of every translation.
+
+    The steps run in this order because each is cheaper to undo than the next: a request
+    that no route can carry costs nothing, an admission can be refunded, an upstream call
+    is spent for good.
+    """
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        authenticator: Authenticator,
+        upstream: UpstreamClient,
+        max_event_bytes: int,
+    ) -> None:
+        self._admission = admission
+        self._authenticator = authenticator
+        self._upstream = upstream
+        self._max_event_bytes = max_event_bytes
+
+    async def complete(self, call: Call) -> bytes | MeteredStream:
+        """The whole answer, or the open stream that whoever holds it must close."""
+        principal, translator = call.principal, call.translator
+        principal.require(translator.model)
+        request = translator.to_upstream()
+        call.exchange.record.upstream_route = request.route
+
+        async with AsyncExitStack() as held:
+            lease = await held.enter_async_context(
+                self._admission.admit(principal, translator.model, translator.demand)
+            )
+            call.exchange.decided(lease.states)
+
+            # From here the prompt is spent, whatever becomes of the answer.
+            lease.settle(
+                TokenUsage(translator.demand.input_tokens, 0, is_reported=False)
+            )
+            with self._authenticator.hearing(principal):
+                answer = await held.enter_async_context(
+                    self._upstream.open(self._upstream_call(call, request))
+                )
+
+            learn = partial(self._admission.learn, principal, translator.model)
+            if not translator.is_stream:
+                whole = translator.from_upstream(await answer.read(), call.stamp)
+                lease.settle(whole.usage)
+                call.exchange.used(whole.usage)
+                learn(whole.usage)
+                return whole.body
+
+            # The body outlives this function. From here the stream owns the connection
+            # and the lease, and gives them back in that order when it ends, fails or is
+            # abandoned.
+            return MeteredStream(
+                answer,
+                translator.stream(call.stamp),
+                lease,
+                held.pop_all(),
+                learn=learn,
+                max_event_bytes=self._max_event_bytes,
+            )
+
+    def _upstream_call(self, call: Call, request: UpstreamRequest) -> UpstreamCall:
+        return UpstreamCall(
+            request=request,
+            credentials=self._authenticator.credentials(call.principal),
+            model=call.translator.model,
+            request_id=call.exchange.request_id,
+            trace_headers=call.trace_headers,
+        )

@@ -1,0 +1,228 @@
+"""
+One HTTP request and its answer: headers, body within bounds, and the facts of the log.
+
+Every answer of the gateway leaves through `Exchange.start`, which adds what all of them
+carry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from gateway.asgi import Receive, Scope, Send
+from gateway.errors import (
+    ClientGone,
+    GatewayError,
+    Header,
+    Outcome,
+    RequestTimedOut,
+    RequestTooLarge,
+    envelope,
+    retry_headers,
+)
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+
+# A caller's own id must be safe in a header and in a log, and short enough for both.
+_ACCEPTABLE_ID: Final = re.compile(rb"^[A-Za-z0-9._:@/+=-]{1,128}$")
+
+# An honest client on a slow line sends this much a second; anything slower is holding a
+# connection open. At double, phones on the edge of a network are cut off.
+SLOWEST_BODY_BYTES_PER_S: Final = 16 * 1024
+
+# An oversized body is read to its end, up to here, so that clients which only read after
+# they have written see the 413 and not a reset.
+LINGER_BYTES: Final = 64 * 1024 * 1024
+LINGER_S: Final = 5.0
+
+from gateway.auth import Principal
+from gateway.limit_headers import limit_headers
+from gateway.translation.usage import TokenUsage
+from policies.ledger import LimitState
+
+
+class Record(msgspec.Struct):
+    """What one request was and how it ended: the access line and the metrics."""
+
+    route: str = "_other"
+    status: int = 0
+    outcome: Outcome = "ok"
+    error_code: str | None = None
+    workspace: str | None = None
+    key_id: str | None = None
+    plan: str | None = None
+    model: str | None = None
+    is_stream: bool = False
+    upstream_route: str | None = None
+    limit: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    is_usage_reported: bool | None = None
+    first_token_s: float | None = None
+    client_request_id: str | None = None
+    error_id: str | None = None
+
+
+class Exchange:
+    """One request, as the routes see it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.receive = receive
+        self._send = send
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._abort = scope.get("extensions", {}).get("llmtune.abort")
+        self.started_s = asyncio.get_running_loop().time()
+        self.record = Record()
+        self.request_id = self._choose_id()
+        self.is_started = False
+        # Set by the door once the key is known.
+        self.principal: Principal | None = None
+        # Set once the plan has decided, then carried by whatever answer comes.
+        self.limit_headers: tuple[Header, ...] = ()
+        self._common: list[Header] = [
+            (b"x-request-id", self.request_id.encode("ascii")),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a header by its lower-case name; of several, the last."""
+        return self._headers.get(name)
+
+    def add_headers(self, headers: Iterable[Header]) -> None:
+        """Headers that whatever answer follows has to carry."""
+        self._common.extend(headers)
+
+    @property
+    def elapsed_s(self) -> float:
+        return asyncio.get_running_loop().time() - self.started_s
+
+    def _choose_id(self) -> str:
+        own = self._headers.get(b"x-request-id", b"")
+        theirs = self._headers.get(b"x-client-request-id", b"")
+        if _ACCEPTABLE_ID.match(theirs):
+            self.record.client_request_id = theirs.decode("ascii")
+        if _ACCEPTABLE_ID.match(own):
+            return own.decode("ascii")
+        return f"req_{uuid.uuid4().hex}"
+
+    async def read_body(self, *, max_bytes: int, timeout_s: float) -> bytes:
+        """
+        The body, bounded in size and time.
+
+        The time allowed is `timeout_s` and what the bytes received so far need on the
+        slowest honest line.
+        """
+        declared = self._headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > max_bytes:
+            await self._linger(int(declared))
+            raise _too_large(max_bytes)
+        loop = asyncio.get_running_loop()
+        started_s, received = loop.time(), bytearray()
+        try:
+            async with asyncio.timeout(timeout_s) as patience:
+                while True:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    received += message.get("body", b"")
+                    if len(received) > max_bytes:
+                        break
+                    if not message.get("more_body"):
+                        return bytes(received)
+                    earned_s = len(received) / SLOWEST_BODY_BYTES_PER_S
+                    patience.reschedule(started_s + timeout_s + earned_s)
+        except TimeoutError:
+            raise RequestTimedOut("The body did not arrive in time.") from None
+        await self._linger(LINGER_BYTES)
+        raise _too_large(max_bytes)
+
+    async def _linger(self, expected_bytes: int) -> None:
+        """Read an unwanted body to its end, within bounds, and forget it."""
+        self._common.append((b"connection", b"close"))
+        if expected_bytes > LINGER_BYTES:
+            return
+        try:
+            async with asyncio.timeout(LINGER_S):
+                left = expected_bytes
+                while left > 0:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        return
+        except TimeoutError:
+            return  # it had its chance; the answer goes out now
+
+    @property
+    def common_headers(self) -> tuple[Header, ...]:
+        return tuple(self._common)
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """Send status and headers, once."""
+        self.is_started = True
+        self.record.status = status
+        sent = [*headers, *self.limit_headers, *self._common]
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": sent}
+        )
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        await self._send(
+            {"type": "http.response.body", "body": body, "more_body": more}
+        )
+
+    async def respond(
+        self, status: int, body: bytes, headers: Iterable[Header] = (JSON_TYPE,)
+    ) -> None:
+        """Send a whole answer."""
+        length = (b"content-length", b"%d" % len(body))
+        await self.start(status, (*headers, length))
+        await self.write(body, more=False)
+
+    async def fail(self, error: GatewayError) -> None:
+        """Send an error's envelope with the headers that belong to it."""
+        self.note(error)
+        headers = (JSON_TYPE, *error.headers, *retry_headers(error))
+        if error.headers and self.limit_headers:
+            self.limit_headers = ()  # the error's own decision is the newer one
+        await self.respond(error.http_status, envelope(error), headers)
+
+    def note(self, error: GatewayError) -> None:
+        """Put an error into the record."""
+        self.record.outcome = error.outcome
+        self.record.error_code = error.error_code
+        if error.details:
+            self.record.limit = error.details.get("dimension")
+
+    def decided(self, states: Iterable[LimitState]) -> None:
+        """The plan has decided: whatever answer comes carries where its limits stand."""
+        self.limit_headers = limit_headers(states)
+
+    def used(self, usage: TokenUsage) -> None:
+        """Put the tokens of an answer into the record."""
+        self.record.input_tokens = usage.input_tokens
+        self.record.output_tokens = usage.output_tokens
+        self.record.is_usage_reported = usage.is_reported
+
+    def abort(self) -> None:
+        """Cut the connection: what is still to be sent would never be read."""
+        if self._abort is not None:
+            self._abort()
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than {max_bytes} bytes.")
+
+
+def exchange_of(scope: Any) -> Exchange:
+    """The exchange that the outermost middleware opened for this request."""
+    exchange = scope["llmtune.exchange"]
+    assert isinstance(exchange, Exchange)  # noqa: S101 - narrows what a scope cannot type
+    return exchange

@@ -1,0 +1,171 @@
+"""
+A decision of the ledger as response headers and as an error. Pure.
+
+Two vocabularies for one state: OpenAI's `x-ratelimit-*`, which SDKs and frameworks read,
+and the IETF's `RateLimit` / `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10;
+an expired draft whose field names may still change).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Final, assert_never
+
+from gateway.errors import Header, LimitCode, LimitExceeded
+from policies.ledger import LimitState, Rejected
+from policies.plans import Concurrency, Limit, Plan, Quota, Rate, Unit
+
+UNITS: Final[tuple[Unit, ...]] = ("requests", "tokens")
+
+# A lease may end at any moment, so the shortest wait that does not make a busy workspace
+# poll: at half of it the retries outnumber the answers, at double slots stand idle.
+CONCURRENCY_RETRY_MS: Final = 500
+
+# Calendar windows have no fixed length; the draft wants seconds, so a month is 30 days.
+_WINDOW_S: Final = {"hour": 3600, "day": 86_400, "month": 2_592_000}
+
+
+def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
+    """The headers every answer to an authenticated call carries."""
+    enforced = [state for state in states if not state.limit.shadow]
+    if not enforced:
+        return ()
+    headers: list[Header] = []
+    for unit in UNITS:
+        tightest = _tightest(enforced, unit)
+        if tightest is not None:
+            name = unit.encode()
+            reset = go_duration(tightest.reset_after_ms).encode()
+            headers += [
+                (b"x-ratelimit-limit-" + name, b"%d" % tightest.capacity),
+                (b"x-ratelimit-remaining-" + name, b"%d" % tightest.remaining),
+                (b"x-ratelimit-reset-" + name, reset),
+            ]
+    policy = ", ".join(_policy_item(s.limit, s.capacity) for s in enforced)
+    now = ", ".join(_state_item(state) for state in enforced)
+    headers += [
+        (b"ratelimit-policy", policy.encode()),
+        (b"ratelimit", now.encode()),
+    ]
+    return tuple(headers)
+
+
+def _tightest(states: list[LimitState], unit: Unit) -> LimitState | None:
+    """
+    The state that OpenAI's three headers of a unit report.
+
+    They have room for one limit where a plan may have several; the one with the smallest
+    share left is the one a client will meet first.
+    """
+    candidates = [
+        state
+        for state in states
+        if not isinstance(state.limit, Concurrency) and state.limit.of == unit
+    ]
+    return min(
+        candidates,
+        key=lambda state: state.remaining / max(1, state.capacity),
+        default=None,
+    )
+
+
+def go_duration(milliseconds: int) -> str:
+    """OpenAI's reset format: `12ms`, `8.64s`, `6m0s`, `1h0m0s`."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    seconds, rest_ms = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{rest_ms:03d}".rstrip("0") if rest_ms else ""
+    text = f"{seconds}{fraction}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+@lru_cache(maxsize=1024)
+def _policy_item(limit: Limit, capacity: int) -> str:
+    match limit:
+        case Concurrency():
+            return f'"{limit.name}";q={capacity};qu="concurrent-requests"'
+        case Rate():
+            window = f";w={limit.period_s}"
+        case Quota():
+            window = f";w={_WINDOW_S[limit.per]}"
+        case _:
+            assert_never(limit)
+    # The draft's registry has no unit for tokens, and forbids inventing values of `qu`.
+    unit = ';llmtune-unit="tokens"' if limit.of == "tokens" else ""
+    return f'"{limit.name}";q={limit.limit}{window}{unit}'
+
+
+def _state_item(state: LimitState) -> str:
+    item = f'"{state.limit.name}";r={state.remaining}'
+    if state.reset_after_ms:
+        item += f";t={math.ceil(state.reset_after_ms / 1000)}"
+    return item
+
+
+def rejection_error(rejected: Rejected, plan: Plan, *, now_ms: int) -> LimitExceeded:
+    """What the client is told about a rejection: which limit, how full, and until when."""
+    state = rejected.binding
+    code, message, wait_ms, is_retryable = _wording(rejected, plan)
+    return LimitExceeded(
+        message,
+        limit_code=code,
+        retry_after_ms=wait_ms,
+        is_retryable=is_retryable,
+        headers=limit_headers(rejected.states),
+        details={
+            **_described(state, plan),
+            "requested": rejected.requested,
+            "resets_at": _moment(now_ms, state),
+            "whose": "gateway",
+        },
+    )
+
+
+def _wording(
+    rejected: Rejected, plan: Plan
+) -> tuple[LimitCode, str, int | None, bool | None]:
+    """Code, message, wait and whether retrying helps."""
+    state, wait_ms = rejected.binding, rejected.retry_after_ms
+    title = plan.title or plan.plan
+    kind = f"{state.limit.name} on plan {title}"
+    figures = (
+        f"Limit {state.capacity}, Used {state.used}, Requested {rejected.requested}"
+    )
+    match rejected.reason:
+        case "rate":
+            wait_s = (wait_ms or 0) / 1000
+            text = f"Rate limit reached for {kind}: {figures}."
+            text += f" Please try again in {wait_s:g}s."
+            return "rate_limit_exceeded", text, wait_ms, None
+        case "concurrency":
+            text = f"Too many requests in flight for {kind}: {figures}."
+            return "concurrency_limit_exceeded", text, CONCURRENCY_RETRY_MS, None
+        case "quota":
+            text = "You exceeded your current quota, please check your plan and billing"
+            text += f" details: {kind}: {figures}."
+            return "insufficient_quota", text, wait_ms, False
+        case "too_large":
+            text = f"The request is larger than {kind} can ever hold: {figures}."
+            return "request_exceeds_limit", text, None, False
+
+
+def _described(state: LimitState, plan: Plan) -> dict[str, Any]:
+    return {
+        "plan": plan.plan,
+        "dimension": state.limit.name,
+        "limit": state.capacity,
+        "used": state.used,
+    }
+
+
+def _moment(now_ms: int, state: LimitState) -> int | None:
+    """When the limit is untouched again, in whole epoch seconds; None for concurrency."""
+    if isinstance(state.limit, Concurrency):
+        return None
+    return math.ceil((now_ms + state.reset_after_ms) / 1000)

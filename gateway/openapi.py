@@ -1,0 +1,177 @@
+"""
+The API's description, `/openapi.json`: request schemas from the types that are decoded.
+
+Written here rather than by the framework, because the routes are bare ASGI handlers and
+their bodies are decoded by msgspec, which also writes the schemas.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from gateway import __version__
+from gateway.schemas.llmtune import NativeRequest
+from gateway.schemas.openai import ChatRequest, CompletionRequest
+
+REF: Final = "#/components/schemas/{name}"
+
+_TYPES: Final = (ChatRequest, CompletionRequest, NativeRequest)
+
+_ERRORS: Final = {
+    "400": "The request is not what the route takes; `param` names the place.",
+    "401": "No API key, or one that opens nothing.",
+    "402": "The LLMTune balance is used up.",
+    "404": "The model does not exist, or not for this key.",
+    "408": "The request did not arrive in time.",
+    "413": "The body is too large.",
+    "429": "A limit of the plan, or of the upstream: `details.whose` says which.",
+    "502": "The upstream failed.",
+    "503": "The upstream is overloaded, or this replica is full or shutting down.",
+    "504": "The upstream was too slow.",
+}
+
+
+@cache
+def openapi_document() -> bytes:
+    """The OpenAPI 3.1 document, as JSON."""
+    schemas, components = msgspec.json.schema_components(_TYPES, ref_template=REF)
+    by_type: dict[Any, Any] = dict(zip(_TYPES, schemas, strict=True))
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "LLMTune gateway",
+            "version": __version__,
+            "description": "OpenAI's API in front of LLMTune, under a plan's limits.",
+        },
+        "paths": _paths(by_type),
+        "components": {
+            "schemas": {**components, **_SCHEMAS},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}],
+    }
+    return msgspec.json.encode(document)
+
+
+def _paths(schema_of: dict[Any, Any]) -> dict[str, Any]:
+    model_id = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "May contain slashes, raw or as %2F.",
+        "schema": {"type": "string", "minLength": 1},
+    }
+    chat = _completion("Create a chat completion", schema_of[ChatRequest])
+    text = _completion("Create a text completion", schema_of[CompletionRequest])
+    native = schema_of[NativeRequest]
+    return {
+        "/v1/chat/completions": {"post": chat},
+        "/v1/completions": {"post": text},
+        "/v1/models/{model}/inference": {
+            "parameters": [model_id],
+            "post": _completion("LLMTune's own inference", native),
+        },
+        "/v1/playground/inference": {
+            "post": _completion("LLMTune's playground inference", native)
+        },
+        "/v1/models": {"get": _read("List the models this key may use", "ModelList")},
+        "/v1/models/{model}": {
+            "parameters": [model_id],
+            "get": _read("One model", "Model", "400", "404"),
+        },
+        "/livez": {"get": _open("Whether the process is alive", "200")},
+        "/readyz": {"get": _open("Whether it takes requests", "200", "503")},
+    }
+
+
+def _completion(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
+    json_answer = {"schema": {"type": "object"}}
+    return {
+        "summary": summary,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        },
+        "responses": {
+            "200": {
+                "description": "The answer; with `stream: true`, server-sent events.",
+                "content": {
+                    "application/json": json_answer,
+                    "text/event-stream": {"schema": {"type": "string"}},
+                },
+            },
+            **_errors(*_ERRORS),
+        },
+    }
+
+
+def _read(summary: str, answer: str, *errors: str) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "responses": {
+            "200": {
+                "description": "Found.",
+                "content": {"application/json": {"schema": _ref(answer)}},
+            },
+            **_errors("401", *errors),
+        },
+    }
+
+
+def _open(summary: str, *statuses: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    answers = {s: {"description": "Its state.", "content": content} for s in statuses}
+    return {"summary": summary, "security": [], "responses": answers}
+
+
+def _errors(*statuses: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": _ref("Error")}}
+    return {s: {"description": _ERRORS[s], "content": content} for s in statuses}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": REF.format(name=name)}
+
+
+_NULLABLE: Final = {"type": ["string", "null"]}
+
+_SCHEMAS: Final = {
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": _NULLABLE,
+                    "code": _NULLABLE,
+                    "details": {"type": "object"},
+                },
+            }
+        },
+    },
+    "Model": {
+        "type": "object",
+        "required": ["id", "object", "created", "owned_by"],
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": "model"},
+            "created": {"type": "integer"},
+            "owned_by": {"type": "string"},
+        },
+    },
+    "ModelList": {
+        "type": "object",
+        "required": ["object", "data"],
+        "properties": {
+            "object": {"const": "list"},
+            "data": {"type": "array", "items": _ref("Model")},
+        },
+    },
+}

@@ -1,0 +1,121 @@
+"""The routes that cost something: decode, complete, answer whole or streamed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+from litestar.handlers import ASGIRouteHandler
+
+from gateway.completion import Call, CompletionService
+from gateway.errors import ShuttingDown
+from gateway.exchange import JSON_TYPE, Exchange
+from gateway.presence import Attendance, Presence
+from gateway.routes.door import Door, trace_headers
+from gateway.settings import Settings
+from gateway.streaming import EventStreamResponse, MeteredStream
+from gateway.telemetry import Telemetry
+from gateway.translation.chat import ChatTranslator
+from gateway.translation.native import NativeTranslator
+from gateway.translation.port import Stamp, Translator
+from gateway.translation.text import TextTranslator
+
+Parse: TypeAlias = Callable[[bytes], Translator]
+
+CHAT_ID: Final = "chatcmpl-"
+TEXT_ID: Final = "cmpl-"
+
+
+class CompletionRoutes:
+    """Chat, text, and LLMTune's own inference: four routes, one way through."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        door: Door,
+        service: CompletionService,
+        attendance: Attendance,
+        telemetry: Telemetry,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._door = door
+        self._service = service
+        self._attendance = attendance
+        self._telemetry = telemetry
+        self._now_s = now_s
+
+    def handlers(self) -> list[ASGIRouteHandler]:
+        """The routes with a path of their own; a model's inference is `models`' business."""
+        dialect = self._settings.upstream_dialect
+        form = self._settings.upstream_prompt_form
+        chat = partial(ChatTranslator, dialect=dialect, prompt_form=form)
+        text = partial(TextTranslator, dialect=dialect, prompt_form=form)
+        return [
+            # Without /v1 too: a base_url that lacks it is the commonest of all mistakes.
+            self._door.route(
+                "/v1/chat/completions",
+                "/chat/completions",
+                POST=partial(self.complete, parse=chat, prefix=CHAT_ID),
+            ),
+            self._door.route(
+                "/v1/completions",
+                "/completions",
+                POST=partial(self.complete, parse=text, prefix=TEXT_ID),
+            ),
+            self._door.route("/v1/playground/inference", POST=self.infer),
+        ]
+
+    async def infer(self, exchange: Exchange, model: str | None = None) -> None:
+        """LLMTune's own inference; without a model, the playground's."""
+        await self.complete(exchange, partial(NativeTranslator, model=model), "")
+
+    async def complete(self, exchange: Exchange, parse: Parse, prefix: str) -> None:
+        """Authenticate, parse, complete, answer."""
+        principal = self._door.authenticate(exchange)
+        translator = parse(await self._door.read(exchange, principal))
+        exchange.record.model = translator.model
+        exchange.record.is_stream = translator.is_stream
+        call = Call(
+            principal=principal,
+            translator=translator,
+            stamp=Stamp(prefix + uuid.uuid4().hex, int(self._now_s())),
+            trace_headers=trace_headers(exchange),
+            exchange=exchange,
+        )
+        response: EventStreamResponse | None = None
+        try:
+            async with Presence(exchange.receive, self._attendance) as presence:
+                reply = await self._service.complete(call)
+                if isinstance(reply, MeteredStream):
+                    response = self._streamed(reply, exchange, presence)
+                    await response.send()
+                    return
+        except ShuttingDown as error:
+            if response is None:
+                raise
+            await response.fail(error)
+            return
+        elapsed = b"%d" % (exchange.elapsed_s * 1000)
+        await exchange.respond(
+            200, reply, (JSON_TYPE, (b"openai-processing-ms", elapsed))
+        )
+
+    def _streamed(
+        self, stream: MeteredStream, exchange: Exchange, presence: Presence
+    ) -> EventStreamResponse:
+        def first_token(waited_s: float) -> None:
+            exchange.record.first_token_s = waited_s
+            self._telemetry.first_token(waited_s)
+
+        return EventStreamResponse(
+            stream,
+            exchange,
+            presence,
+            ping_interval_s=self._settings.stream_ping_interval_s,
+            write_timeout_s=self._settings.http_write_timeout_s,
+            first_token=first_token,
+        )

@@ -1,0 +1,58 @@
+"""For those who operate the gateway: liveness, readiness, metrics, the API's description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from litestar.handlers import ASGIRouteHandler
+
+from gateway.exchange import JSON_TYPE, Exchange
+from gateway.openapi import openapi_document
+from gateway.routes.door import Door
+from gateway.telemetry import Telemetry
+
+
+class OperationRoutes:
+    """Routes that need no key and tell no secret."""
+
+    def __init__(
+        self,
+        *,
+        door: Door,
+        telemetry: Telemetry,
+        readiness: Callable[[], dict[str, Any]],
+        has_metrics: bool,
+    ) -> None:
+        self._door = door
+        self._telemetry = telemetry
+        self._readiness = readiness
+        self._has_metrics = has_metrics
+
+    def handlers(self) -> list[ASGIRouteHandler]:
+        routes = [
+            self._door.route("/livez", GET=self.live),
+            self._door.route("/readyz", GET=self.ready),
+            self._door.route("/openapi.json", GET=self.openapi),
+        ]
+        if self._has_metrics:
+            routes.append(self._door.route("/metrics", GET=self.metrics))
+        return routes
+
+    async def live(self, exchange: Exchange) -> None:
+        # Touches nothing: a pod is not restarted because something beside it is down.
+        await exchange.respond(200, b'{"status":"live"}')
+
+    async def ready(self, exchange: Exchange) -> None:
+        details = self._readiness()
+        status = 200 if details["status"] == "ready" else 503
+        await exchange.respond(status, msgspec.json.encode(details))
+
+    async def metrics(self, exchange: Exchange) -> None:
+        accept = (exchange.header(b"accept") or b"").decode("latin-1")
+        body, content_type = self._telemetry.exposition(accept)
+        await exchange.respond(200, body, ((b"content-type", content_type.encode()),))
+
+    async def openapi(self, exchange: Exchange) -> None:
+        await exchange.respond(200, openapi_document(), (JSON_TYPE,))

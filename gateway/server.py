@@ -1,0 +1,206 @@
+"""
+Listening, and stopping without losing a request.
+
+uvicorn's protocol without uvicorn's server: that one ends by raising the signal it caught
+again, cancels streams without a word, and knows nothing of readiness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from gateway.app import Gateway
+from gateway.asgi import ASGIApp
+from gateway.http_protocol import EdgeProtocol
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BACKLOG: Final = 2048
+
+# What ends at the deadline still has to tell its client so, and to settle.
+FAREWELL_S: Final = 5.0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen: a host and port, or a Unix socket."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    uds: Path | None = None
+
+    def __str__(self) -> str:
+        if self.uds is not None:
+            return f"unix:{self.uds}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class GatewayServer:
+    """One process's listeners and connections."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._state = ServerState()
+        self._listeners: list[asyncio.Server] = []
+
+    async def listen(self, address: Address) -> Address:
+        """Serve the API there; the address with the port that was really taken."""
+        listener = await self._listen(self._gateway.asgi, address)
+        ops_port = self._gateway.settings.ops_port
+        if ops_port is not None:
+            ops = Address(address.host, ops_port)
+            await self._listen(self._gateway.ops_asgi, ops)
+        if address.uds is not None:
+            return address
+        return Address(address.host, listener.sockets[0].getsockname()[1])
+
+    async def _listen(self, app: ASGIApp, address: Address) -> asyncio.Server:
+        create = self._protocols(app)
+        loop = asyncio.get_running_loop()
+        if address.uds is not None:
+            listener = await loop.create_unix_server(
+                create, path=str(address.uds), backlog=BACKLOG
+            )
+            # Who may connect is decided by the directory it lies in, as for every socket
+            # that two containers of a pod share under different users.
+            address.uds.chmod(0o666)
+        else:
+            listener = await loop.create_server(
+                create, host=address.host, port=address.port, backlog=BACKLOG
+            )
+        self._listeners.append(listener)
+        return listener
+
+    def _protocols(self, app: ASGIApp) -> Any:
+        settings = self._gateway.settings
+        protocol = EdgeProtocol.bounded(
+            max_header_bytes=settings.http_max_header_bytes,
+            header_timeout_s=settings.http_header_timeout_s,
+        )
+        return partial(
+            protocol,
+            config=_protocol_config(app, settings),
+            server_state=self._state,
+            app_state={},
+        )
+
+    async def keep_date(self) -> None:
+        """Keep the Date header right, once a second."""
+        while True:
+            self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            await asyncio.sleep(1)
+
+    async def drain(self) -> None:
+        """Take nothing new, let what runs finish, end the rest when the time is up."""
+        self._gateway.is_draining = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._state.connections):
+            # Closes idle connections; the others after their current answer.
+            connection.shutdown()
+        logger.info("draining", extra={"facts": {"in_flight": len(self._state.tasks)}})
+        if not await self._finished_within(self._gateway.settings.drain_timeout_s):
+            self._gateway.attendance.end_all()
+            if not await self._finished_within(FAREWELL_S):
+                logger.warning("requests were still running at the end")
+        self._hang_up()
+
+    async def _finished_within(self, timeout_s: float) -> bool:
+        """Whether every request ended in that time; a keep-alive one may bring another."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_s
+        while self._state.tasks:
+            left_s = ends_at - loop.time()
+            if left_s <= 0:
+                return False
+            await asyncio.wait(list(self._state.tasks), timeout=left_s)
+        return True
+
+    def _hang_up(self) -> None:
+        for task in self._state.tasks:
+            task.cancel()
+        for connection in list(self._state.connections):
+            connection.transport.close()
+
+
+def _protocol_config(app: ASGIApp, settings: Settings) -> Config:
+    config = Config(
+        cast(Any, app),  # uvicorn's and Litestar's ASGI types name the same thing apart
+        lifespan="off",
+        ws="none",
+        interface="asgi3",
+        log_config=None,
+        # Whoever connects is the peer; forwarded addresses decide nothing here.
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=int(settings.http_keepalive_timeout_s),
+    )
+    config.load()
+    return config
+
+
+@asynccontextmanager
+async def running_gateway(
+    gateway: Gateway, address: Address
+) -> AsyncIterator[tuple[GatewayServer, Address]]:
+    """A listening gateway in this event loop; drained on the way out."""
+    server = GatewayServer(gateway)
+    async with gateway.running():
+        taken = await server.listen(address)
+        date = asyncio.create_task(server.keep_date())
+        try:
+            yield server, taken
+        finally:
+            await server.drain()
+            date.cancel()
+
+
+async def until_signalled() -> signal.Signals:
+    """Wait for SIGTERM or SIGINT; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def tell(number: signal.Signals) -> None:
+        if not told.done():
+            told.set_result(number)
+            for each in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(each)
+                signal.signal(each, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell, number)
+    return await told
+
+
+async def serve(settings: Settings, address: Address) -> None:
+    """Serve until told to stop."""
+    gateway = Gateway(settings)
+    async with running_gateway(gateway, address) as (_, taken):
+        facts = {
+            "address": str(taken),
+            "upstream": settings.upstream_url,
+            "plans": list(gateway.files.book.names),
+            "keys": len(gateway.files.keyring),
+            "store": settings.store_url,
+        }
+        logger.info("serving", extra={"facts": facts})
+        if not len(gateway.files.keyring) and settings.default_plan is None:
+            logger.warning(
+                "nobody can call: set GATEWAY_KEYS_FILE, or GATEWAY_DEFAULT_PLAN to let"
+                " callers bring their own keys"
+            )
+        number = await until_signalled()
+        logger.info("stopping", extra={"facts": {"signal": number.name}})

@@ -1,0 +1,185 @@
+"""
+Every setting, its default and what it may be; read once, from the environment.
+
+A wrong value stops the start with one line. Secrets are shown in no message.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+Dialect: TypeAlias = Literal["auto", "inference", "chat"]
+PromptForm: TypeAlias = Literal["both", "prompt", "messages"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=86_400)]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
+Bytes: TypeAlias = Annotated[int, Meta(ge=1024, le=2**32)]
+Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
+
+PREFIX: Final = "GATEWAY_"
+MIB: Final = 1024 * 1024
+
+SECRETS: Final = frozenset({"upstream_api_key", "webhook_secret"})
+
+
+class SettingsProblem(Exception):
+    """One line: the variable, its value, and what is allowed."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway's settings; a field `x_y` is the variable `GATEWAY_X_Y`."""
+
+    # Where completions come from.
+    upstream_url: str = "https://api.llmtune.io/v1"
+    upstream_api_key: str | None = None
+    upstream_dialect: Dialect = "auto"
+    upstream_prompt_form: PromptForm = "both"
+    # A TCP and TLS handshake that takes longer than this will not become a good answer.
+    upstream_connect_timeout_s: Seconds = 5.0
+    # A whole answer arrives with its first byte, so this bounds the longest generation.
+    upstream_first_byte_timeout_s: Seconds = 300.0
+    upstream_idle_timeout_s: Seconds = 60.0
+    # OpenAI's SDKs give up after 600 s; working on for nobody costs tokens.
+    upstream_total_timeout_s: Seconds = 600.0
+    # Clients retry twice by themselves: more than one retry here multiplies theirs.
+    upstream_max_attempts: Annotated[int, Meta(ge=1, le=5)] = 2
+    upstream_max_connections: Count = 1000
+    upstream_max_answer_bytes: Bytes = 32 * MIB
+    upstream_max_event_bytes: Bytes = 1 * MIB
+
+    # Who may call, and how much.
+    store_url: str = "memory://"
+    plans_dir: Path | None = None
+    keys_file: Path | None = None
+    default_plan: str | None = None
+    refused_key_ttl_s: Seconds = 60.0
+    lease_ttl_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    reload_interval_s: Seconds = 1.0
+    models: tuple[str, ...] = ()
+    models_ttl_s: Seconds = 300.0
+
+    # What a client may do to us.
+    http_max_body_bytes: Bytes = 32 * MIB
+    # OpenAI asks for less than 64 KiB of headers.
+    http_max_header_bytes: Bytes = 64 * 1024
+    http_header_timeout_s: Seconds = 10.0
+    http_body_timeout_s: Seconds = 30.0
+    http_write_timeout_s: Seconds = 30.0
+    http_keepalive_timeout_s: Seconds = 75.0
+    http_max_in_flight: Count = 10_000
+    cors_origins: tuple[str, ...] = ()
+
+    # How it is operated.
+    ops_port: Port | None = None
+    public_url: str | None = None
+    webhook_secret: str | None = None
+    # Load balancers cut connections that are silent for 30 to 60 s.
+    stream_ping_interval_s: Seconds = 15.0
+    drain_timeout_s: Seconds = 30.0
+    log_level: LogLevel = "info"
+
+
+def variable_of(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def load_settings(environment: Mapping[str, str]) -> Settings:
+    """Read every `GATEWAY_*` variable; an empty one counts as unset."""
+    raw: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        text = environment.get(variable_of(field.name), "").strip()
+        if text:
+            raw[field.name] = _converted(field, text)
+    settings = Settings(**raw)
+    _check_url(settings.upstream_url)
+    _check_store(settings.store_url)
+    _check_origins(settings.cors_origins)
+    return settings
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """
+    Lines about `GATEWAY_*` variables that mean nothing here.
+
+    Warned about, not refused: Kubernetes injects `GATEWAY_SERVICE_HOST` and its like
+    into every pod beside a Service called `gateway`.
+    """
+    known = {variable_of(field.name) for field in msgspec.structs.fields(Settings)}
+    lines = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            lines.append(f"{name} is not a setting and is ignored{hint}")
+    return lines
+
+
+def _converted(field: msgspec.structs.FieldInfo, text: str) -> Any:
+    value: Any = text
+    if field.name in {"models", "cors_origins"}:
+        value = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return msgspec.convert(value, field.type, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise _problem(field.name, text, _allowed(field, str(error))) from None
+
+
+def _path(expected: type, value: Any) -> Any:
+    if expected is Path:
+        return Path(value)
+    raise NotImplementedError
+
+
+def _allowed(field: msgspec.structs.FieldInfo, complaint: str) -> str:
+    kind = msgspec.inspect.type_info(field.type)
+    choices = getattr(kind, "values", None)
+    if choices is not None:
+        return "one of " + ", ".join(str(choice) for choice in choices)
+    return complaint[:1].lower() + complaint[1:].replace(" | null", "")
+
+
+def _problem(field: str, value: str, allowed: str) -> SettingsProblem:
+    shown = "(not shown)" if field in SECRETS else repr(value[:200])
+    return SettingsProblem(f"{variable_of(field)}={shown}: {allowed}")
+
+
+def _check_url(url: str) -> None:
+    allowed = "an http:// or https:// URL without credentials, query or fragment"
+    try:
+        parts = urlsplit(url)
+        has_port_in_range = parts.port is None or parts.port > 0
+    except ValueError:
+        raise _problem("upstream_url", "(unreadable)", allowed) from None
+    is_plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or not is_plain
+        or not has_port_in_range
+    ):
+        # The value may hold credentials, so only its host is shown.
+        raise _problem("upstream_url", f"...{parts.hostname or ''}...", allowed)
+
+
+def _check_store(url: str) -> None:
+    if url != "memory://":
+        shown = url.split("://", 1)[0] + "://..." if "://" in url else url
+        raise _problem("store_url", shown, "memory:// (the embedded ledger)")
+
+
+def _check_origins(origins: tuple[str, ...]) -> None:
+    for origin in origins:
+        parts = urlsplit(origin)
+        is_exact = parts.scheme in {"http", "https"} and parts.netloc
+        if origin != "*" and (not is_exact or parts.path or parts.query):
+            raise _problem(
+                "cors_origins", origin, "* or origins such as https://app.example.com"
+            )

@@ -1,0 +1,89 @@
+"""
+Server-sent events from bytes, split anywhere (WHATWG HTML, 9.2.6). No I/O.
+
+Field names other than `data` and `event` are ignored, as are comments. The end of the
+input completes a last event that has no blank line: upstreams forget it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from gateway.errors import UpstreamError
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+PING: Final = b": ping\n\n"
+
+
+class ServerSentEvent(msgspec.Struct, frozen=True):
+    """One dispatched event; `name` is empty where the stream gives none."""
+
+    name: bytes
+    data: bytes
+
+
+class EventDecoder:
+    """Collects bytes and hands out the events they complete."""
+
+    def __init__(self, *, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._name = b""
+        self._is_first = True
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events that this chunk completes."""
+        buffer = self._rest + chunk
+        if self._is_first:
+            # Nothing can be said of a byte order mark before its three bytes are here.
+            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
+                self._rest = buffer
+                return []
+            buffer = buffer.removeprefix(_BOM)
+            self._is_first = False
+        held_back = b""
+        if b"\r" in buffer:
+            if buffer.endswith(b"\r"):
+                # Its line feed may come with the next chunk.
+                buffer, held_back = buffer[:-1], b"\r"
+            buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, rest = buffer.split(b"\n")
+        self._rest = rest + held_back
+        events = [event for line in lines if (event := self._line(line)) is not None]
+        self._check_size()
+        return events
+
+    def finish(self) -> list[ServerSentEvent]:
+        """The event that the end of the input completes, if any."""
+        events = self.feed(b"\n") if self._rest else []
+        last = self._dispatch()
+        return [*events, last] if last is not None else events
+
+    def _line(self, line: bytes) -> ServerSentEvent | None:
+        if not line:
+            return self._dispatch()
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+            self._data_bytes += len(value)
+            self._check_size()
+        elif name == b"event":
+            self._name = value
+        return None
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        name, data = self._name, self._data
+        self._name, self._data, self._data_bytes = b"", [], 0
+        return ServerSentEvent(name, b"\n".join(data)) if data else None
+
+    def _check_size(self) -> None:
+        if self._data_bytes + len(self._rest) > self._max_event_bytes:
+            raise UpstreamError(
+                f"The upstream sent an event larger than {self._max_event_bytes} bytes."
+            )

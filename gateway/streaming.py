@@ -1,0 +1,215 @@
+"""
+An open stream: metered while it flows, given back exactly once when it ends.
+
+The response is an ASGI application of our own. Litestar's does not close its generator
+when the client leaves during a send, so nothing here is released by a generator's
+`finally`: `EventStreamResponse` closes the stream itself, shielded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Final
+
+import anyio
+
+from gateway.admission import Lease
+from gateway.errors import (
+    ClientGone,
+    GatewayError,
+    Header,
+    UpstreamError,
+    envelope,
+)
+from gateway.exchange import Exchange
+from gateway.presence import Presence
+from gateway.sse import PING, EventDecoder, ServerSentEvent
+from gateway.translation.events import DONE
+from gateway.translation.faults import error_of_event
+from gateway.translation.port import StreamTranslator
+from gateway.translation.usage import TokenUsage
+from gateway.upstream.client import UpstreamAnswer
+
+STREAM_HEADERS: Final[tuple[Header, ...]] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # nginx buffers what it proxies unless told not to.
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class MeteredStream:
+    """
+    The translated frames of one accepted answer, and everything held for it.
+
+    What was translated counts as delivered: the few frames that may still sit in a socket
+    buffer when a client leaves have been generated and paid for.
+    """
+
+    def __init__(
+        self,
+        answer: UpstreamAnswer,
+        translator: StreamTranslator,
+        lease: Lease,
+        held: AsyncExitStack,
+        *,
+        learn: Callable[[TokenUsage], None],
+        max_event_bytes: int,
+    ) -> None:
+        self._answer = answer
+        self._translator = translator
+        self._held = held
+        self._learn = learn
+        self._max_event_bytes = max_event_bytes
+        self._decoder: EventDecoder | None = None
+        self._failure: GatewayError | None = None
+        self._is_ended = False
+        self._closed = False
+        # Read when the lease is renewed or settled, not per event.
+        lease.follow(lambda: translator.usage)
+
+    @property
+    def usage(self) -> TokenUsage:
+        return self._translator.usage
+
+    async def next_frames(self) -> bytes | None:
+        """The frames that are ready next, None after the end; GatewayError if it fails."""
+        if self._failure is not None:
+            raise self._failure
+        if self._is_ended:
+            return None
+        if self._decoder is None:
+            return await self._begin()
+        chunk = await self._answer.next_chunk()
+        if chunk is not None:
+            return self._translated(self._decoder.feed(chunk))
+        frames = self._translated(self._decoder.finish())
+        return frames if self._is_ended else frames + self._end(is_marked=False)
+
+    async def _begin(self) -> bytes:
+        # The first bytes that are not white space tell JSON from events; content types
+        # of models that cannot stream do not.
+        first: bytes | None = b""
+        while not first:
+            first = await self._answer.next_chunk()
+            if first is None:
+                raise UpstreamError("The upstream's answer is empty.")
+            first = first.lstrip()
+        if first.startswith(b"{"):
+            whole = self._translator.feed_whole(first + await self._answer.read())
+            return whole + self._end(is_marked=True)
+        if first.startswith(b"<"):
+            raise UpstreamError("The upstream sent a page instead of an answer.")
+        self._decoder = EventDecoder(max_event_bytes=self._max_event_bytes)
+        return self._translated(self._decoder.feed(first))
+
+    def _translated(self, events: list[ServerSentEvent]) -> bytes:
+        frames: list[bytes] = []
+        try:
+            for event in events:
+                if event.data == DONE:
+                    frames.append(self._end(is_marked=True))
+                    break
+                if event.name == b"error":
+                    raise error_of_event(event.data)
+                frames.append(self._translator.feed(event.data))
+        except GatewayError as error:
+            # What came before the fault in the same chunk was generated and is sent.
+            self._failure = error
+            if not any(frames):
+                raise
+        return b"".join(frames)
+
+    def _end(self, *, is_marked: bool) -> bytes:
+        frames = self._translator.finish(is_marked=is_marked)
+        self._is_ended = True
+        self._learn(self._translator.usage)
+        return frames
+
+    async def aclose(self) -> None:
+        """Give back the connection, then the lease. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        # The client is usually gone by now and this task is being cancelled: unshielded,
+        # the first await below would raise and the lease would linger until its ttl.
+        with anyio.CancelScope(shield=True):
+            await self._held.aclose()
+
+
+class EventStreamResponse:
+    """Sends a metered stream: pings in silences, an honest end, nothing left open."""
+
+    def __init__(
+        self,
+        stream: MeteredStream,
+        exchange: Exchange,
+        presence: Presence,
+        *,
+        ping_interval_s: float,
+        write_timeout_s: float,
+        first_token: Callable[[float], None],
+    ) -> None:
+        self._stream = stream
+        self._exchange = exchange
+        self._presence = presence
+        self._ping_interval_s = ping_interval_s
+        self._write_timeout_s = write_timeout_s
+        self._first_token = first_token
+        self._last_write_s = asyncio.get_running_loop().time()
+
+    async def send(self) -> None:
+        """Send everything; GatewayError only as long as nothing was sent."""
+        try:
+            self._presence.tick(self._ping, first_in_s=self._ping_interval_s)
+            while (frames := await self._stream.next_frames()) is not None:
+                if frames:
+                    await self._write(frames)
+            await self._finish()
+        except GatewayError as error:
+            await self.fail(error)
+        finally:
+            self._exchange.used(self._stream.usage)
+            await self._stream.aclose()
+
+    async def fail(self, error: GatewayError) -> None:
+        """End with one error event if the stream has begun, else with its status."""
+        if not self._exchange.is_started:
+            raise error
+        self._exchange.note(error)
+        await self._write(b"data: " + envelope(error) + b"\n\n")
+        await self._finish()
+
+    async def _write(self, frames: bytes) -> None:
+        exchange = self._exchange
+        if not exchange.is_started:
+            # Not before there is something to send: until then a failing upstream can
+            # still be answered with its own status, which SDKs retry.
+            await exchange.start(200, STREAM_HEADERS)
+            self._first_token(exchange.elapsed_s)
+        self._last_write_s = asyncio.get_running_loop().time()
+        await self._send(frames, more=True)
+
+    async def _finish(self) -> None:
+        self._presence.conclude()
+        await self._send(b"", more=False)
+
+    async def _send(self, frames: bytes, *, more: bool) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await self._exchange.write(frames, more=more)
+        except TimeoutError:
+            # A reader this slow would hold its lease and the upstream for hours.
+            self._exchange.abort()
+            raise ClientGone from None
+
+    async def _ping(self) -> float:
+        """Break a silence; the seconds until the next look."""
+        silent_s = asyncio.get_running_loop().time() - self._last_write_s
+        left_s = self._ping_interval_s - silent_s
+        if left_s > 0:
+            return left_s
+        await self._write(PING)
+        return self._ping_interval_s

@@ -1,0 +1,81 @@
+"""
+Request bodies from bytes: decoded once, strictly, with the parameter at fault named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, NoReturn, TypeVar
+
+import msgspec
+
+from gateway.errors import InvalidRequest
+
+T = TypeVar("T")
+
+# msgspec writes "<complaint> - at `$.messages[0].role`", or names a missing field.
+_AT: Final = re.compile(r"^(?P<complaint>.*) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
+_MISSING: Final = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
+# In a dict's values msgspec writes `[...]`: it keeps no key.
+_ANONYMOUS: Final = re.compile(r"\[\.\.\.\].*$")
+
+
+def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a JSON body or raise InvalidRequest with the parameter that is wrong."""
+    try:
+        value = decoder.decode(raw)
+        _refuse_duplicate_keys(raw)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    except _DuplicateKey as error:
+        raise InvalidRequest(
+            f"The key '{error.key}' appears twice in one object.", param=error.key
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body is not valid UTF-8.") from None
+    except ValueError as error:
+        _refuse_malformed(raw, error)
+    return value
+
+
+def _refuse_malformed(raw: bytes, error: ValueError) -> NoReturn:
+    if not raw.strip():
+        raise InvalidRequest("The body is empty; a JSON object is needed.") from None
+    raise InvalidRequest(f"The body is not valid JSON: {error}") from None
+
+
+def _invalid(text: str) -> InvalidRequest:
+    found = _AT.match(text)
+    complaint, path = (found["complaint"], found["path"]) if found else (text, "")
+    path = _ANONYMOUS.sub("", path)
+    if missing := _MISSING.match(complaint):
+        path = f"{path}.{missing['field']}" if path else missing["field"]
+        return InvalidRequest(f"Missing required parameter: '{path}'.", param=path)
+    if not path:
+        return InvalidRequest(f"Invalid body: {complaint}.")
+    return InvalidRequest(f"Invalid '{path}': {complaint}.", param=path)
+
+
+class _DuplicateKey(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key[:64]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > 1:
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _DuplicateKey(key)
+            seen.add(key)
+
+
+def _refuse_duplicate_keys(raw: bytes) -> None:
+    # Parsers disagree on which of two equal keys counts, so a body with two `model`s
+    # could pass one check and mean another thing upstream. msgspec keeps the last and
+    # does not tell; the standard library's C scanner does, for about 5 us a request.
+    json.loads(raw, object_pairs_hook=_unique)

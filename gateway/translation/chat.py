@@ -1,0 +1,67 @@
+"""`/v1/chat/completions`: one parsed request and the translations that belong to it."""
+
+from __future__ import annotations
+
+from gateway.schemas.openai import ChatRequest
+from gateway.settings import Dialect, PromptForm
+from gateway.translation.answer import to_chat_completion
+from gateway.translation.chat_request import (
+    demand_of,
+    max_output_of,
+    parse_chat_request,
+    to_upstream,
+)
+from gateway.translation.chat_stream import ChatStream
+from gateway.translation.port import Stamp, TokenDemand, UpstreamRequest, WholeAnswer
+
+
+class ChatTranslator:
+    """Implements `Translator` for chat completions."""
+
+    def __init__(
+        self, raw: bytes, *, dialect: Dialect, prompt_form: PromptForm
+    ) -> None:
+        self._raw = raw
+        self._request: ChatRequest = parse_chat_request(raw)
+        self._dialect = dialect
+        self._prompt_form = prompt_form
+        self._demand = demand_of(self._request)
+
+    @property
+    def model(self) -> str:
+        return self._request.model
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(self._request.stream)
+
+    @property
+    def demand(self) -> TokenDemand:
+        return self._demand
+
+    def to_upstream(self) -> UpstreamRequest:
+        return to_upstream(
+            self._request,
+            self._raw,
+            dialect=self._dialect,
+            prompt_form=self._prompt_form,
+        )
+
+    def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
+        return to_chat_completion(
+            body,
+            stamp,
+            model=self.model,
+            input_estimate=self._demand.input_tokens,
+            max_tokens=max_output_of(self._request),
+        )
+
+    def stream(self, stamp: Stamp) -> ChatStream:
+        options = self._request.stream_options
+        return ChatStream(
+            stamp,
+            model=self.model,
+            input_estimate=self._demand.input_tokens,
+            max_tokens=max_output_of(self._request),
+            wants_usage=bool(options and options.include_usage),
+        )

@@ -1,0 +1,196 @@
+"""OpenAI chat request to LLMTune: parse, judge, choose the route, write the body."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import InvalidRequest
+from gateway.schemas.llmtune import InferenceRequest
+from gateway.schemas.openai import (
+    AssistantMessage,
+    ChatRequest,
+    DeveloperMessage,
+    FunctionMessage,
+    Message,
+)
+from gateway.settings import Dialect, PromptForm
+from gateway.translation.body import decode_body
+from gateway.translation.port import TokenDemand, UpstreamRequest
+from gateway.translation.prompt import role_of, text_of, to_flat, to_prompt
+from gateway.translation.routes import (
+    CHAT_PATH,
+    check_model_id,
+    choose_route,
+    first_uncarried,
+    inference_path,
+)
+from policies.estimate import estimate_input_tokens
+
+_decoder: Final = msgspec.json.Decoder(ChatRequest)
+_raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_raw_messages: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def parse_chat_request(raw: bytes) -> ChatRequest:
+    """A checked request from the body, or InvalidRequest naming the parameter."""
+    request = decode_body(raw, _decoder)
+    check_model_id(request.model)
+    _check_combinations(request)
+    return request
+
+
+def _check_combinations(request: ChatRequest) -> None:
+    """What no single field's type can say."""
+    for index, message in enumerate(request.messages):
+        _check_message(message, f"messages[{index}]")
+    for index, tool in enumerate(request.tools or ()):
+        if getattr(tool, tool.type) is None:
+            raise _missing(f"tools[{index}].{tool.type}")
+    response_format = request.response_format
+    if response_format and response_format.type == "json_schema":
+        if response_format.json_schema is None:
+            raise _missing("response_format.json_schema")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise InvalidRequest(
+            "'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs"
+        )
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequest(
+            "'stream_options' is only allowed when 'stream' is true.",
+            param="stream_options",
+        )
+
+
+def _check_message(message: Message, param: str) -> None:
+    if isinstance(message, AssistantMessage):
+        says = message.content is not None or message.refusal is not None
+        if not says and not message.tool_calls and message.function_call is None:
+            raise InvalidRequest(
+                f"'{param}' needs content, a refusal or tool calls.",
+                param=f"{param}.content",
+            )
+    if isinstance(message.content, list):
+        if not message.content:
+            raise InvalidRequest(
+                "Content parts must not be an empty array.", param=f"{param}.content"
+            )
+        for index, part in enumerate(message.content):
+            if part.type == "text" and part.text is None:
+                raise _missing(f"{param}.content[{index}].text")
+
+
+def _missing(path: str) -> InvalidRequest:
+    return InvalidRequest(f"Missing required parameter: '{path}'.", param=path)
+
+
+def max_output_of(request: ChatRequest) -> int | None:
+    """The output the caller allowed each choice; the newer name wins."""
+    if request.max_completion_tokens is not None:
+        return request.max_completion_tokens
+    return request.max_tokens
+
+
+def demand_of(request: ChatRequest) -> TokenDemand:
+    """What the request may cost."""
+    parts = Counter(
+        part.type
+        for message in request.messages
+        if isinstance(message.content, list)
+        for part in message.content
+    )
+    tokens = estimate_input_tokens(
+        _texts_of(request),
+        messages=len(request.messages),
+        images=parts["image_url"],
+        audios=parts["input_audio"],
+        files=parts["file"],
+    )
+    return TokenDemand(tokens, max_output_of(request), request.n or 1)
+
+
+def _texts_of(request: ChatRequest) -> Iterator[str]:
+    for message in request.messages:
+        yield text_of(message.content)
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            yield _encode(message.tool_calls).decode()
+    for described in (request.tools, request.functions, request.response_format):
+        if described:
+            yield _encode(described).decode()
+
+
+def to_upstream(
+    request: ChatRequest, raw: bytes, *, dialect: Dialect, prompt_form: PromptForm
+) -> UpstreamRequest:
+    """The one upstream call that serves the request."""
+    if choose_route(dialect, first_uncarried(request)) == "inference":
+        return _to_inference(request, prompt_form)
+    return _to_chat(request, raw)
+
+
+def _to_inference(request: ChatRequest, prompt_form: PromptForm) -> UpstreamRequest:
+    flat = [to_flat(message) for message in request.messages]
+    body = inference_body(
+        prompt=None if prompt_form == "messages" else to_prompt(flat),
+        messages=None if prompt_form == "prompt" else flat,
+        request=request,
+        max_tokens=max_output_of(request),
+    )
+    path = inference_path(request.model)
+    return UpstreamRequest("inference", path, _encode(body), bool(request.stream))
+
+
+def inference_body(
+    *,
+    prompt: str | None,
+    messages: list[Any] | None,
+    request: Any,
+    max_tokens: int | None,
+) -> InferenceRequest:
+    """
+    The inference body for the generations that are wanted.
+
+    The generation that takes `prompt` spells in camel case, the one that takes
+    `messages` as OpenAI does; a parameter in the other's spelling would be ignored and
+    a limit the caller set would not hold, so each form brings its own.
+    """
+    has_prompt, has_messages = prompt is not None, messages is not None
+    return InferenceRequest(
+        prompt=prompt,
+        messages=messages,
+        temperature=request.temperature,
+        max_tokens_camel=max_tokens if has_prompt else None,
+        max_tokens=max_tokens if has_messages else None,
+        top_p_camel=request.top_p if has_prompt else None,
+        top_p=request.top_p if has_messages else None,
+        top_k_camel=request.top_k,
+        stream=True if request.stream else None,
+        metadata=getattr(request, "metadata", None),
+    )
+
+
+def _to_chat(request: ChatRequest, raw: bytes) -> UpstreamRequest:
+    # Forwarded field by field as it came, so that parameters we have never heard of
+    # reach an upstream that has.
+    fields = _raw_fields.decode(raw)
+    if request.max_completion_tokens is not None:
+        # LLMTune's chat route knows the older name only.
+        fields["max_tokens"] = fields.pop("max_completion_tokens")
+    if any(isinstance(m, DeveloperMessage) for m in request.messages):
+        fields["messages"] = _with_upstream_roles(request, fields["messages"])
+    if request.stream:
+        # Always metered, whether or not the caller asked to see it.
+        fields["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
+    return UpstreamRequest("chat", CHAT_PATH, _encode(fields), bool(request.stream))
+
+
+def _with_upstream_roles(request: ChatRequest, messages: msgspec.Raw) -> msgspec.Raw:
+    forwarded = _raw_messages.decode(messages)
+    for message, fields in zip(request.messages, forwarded, strict=True):
+        if not isinstance(message, FunctionMessage):
+            fields["role"] = msgspec.Raw(_encode(role_of(message)))
+    return msgspec.Raw(_encode(forwarded))

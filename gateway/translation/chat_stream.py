@@ -1,0 +1,251 @@
+"""
+Upstream events to OpenAI's chat completion chunks, in the one form every client accepts.
+
+The form (each line of it breaks some client when missing):
+- `id`, `object`, `created` and `model` are the same in every chunk;
+- a choice opens with its role, once; choices open in index order;
+- a tool call's id, type and name come once, afterwards only pieces of its arguments;
+- a choice ends with an empty delta and a finish reason;
+- usage comes last, only if asked for, and is null in every chunk before;
+- then `[DONE]`, and nothing after it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import UpstreamError
+from gateway.translation.answer import (
+    clean_tool_calls,
+    decode_answer,
+    default_finish,
+    read_choices,
+    usage_of,
+)
+from gateway.translation.answer import Choice as WholeChoice
+from gateway.translation.events import Event, Piece, read_event
+from gateway.translation.port import Stamp
+from gateway.translation.usage import TextMeter, TokenUsage, read_usage, reported_usage
+
+_encode: Final = msgspec.json.Encoder().encode
+
+DONE_FRAME: Final = b"data: [DONE]\n\n"
+
+
+class _Choice:
+    """How far one choice of the stream has come."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.finish_reason: str | None = None
+        # Tool calls in the order they opened, by the id or index upstream gave them.
+        self.calls: dict[str | int, int] = {}
+        self.last_call = 0
+
+
+class ChatStream:
+    """Writes the chunks of one streamed chat completion."""
+
+    def __init__(
+        self,
+        stamp: Stamp,
+        *,
+        model: str,
+        input_estimate: int,
+        max_tokens: int | None,
+        wants_usage: bool,
+    ) -> None:
+        self._stamp = stamp
+        self._model = model
+        self._input_estimate = input_estimate
+        self._max_tokens = max_tokens
+        self._wants_usage = wants_usage
+        self._meter = TextMeter()
+        self._reported: TokenUsage | None = None
+        self._choices: list[_Choice] = []
+        self._head = b""
+        self._tail = b',"usage":null}\n\n' if wants_usage else b"}\n\n"
+
+    @property
+    def usage(self) -> TokenUsage:
+        if self._reported is not None:
+            return self._reported
+        return TokenUsage(self._input_estimate, self._meter.tokens, is_reported=False)
+
+    def feed(self, data: bytes) -> bytes:
+        event = read_event(data)
+        self._note(event)
+        return b"".join([self._write(piece) for piece in event.pieces])
+
+    def feed_whole(self, body: bytes) -> bytes:
+        answer = decode_answer(body)
+        choices = read_choices(answer)
+        usage = usage_of(answer, choices, self._input_estimate)
+        model = answer.get("model")
+        self._note(Event([], None, model if isinstance(model, str) else None))
+        frames = []
+        for choice in choices:
+            reason = choice.finish_reason or default_finish(
+                choice, usage.output_tokens, self._max_tokens
+            )
+            frames.append(self._write(_piece_of_whole(choice, reason)))
+        self._reported = read_usage(
+            answer,
+            input_estimate=usage.input_tokens,
+            output_estimate=usage.output_tokens,
+        )
+        return b"".join(frames)
+
+    def finish(self, *, is_marked: bool) -> bytes:
+        is_whole = self._choices and all(c.finish_reason for c in self._choices)
+        if not is_whole and not is_marked:
+            raise UpstreamError(
+                "The upstream ended its stream before the answer's end."
+            )
+        # An empty but finished answer is still an answer: clients want a role and an end.
+        frames = [self._open_to(0)] if not self._choices else []
+        frames += [
+            self._close(index, choice)
+            for index, choice in enumerate(self._choices)
+            if choice.finish_reason is None
+        ]
+        if self._wants_usage:
+            counts = _encode(self.usage.to_openai())
+            frames += [self._head, b'[],"usage":', counts, b"}\n\n"]
+        frames.append(DONE_FRAME)
+        return b"".join(frames)
+
+    def _note(self, event: Event) -> None:
+        if not self._head:
+            head = {
+                "id": self._stamp.answer_id,
+                "object": "chat.completion.chunk",
+                "created": self._stamp.created_s,
+                "model": event.model or self._model,
+            }
+            self._head = b"data: " + _encode(head)[:-1] + b',"choices":'
+        for piece in event.pieces:
+            if piece.text:
+                self._meter.add(piece.text)
+            if piece.extras:
+                self._meter.add(_encode(piece.extras).decode())
+        if event.reported is not None:
+            usage = reported_usage(
+                event.reported, self._input_estimate, self._meter.tokens
+            )
+            self._reported = usage or self._reported
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        *,
+        logprobs: dict[str, Any] | None = None,
+        finish_reason: str | None = None,
+    ) -> bytes:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return b"".join((self._head, b"[", _encode(choice), b"]", self._tail))
+
+    def _write(self, piece: Piece) -> bytes:
+        frames = [self._open_to(piece.index)]
+        choice = self._choices[piece.index]
+        if choice.finish_reason is not None:
+            # Nothing can follow a finish reason; an upstream that goes on is not heard.
+            return frames[0]
+        delta = _delta_of(piece, choice)
+        if delta or piece.logprobs:
+            frames.append(self._chunk(piece.index, delta, logprobs=piece.logprobs))
+        if piece.finish_reason is not None:
+            choice.finish_reason = piece.finish_reason
+            frames.append(
+                self._chunk(piece.index, {}, finish_reason=piece.finish_reason)
+            )
+        return b"".join(frames)
+
+    def _open_to(self, index: int) -> bytes:
+        """Open every choice up to this one: SDKs index into a list as choices appear."""
+        if index < len(self._choices):
+            return b""
+        if not self._head:
+            self._note(Event([]))
+        frames = []
+        for missing in range(len(self._choices), index + 1):
+            self._choices.append(_Choice())
+            opening = {"role": "assistant", "content": "", "refusal": None}
+            frames.append(self._chunk(missing, opening))
+        return b"".join(frames)
+
+    def _close(self, index: int, choice: _Choice) -> bytes:
+        usage = self.usage
+        is_cut = (
+            self._max_tokens is not None and usage.output_tokens >= self._max_tokens
+        )
+        reason = "tool_calls" if choice.calls else "length" if is_cut else "stop"
+        choice.finish_reason = reason
+        return self._chunk(index, {}, finish_reason=reason)
+
+
+def _piece_of_whole(choice: WholeChoice, reason: str) -> Piece:
+    extras = {k: v for k, v in choice.message.items() if v is not None}
+    return Piece(choice.index, choice.text or "", extras, choice.logprobs, reason)
+
+
+def _delta_of(piece: Piece, choice: _Choice) -> dict[str, Any]:
+    delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
+    for name, value in piece.extras.items():
+        if name == "tool_calls":
+            calls = _tool_call_deltas(value, choice)
+            if calls:
+                delta[name] = calls
+        else:
+            delta[name] = value
+    return delta
+
+
+def _tool_call_deltas(calls: Any, choice: _Choice) -> list[dict[str, Any]]:
+    deltas = []
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            deltas += _tool_call_delta(call, choice)
+    return deltas
+
+
+def _tool_call_delta(call: dict[str, Any], choice: _Choice) -> list[dict[str, Any]]:
+    identity = _identity_of(call, choice)
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    if identity not in choice.calls:
+        complete = clean_tool_calls(
+            [{**call, "function": {"arguments": "", **function}}]
+        )
+        if not complete:
+            return []  # no name yet: nothing a client could open a call with
+        index = len(choice.calls)
+        choice.calls[identity] = choice.last_call = index
+        if not isinstance(call.get("id"), str):
+            complete[0]["id"] = f"call_{index}"
+        return [{"index": index, **complete[0]}]
+    choice.last_call = index = choice.calls[identity]
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str) or not arguments:
+        return []
+    return [{"index": index, "function": {"arguments": arguments}}]
+
+
+def _identity_of(call: dict[str, Any], choice: _Choice) -> str | int:
+    """What tells one tool call from another: its index, else its id, else the last one."""
+    index = call.get("index")
+    if isinstance(index, int) and not isinstance(index, bool):
+        return index
+    call_id = call.get("id")
+    if isinstance(call_id, str):
+        return call_id
+    by_place = {place: identity for identity, place in choice.calls.items()}
+    return by_place.get(choice.last_call, 0)

@@ -1,0 +1,89 @@
+"""What the path asks of a translation, whichever route it belongs to."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from gateway.translation.usage import TokenUsage
+
+Route: TypeAlias = Literal["inference", "chat", "playground"]
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What an answer is identified by, fixed before it begins."""
+
+    answer_id: str
+    created_s: int
+
+
+class TokenDemand(msgspec.Struct, frozen=True):
+    """What a request may cost, as far as it says."""
+
+    input_tokens: int
+    # What the caller allowed each choice; None where it did not say.
+    max_output_tokens: int | None
+    choices: int = 1
+
+
+class UpstreamRequest(msgspec.Struct, frozen=True):
+    """One call to LLMTune, ready to be sent."""
+
+    route: Route
+    # Below the upstream's base URL, percent-encoded, with its leading slash.
+    path: str
+    body: bytes
+    is_stream: bool
+
+
+class WholeAnswer(msgspec.Struct, frozen=True):
+    """A complete answer in the caller's shape, and what it cost."""
+
+    body: bytes
+    usage: TokenUsage
+
+
+class StreamTranslator(Protocol):
+    """Upstream events in, the caller's events out, and the meter that runs along."""
+
+    @property
+    def usage(self) -> TokenUsage:
+        """What was delivered up to now: reported by the upstream, or estimated."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """Translate one upstream event; the frames may be empty."""
+        ...
+
+    def feed_whole(self, body: bytes) -> bytes:
+        """Translate the whole answer of an upstream that does not stream."""
+        ...
+
+    def finish(self, *, is_marked: bool) -> bytes:
+        """
+        The frames that end the stream, after the upstream's real end.
+
+        `is_marked` says that the upstream announced its end; without it, an answer that
+        never reached a finish reason was cut off, and that is an error.
+        """
+        ...
+
+
+class Translator(Protocol):
+    """One parsed request of one route."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def is_stream(self) -> bool: ...
+
+    @property
+    def demand(self) -> TokenDemand: ...
+
+    def to_upstream(self) -> UpstreamRequest: ...
+
+    def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer: ...
+
+    def stream(self, stamp: Stamp) -> StreamTranslator: ...

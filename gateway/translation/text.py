@@ -1,0 +1,262 @@
+"""`/v1/completions`, the legacy text route: parsed, translated, streamed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import InvalidRequest, UpstreamError
+from gateway.schemas.llmtune import FlatMessage
+from gateway.schemas.openai import CompletionRequest
+from gateway.settings import Dialect, PromptForm
+from gateway.translation.answer import (
+    answered_model,
+    decode_answer,
+    default_finish,
+    read_choices,
+    usage_of,
+)
+from gateway.translation.body import decode_body
+from gateway.translation.chat_request import inference_body
+from gateway.translation.chat_stream import DONE_FRAME
+from gateway.translation.events import read_event
+from gateway.translation.port import (
+    Stamp,
+    TokenDemand,
+    UpstreamRequest,
+    WholeAnswer,
+)
+from gateway.translation.routes import (
+    CHAT_PATH,
+    check_model_id,
+    choose_route,
+    first_uncarried_legacy,
+    inference_path,
+)
+from gateway.translation.usage import TextMeter, TokenUsage, reported_usage
+from policies.estimate import estimate_text_tokens
+
+_decoder: Final = msgspec.json.Decoder(CompletionRequest)
+_encode: Final = msgspec.json.Encoder().encode
+
+# OpenAI's default for this route; chat has none.
+DEFAULT_MAX_TOKENS: Final = 16
+
+
+class TextTranslator:
+    """Implements `Translator` for text completions."""
+
+    def __init__(
+        self, raw: bytes, *, dialect: Dialect, prompt_form: PromptForm
+    ) -> None:
+        self._request = decode_body(raw, _decoder)
+        check_model_id(self._request.model)
+        self._prompt = _prompt_of(self._request)
+        self._max_tokens = self._request.max_tokens or DEFAULT_MAX_TOKENS
+        self._dialect = dialect
+        self._prompt_form = prompt_form
+        self._demand = TokenDemand(
+            estimate_text_tokens(self._prompt), self._max_tokens, self._request.n or 1
+        )
+
+    @property
+    def model(self) -> str:
+        return self._request.model
+
+    @property
+    def is_stream(self) -> bool:
+        return bool(self._request.stream)
+
+    @property
+    def demand(self) -> TokenDemand:
+        return self._demand
+
+    def to_upstream(self) -> UpstreamRequest:
+        request = self._request
+        turns = [FlatMessage("user", self._prompt)]
+        route = choose_route(self._dialect, first_uncarried_legacy(request))
+        if route == "chat":
+            return UpstreamRequest(
+                "chat", CHAT_PATH, _encode(self._chat_body(turns)), self.is_stream
+            )
+        body = inference_body(
+            prompt=None if self._prompt_form == "messages" else self._prompt,
+            messages=None if self._prompt_form == "prompt" else turns,
+            request=request,
+            max_tokens=self._max_tokens,
+        )
+        path = inference_path(request.model)
+        return UpstreamRequest("inference", path, _encode(body), self.is_stream)
+
+    def _chat_body(self, turns: list[FlatMessage]) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._request.model,
+            "messages": turns,
+            "max_tokens": self._max_tokens,
+        }
+        for name in _CHAT_PARAMETERS:
+            value = getattr(self._request, name)
+            if value is not None:
+                body[name] = value
+        if self.is_stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body
+
+    def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
+        answer = decode_answer(body)
+        choices = read_choices(answer)
+        usage = usage_of(answer, choices, self._demand.input_tokens)
+        said = [
+            self._choice(
+                choice.index,
+                self._echo() + (choice.text or ""),
+                choice.finish_reason
+                or default_finish(choice, usage.output_tokens, self._max_tokens),
+            )
+            for choice in choices
+        ]
+        completion = {
+            **_head(stamp, answered_model(answer, self.model)),
+            "choices": said,
+            "usage": usage.to_openai(),
+        }
+        return WholeAnswer(_encode(completion), usage)
+
+    def _echo(self) -> str:
+        return self._prompt if self._request.echo else ""
+
+    def _choice(
+        self, index: int, text: str, finish_reason: str | None
+    ) -> dict[str, Any]:
+        # This route knows two of the reasons only.
+        if finish_reason not in {None, "stop", "length", "content_filter"}:
+            finish_reason = "stop"
+        return {
+            "index": index,
+            "text": text,
+            "logprobs": None,
+            "finish_reason": finish_reason,
+        }
+
+    def stream(self, stamp: Stamp) -> TextStream:
+        options = self._request.stream_options
+        return TextStream(self, stamp, bool(options and options.include_usage))
+
+
+class TextStream:
+    """Writes the chunks of one streamed text completion."""
+
+    def __init__(
+        self, translator: TextTranslator, stamp: Stamp, wants_usage: bool
+    ) -> None:
+        self._translator = translator
+        self._head = _head(stamp, translator.model)
+        self._usage_member = {"usage": None} if wants_usage else {}
+        self._wants_usage = wants_usage
+        self._meter = TextMeter()
+        self._reported: TokenUsage | None = None
+        self._finished: dict[int, bool] = {}
+
+    @property
+    def usage(self) -> TokenUsage:
+        if self._reported is not None:
+            return self._reported
+        tokens_in = self._translator.demand.input_tokens
+        return TokenUsage(tokens_in, self._meter.tokens, is_reported=False)
+
+    def feed(self, data: bytes) -> bytes:
+        event = read_event(data)
+        frames = []
+        for piece in event.pieces:
+            self._meter.add(piece.text)
+            if self._finished.get(piece.index):
+                continue
+            text = self._opening(piece.index) + piece.text
+            if text or piece.finish_reason:
+                frames.append(self._chunk(piece.index, text, piece.finish_reason))
+            self._finished[piece.index] = piece.finish_reason is not None
+        if event.reported is not None:
+            tokens_in = self._translator.demand.input_tokens
+            usage = reported_usage(event.reported, tokens_in, self._meter.tokens)
+            self._reported = usage or self._reported
+        return b"".join(frames)
+
+    def feed_whole(self, body: bytes) -> bytes:
+        whole = self._translator.from_upstream(body, Stamp("", 0))
+        self._reported = whole.usage
+        frames = []
+        for choice in msgspec.json.decode(whole.body)["choices"]:
+            self._finished[choice["index"]] = True
+            frames.append(
+                self._chunk(choice["index"], choice["text"], choice["finish_reason"])
+            )
+        return b"".join(frames)
+
+    def finish(self, *, is_marked: bool) -> bytes:
+        is_whole = self._finished and all(self._finished.values())
+        if not is_whole and not is_marked:
+            raise UpstreamError(
+                "The upstream ended its stream before the answer's end."
+            )
+        frames = [
+            self._chunk(index, self._opening(index), "stop")
+            for index in self._finished or (0,)
+            if not self._finished.get(index)
+        ]
+        if self._wants_usage:
+            last = {**self._head, "choices": [], "usage": self.usage.to_openai()}
+            frames.append(b"data: " + _encode(last) + b"\n\n")
+        frames.append(DONE_FRAME)
+        return b"".join(frames)
+
+    def _opening(self, index: int) -> str:
+        return "" if index in self._finished else self._translator._echo()
+
+    def _chunk(self, index: int, text: str, finish_reason: str | None) -> bytes:
+        choice = self._translator._choice(index, text, finish_reason)
+        chunk = {**self._head, "choices": [choice], **self._usage_member}
+        return b"data: " + _encode(chunk) + b"\n\n"
+
+
+_CHAT_PARAMETERS: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "n",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "user",
+)
+
+
+def _head(stamp: Stamp, model: str) -> dict[str, Any]:
+    return {
+        "id": stamp.answer_id,
+        "object": "text_completion",
+        "created": stamp.created_s,
+        "model": model,
+    }
+
+
+def _prompt_of(request: CompletionRequest) -> str:
+    """The one text prompt, or InvalidRequest for what LLMTune has no word for."""
+    prompt = request.prompt
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise InvalidRequest(
+            "'prompt' must be one text: LLMTune takes neither token ids nor several"
+            " prompts in one request.",
+            param="prompt",
+        )
+    for name, neutral in (("logprobs", 0), ("best_of", 1), ("suffix", "")):
+        if (getattr(request, name) or neutral) != neutral:
+            raise InvalidRequest(
+                f"'{name}' is not available: LLMTune's routes have no counterpart.",
+                param=name,
+            )
+    return prompt

@@ -1,0 +1,143 @@
+"""
+How many tokens an answer used, from whatever the upstream says about it.
+
+LLMTune reports a full split, or an object of two counts, or one total, or nothing.
+A total is split in the ratio of our own estimates, so that it still sums to the total.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from policies.estimate import estimate_text_tokens, split_total
+
+# Beyond this a count is garbage, not usage; it would otherwise spend a whole quota.
+MAX_REPORTED: Final = 2**31
+
+INPUT_NAMES: Final = (
+    "prompt_tokens",
+    "input_tokens",
+    "promptTokens",
+    "inputTokens",
+    "input",
+    "prompt",
+)
+OUTPUT_NAMES: Final = (
+    "completion_tokens",
+    "output_tokens",
+    "completionTokens",
+    "outputTokens",
+    "output",
+    "completion",
+)
+TOTAL_NAMES: Final = ("total_tokens", "totalTokens", "total")
+DETAIL_NAMES: Final = ("prompt_tokens_details", "completion_tokens_details")
+
+
+class TokenUsage(msgspec.Struct, frozen=True):
+    """Input and output tokens of one answer."""
+
+    input_tokens: int
+    output_tokens: int
+    # False where any part is our own estimate.
+    is_reported: bool
+    # OpenAI's breakdowns, where the upstream sends them.
+    details: dict[str, Any] = {}
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def to_openai(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.input_tokens,
+            "completion_tokens": self.output_tokens,
+            "total_tokens": self.total_tokens,
+            **self.details,
+        }
+
+
+def read_usage(
+    answer: dict[str, Any], *, input_estimate: int, output_estimate: int
+) -> TokenUsage:
+    """The usage an answer or event reports, completed by estimates."""
+    reported = reported_usage(answer, input_estimate, output_estimate)
+    if reported is not None:
+        return reported
+    return TokenUsage(input_estimate, output_estimate, is_reported=False)
+
+
+def reported_usage(
+    answer: dict[str, Any], input_estimate: int, output_estimate: int
+) -> TokenUsage | None:
+    """What the answer itself says, or None."""
+    for name in ("usage", "tokens"):
+        said = answer.get(name)
+        if isinstance(said, dict):
+            usage = _from_counts(said, input_estimate, output_estimate)
+            if usage is not None:
+                return usage
+        elif (total := _count(said)) is not None:
+            return _from_total(total, input_estimate, output_estimate)
+    return None
+
+
+def _from_counts(
+    said: dict[str, Any], input_estimate: int, output_estimate: int
+) -> TokenUsage | None:
+    tokens_in = _first(said, INPUT_NAMES)
+    tokens_out = _first(said, OUTPUT_NAMES)
+    total = _first(said, TOTAL_NAMES)
+    if tokens_in is not None and tokens_out is not None:
+        details = {n: said[n] for n in DETAIL_NAMES if isinstance(said.get(n), dict)}
+        return TokenUsage(tokens_in, tokens_out, is_reported=True, details=details)
+    if total is None:
+        return None
+    if tokens_in is not None:
+        return TokenUsage(tokens_in, max(0, total - tokens_in), is_reported=True)
+    if tokens_out is not None:
+        return TokenUsage(max(0, total - tokens_out), tokens_out, is_reported=True)
+    return _from_total(total, input_estimate, output_estimate)
+
+
+def _from_total(total: int, input_estimate: int, output_estimate: int) -> TokenUsage:
+    tokens_in, tokens_out = split_total(total, input_estimate, output_estimate)
+    return TokenUsage(tokens_in, tokens_out, is_reported=False)
+
+
+def _first(said: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        if (count := _count(said.get(name))) is not None:
+            return count
+    return None
+
+
+def _count(value: Any) -> int | None:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and 0 <= value < MAX_REPORTED else None
+
+
+class TextMeter:
+    """Estimates the tokens of text that arrives in pieces."""
+
+    def __init__(self) -> None:
+        self._pending: list[str] = []
+        self._pending_chars = 0
+        self._tokens = 0
+
+    def add(self, text: str) -> None:
+        self._pending.append(text)
+        self._pending_chars += len(text)
+        # Estimated in runs, not per piece: each estimate rounds up, and a stream of
+        # single characters would otherwise count one token each. The bound keeps a long
+        # stream from holding its whole text.
+        if self._pending_chars > 4096:
+            self._tokens += estimate_text_tokens("".join(self._pending))
+            self._pending.clear()
+            self._pending_chars = 0
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens + estimate_text_tokens("".join(self._pending))

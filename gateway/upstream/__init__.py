@@ -1,0 +1,1 @@
+"""The only room that speaks to LLMTune: one call, its deadlines, its retry, its faults."""

@@ -1,0 +1,62 @@
+"""
+How long an upstream call may take, stage by stage and in all.
+
+All attempts of one call share one `Deadline`. The clock is the event loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from gateway.errors import UpstreamTimeout
+from gateway.settings import Settings
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """The bounds of one call, in seconds."""
+
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Timeouts:
+        return cls(
+            settings.upstream_connect_timeout_s,
+            settings.upstream_first_byte_timeout_s,
+            settings.upstream_idle_timeout_s,
+            settings.upstream_total_timeout_s,
+        )
+
+
+class Deadline:
+    """The end of one call's time, and of each stage's within it."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.timeouts = timeouts
+        self._ends_at = asyncio.get_running_loop().time() + timeouts.total_s
+
+    @property
+    def left_s(self) -> float:
+        return self._ends_at - asyncio.get_running_loop().time()
+
+    @asynccontextmanager
+    async def within(self, stage_s: float, missed: str) -> AsyncIterator[None]:
+        """Run a stage; UpstreamTimeout naming what was missed if it takes too long."""
+        now = asyncio.get_running_loop().time()
+        stage_ends_at = now + stage_s
+        ends_at = min(stage_ends_at, self._ends_at)
+        try:
+            async with asyncio.timeout_at(ends_at):
+                yield
+        except TimeoutError:
+            if ends_at < stage_ends_at:
+                message = f"The upstream took longer than {self.timeouts.total_s:g} s."
+            else:
+                message = f"The upstream {missed} within {stage_s:g} s."
+            raise UpstreamTimeout(message) from None

@@ -1,0 +1,105 @@
+"""The models LLMTune lists, from whichever of its two list routes answers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio
+import httpx
+import msgspec
+
+from gateway.errors import GatewayError, UpstreamTimeout
+from gateway.upstream.client import Credentials, UpstreamAnswer
+from gateway.upstream.deadline import Deadline, Timeouts
+from gateway.upstream.faults import from_transport_error
+
+# The newer generation first; both are siblings of /v1, not below it.
+LIST_PATHS: Final = ("/api/models/list", "/api/agent/v1/models")
+
+# A model picker waits for this; Open WebUI gives up after 10 s.
+LIST_TIMEOUT_S: Final = 4.0
+MAX_LIST_BYTES: Final = 4 * 1024 * 1024
+MAX_MODELS: Final = 10_000
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One model, as OpenAI lists it."""
+
+    id: str
+    created: int = 0
+    owned_by: str = "llmtune"
+    object: str = "model"
+
+
+async def list_models(
+    transport: httpx.AsyncBaseTransport, credentials: Credentials
+) -> tuple[Model, ...] | None:
+    """What the upstream lists; None if it has no list or does not answer."""
+    root = credentials.base_url.removesuffix("/v1")
+    timeouts = Timeouts(LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S)
+    deadline = Deadline(timeouts)
+    for path in LIST_PATHS:
+        try:
+            body = await _get(transport, root + path, credentials, deadline)
+        except UpstreamTimeout:
+            return None
+        except GatewayError:
+            continue  # this generation of the upstream has no such route
+        models = _read(body)
+        if models is not None:
+            return models
+    return None
+
+
+async def _get(
+    transport: httpx.AsyncBaseTransport,
+    url: str,
+    credentials: Credentials,
+    deadline: Deadline,
+) -> bytes | None:
+    request = httpx.Request(
+        "GET",
+        url,
+        headers={
+            "authorization": f"Bearer {credentials.api_key.reveal()}",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+        },
+        extensions={"timeout": {"connect": LIST_TIMEOUT_S, "pool": LIST_TIMEOUT_S}},
+    )
+    try:
+        async with deadline.within(LIST_TIMEOUT_S, "did not list its models"):
+            response = await transport.handle_async_request(request)
+    except httpx.TransportError as error:
+        raise from_transport_error(error) from None
+    answer = UpstreamAnswer(response, deadline, MAX_LIST_BYTES)
+    try:
+        return await answer.read() if response.status_code == 200 else None
+    finally:
+        with anyio.CancelScope(shield=True):
+            await answer.aclose()
+
+
+def _read(body: bytes | None) -> tuple[Model, ...] | None:
+    if body is None:
+        return None
+    try:
+        said = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    listed = said.get("data") if isinstance(said, dict) else None
+    if not isinstance(listed, list):
+        return None
+    models = [_model(item) for item in listed[:MAX_MODELS]]
+    return tuple(model for model in models if model is not None)
+
+
+def _model(item: Any) -> Model | None:
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        return None
+    created, owner = item.get("created"), item.get("owned_by")
+    return Model(
+        item["id"],
+        created if isinstance(created, int) and created >= 0 else 0,
+        owner if isinstance(owner, str) else "llmtune",
+    )

@@ -1,0 +1,89 @@
+"""
+The arithmetic of rates: GCRA, the generic cell rate algorithm, in exact integers.
+
+A bucket is one number, its theoretical arrival time (TAT): the instant at which it
+will be full again. What is used is the way from now to there; spending moves the TAT
+forward, a refund moves it back, the passing of time refills.
+
+The TAT is counted in ticks, chosen per rate so that both a microsecond and a unit are a
+whole number of them: for `limit` units in a period, with g their greatest common
+divisor, a microsecond is limit/g ticks and a unit period/g. Nothing is ever rounded, so
+7 a minute admits 7 at once and then one every 60/7 s, for ever. A ledger whose numbers
+have 53 bits keeps the same TAT as divmod(tat, ticks_per_us), which loses nothing.
+
+Counting reservations at once and refunding later keeps this true: since the bucket was
+last full, what was really used never exceeds its capacity plus the refill.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import gcd
+from typing import Final
+
+import msgspec
+
+from policies.plans import Rate
+
+US_PER_S: Final = 1_000_000
+US_PER_MS: Final = 1000
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """A rate in the integers its bucket is counted in."""
+
+    ticks_per_us: int
+    ticks_per_unit: int
+    capacity_ticks: int
+
+
+# As many as there are rates in use, and hashing one is cheaper than a gcd.
+@lru_cache(maxsize=1024)
+def pace_of(rate: Rate) -> Pace:
+    """The tick lengths of a rate and the size of its bucket in them."""
+    period_us = rate.period_s * US_PER_S
+    shared = gcd(rate.limit, period_us)
+    ticks_per_unit = period_us // shared
+    return Pace(rate.limit // shared, ticks_per_unit, rate.capacity * ticks_per_unit)
+
+
+def missing_ticks(pace: Pace, tat: int, now_us: int, units: int) -> int:
+    """By how much spending this would overdraw the bucket; 0 or less fits."""
+    now = now_us * pace.ticks_per_us
+    return max(tat, now) + units * pace.ticks_per_unit - now - pace.capacity_ticks
+
+
+def charge(pace: Pace, tat: int, now_us: int, units: int) -> int:
+    """The TAT after spending, even where it overdraws: a top-up cannot be refused."""
+    return max(tat, now_us * pace.ticks_per_us) + units * pace.ticks_per_unit
+
+
+def refund(pace: Pace, tat: int, now_us: int, units: int) -> int:
+    """The TAT after giving back; what refilled meanwhile is not given back twice."""
+    return max(tat - units * pace.ticks_per_unit, now_us * pace.ticks_per_us)
+
+
+def used_units(pace: Pace, tat: int, now_us: int) -> int:
+    """What is missing from a full bucket, a unit begun counting as used."""
+    return -(-max(0, tat - now_us * pace.ticks_per_us) // pace.ticks_per_unit)
+
+
+def reset_after_ms(pace: Pace, tat: int, now_us: int) -> int:
+    """How long until the bucket is full again."""
+    return ticks_to_ms(pace, max(0, tat - now_us * pace.ticks_per_us))
+
+
+def ticks_to_ms(pace: Pace, ticks: int) -> int:
+    """Rounded up: who waits for this long has waited long enough."""
+    return -(-ticks // (pace.ticks_per_us * US_PER_MS))
+
+
+def convert(tat: int, now_us: int, old: Pace, new: Pace) -> int:
+    """
+    The TAT at a new pace with the same units used, as when a plan changes.
+
+    Rounded up to a tick, which is less than a microsecond of refill.
+    """
+    debt = max(0, tat - now_us * old.ticks_per_us)
+    new_debt = -(-debt * new.ticks_per_unit // old.ticks_per_unit)
+    return now_us * new.ticks_per_us + new_debt

@@ -1,0 +1,186 @@
+"""
+The API keys a gateway accepts, known only by their SHA-256 digests.
+
+The keys are 256 random bits, so a plain digest cannot be reversed and needs no salt.
+Nothing here returns, logs or quotes a key; the only short form is `key_id`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from policies.model_patterns import find_pattern_problem
+from policies.names import find_plan_name_problem, find_workspace_problem
+from policies.plan_files import PlanBook
+from policies.plans import Strict
+from policies.strict_fields import TextRule, check_fields
+from policies.strict_yaml import (
+    FileProblems,
+    Findings,
+    Problem,
+    YamlValue,
+    read_mapping,
+)
+
+# Lets secret scanners find a leaked key, and people tell it from an upstream's.
+KEY_PREFIX: Final = "llmtune_gw_"
+KEY_RANDOM_BYTES: Final = 32
+# Shown in logs and lists: 32 bits tell a deployment's keys apart and reveal nothing.
+KEY_ID_CHARS: Final = 8
+# About 30,000 keys, read in under 3 s. More belong in the store, not in a file.
+MAX_KEYS_FILE_BYTES: Final = 4 * 1024 * 1024
+MAX_KEY_NAME_CHARS: Final = 100
+
+_DIGEST_FORM: Final = re.compile(r"[0-9a-f]{64}")
+_KEY_BEGINNINGS: Final = (KEY_PREFIX, "sk-", "sk_", "Bearer ")
+
+
+class KeyProblems(FileProblems):
+    """What is wrong with a keys file; no key was taken."""
+
+
+class KeyRecord(Strict, frozen=True, kw_only=True):
+    """Whose a key is and what it may do."""
+
+    sha256: str
+    workspace: str
+    plan: str
+    name: str | None = None
+    # Narrows the plan's models; None leaves them as they are.
+    models: tuple[str, ...] | None = None
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+
+    @property
+    def key_id(self) -> str:
+        """The only form of a key that is ever shown."""
+        return self.sha256[:KEY_ID_CHARS]
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and now >= self.expires_at
+
+
+class Keyring:
+    """The records of one keys file, found by the key a client presents."""
+
+    def __init__(self, records: Iterable[KeyRecord] = (), *, source: str = "") -> None:
+        self.records = tuple(records)
+        # The file they came from, so that later checks can name it.
+        self.source = source
+        self._by_digest = {record.sha256: record for record in self.records}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def find(self, api_key: str, now: datetime) -> KeyRecord | None:
+        """The record of a key that is known and has not expired."""
+        record = self.lookup(api_key)
+        return None if record is None or record.is_expired(now) else record
+
+    def lookup(self, api_key: str) -> KeyRecord | None:
+        """The record of a key that is known, even if it has expired."""
+        digest = digest_of(api_key)
+        record = self._by_digest.get(digest)
+        # How long the dictionary took says something about a digest, which its attacker
+        # cannot steer towards a key; this comparison says nothing about either.
+        if record is None or not hmac.compare_digest(record.sha256, digest):
+            return None
+        return record
+
+
+def digest_of(api_key: str) -> str:
+    """The form in which a key is kept."""
+    # A header can carry what is no text; it must be an unknown key, not an error.
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def new_api_key() -> str:
+    """A key to hand out once; keep only its digest."""
+    return KEY_PREFIX + secrets.token_urlsafe(KEY_RANDOM_BYTES)
+
+
+def load_keys_file(path: Path) -> Keyring:
+    """
+    Read a keys file, `keys: [{sha256, workspace, plan, name?, models?, expires_at?}]`.
+
+    Raises KeyProblems with all its mistakes.
+    """
+    findings = Findings(path.name)
+    raw = read_mapping(path, max_bytes=MAX_KEYS_FILE_BYTES, findings=findings)
+    if raw is not None:
+        check_fields(raw, _KeysFile, "", findings, rules=_TEXT_RULES)
+        _check_digests_differ(raw.get("keys"), findings)
+    if findings.problems:
+        raise KeyProblems(findings.problems)
+    read = msgspec.convert(raw, _KeysFile)
+    return Keyring(read.keys, source=path.name)
+
+
+def find_unknown_plans(keyring: Keyring, book: PlanBook) -> list[Problem]:
+    """A problem for each key whose plan is not in the book."""
+    names = book.names
+    problem = f"is not a plan; there are {', '.join(names)}"
+    return [
+        Problem(keyring.source, f"keys[{index}].plan", problem)
+        for index, record in enumerate(keyring.records)
+        if record.plan not in names
+    ]
+
+
+class _KeysFile(Strict, frozen=True, kw_only=True):
+    keys: tuple[KeyRecord, ...]
+
+
+def _check_digests_differ(keys: YamlValue, findings: Findings) -> None:
+    first_index: dict[str, int] = {}
+    for index, key in enumerate(keys if isinstance(keys, list) else []):
+        digest = key.get("sha256") if isinstance(key, dict) else None
+        if not isinstance(digest, str):
+            continue
+        first = first_index.setdefault(digest, index)
+        if first != index:
+            findings.add(f"keys[{index}].sha256", f"is the same key as keys[{first}]")
+
+
+def _find_digest_problem(digest: str) -> str | None:
+    if _DIGEST_FORM.fullmatch(digest):
+        return None
+    return (
+        "must be the key's SHA-256 digest, 64 characters of 0-9 a-f, and never the key "
+        "itself; `llmtune-gateway keys hash` makes one"
+    )
+
+
+def _find_name_problem(name: str) -> str | None:
+    if len(name) <= MAX_KEY_NAME_CHARS and name.isprintable():
+        return None
+    return f"must be one line of at most {MAX_KEY_NAME_CHARS} characters"
+
+
+def _refuse_keys(rule: TextRule) -> TextRule:
+    """What could also hold a pasted key is searched for one: these fields are shown."""
+
+    def find_problem(text: str) -> str | None:
+        if text.startswith(_KEY_BEGINNINGS):
+            return "looks like an API key, which does not belong in this file"
+        return rule(text)
+
+    return find_problem
+
+
+_TEXT_RULES: Final[dict[str, TextRule]] = {
+    "sha256": _find_digest_problem,
+    "workspace": _refuse_keys(find_workspace_problem),
+    "plan": _refuse_keys(find_plan_name_problem),
+    "name": _refuse_keys(_find_name_problem),
+    "models": _refuse_keys(find_pattern_problem),
+}

@@ -1,0 +1,150 @@
+"""
+The ledger's port: what every implementation promises, and the values that cross it.
+
+The rules, for memory and Redis alike:
+
+- One admission looks at every limit of the plan, then charges all or none of them.
+- A reservation is replaced by what was really used exactly once per lease id, on every
+  way out. A second settlement of the same lease changes nothing.
+- An admission repeated with a lease id that is already held returns the same lease and
+  charges nothing: its first reply may have been lost.
+- Repeated with a lease id that was settled within the last ttl it raises LeaseSettled:
+  a late duplicate must not hold a place nobody would give back, and a caller that uses
+  ids twice must not run for free.
+- A lease not renewed for its ttl is abandoned: its place is free, and it is settled at
+  the last progress it reported, or at its whole reservation if it reported none.
+- A request belongs to the window it was admitted in: what it settles after the window's
+  end, refund or top-up, changes nothing in the next one.
+- Usage belongs to a dimension (rate or quota, of what, per what), not to a plan: a
+  changed plan takes effect at once and keeps what was used.
+- A limit in shadow is charged only by what it would have admitted, so that it shows
+  what enforcing it would do. Any limit admits a demand for none of its units.
+- Time comes from the ledger (the server's own clock), never from the caller.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from policies.plans import Limit, Plan
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a request costs: a reservation before, the truth afterwards."""
+
+    requests: int = 1
+    tokens: int = 0
+
+
+# What a request that never reached its upstream costs.
+NOTHING = Usage(requests=0, tokens=0)
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that asks to be admitted."""
+
+    workspace: str
+    plan: Plan
+    # Chosen by the caller, so that a repeated admission can be recognised.
+    lease_id: str
+    reserve: Usage
+
+
+class LimitState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one limit stands right after a decision."""
+
+    limit: Limit
+    # Of a rate: what its bucket holds; of the others: the limit itself.
+    capacity: int
+    # Reservations included. May exceed capacity after a top-up.
+    used: int
+    # How long until this limit would be untouched if nothing more came: the bucket full
+    # again, or the window's end. 0 for concurrency, whose end nobody knows.
+    reset_after_ms: int
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.capacity - self.used)
+
+
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """The request may run; its lease must be settled."""
+
+    lease_id: str
+    states: tuple[LimitState, ...]
+    # Shadow limits that would have refused it.
+    shadowed: tuple[Limit, ...] = ()
+
+
+RejectionReason: TypeAlias = Literal[
+    "rate",  # the bucket is too empty now
+    "concurrency",  # every lease is taken
+    "quota",  # the window's budget is spent
+    "too_large",  # more than the whole bucket or budget: waiting cannot help
+]
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """The request may not run, and nothing was charged."""
+
+    reason: RejectionReason
+    # The limit that binds longest, as it stands.
+    binding: LimitState
+    # What the request asked of that limit, in its units.
+    requested: int
+    # The true wait until the binding limit would admit it: None where waiting cannot
+    # help (too_large) or nobody knows (concurrency).
+    retry_after_ms: int | None
+    states: tuple[LimitState, ...]
+
+
+Decision: TypeAlias = Admitted | Rejected
+
+
+class LeaseSettled(Exception):
+    """An admission was repeated after its lease was settled; nothing was charged."""
+
+
+class Ledger(Protocol):
+    """Counts what workspaces use and decides what they still may."""
+
+    @property
+    def lease_ttl_ms(self) -> int:
+        """How long a lease lives without being renewed."""
+        ...
+
+    async def admit(self, demand: Demand) -> Decision:
+        """
+        Check every limit, then charge all of them or none.
+
+        Raises LeaseSettled for a lease id that was settled within the last ttl.
+        """
+        ...
+
+    async def renew(self, workspace: str, lease_id: str, tokens: int) -> bool:
+        """
+        Keep a lease alive and note the tokens used so far, which never fall.
+
+        0 is no report: abandoned after it, the lease costs its whole reservation.
+        False if the lease is no longer held (settled, or abandoned and reclaimed).
+        """
+        ...
+
+    async def settle(self, workspace: str, lease_id: str, actual: Usage) -> bool:
+        """
+        Replace the reservation by what was used and free the lease, once.
+
+        A refund goes back to the window it was taken from; a top-up may take a limit
+        below zero. False if there was nothing left to settle.
+        """
+        ...
+
+    async def inspect(self, workspace: str, plan: Plan) -> tuple[LimitState, ...]:
+        """Where the workspace stands under this plan; charges nothing."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what the ledger itself holds."""
+        ...

@@ -1,0 +1,122 @@
+"""
+What a plan is: the limits a workspace lives under, as written in a plan file.
+
+Behaviour-free values, strict about unknown fields because we own the format.
+How limits are counted is the ledger's business; how files are read is `plan_files`'.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+Unit: TypeAlias = Literal["requests", "tokens"]
+RatePeriod: TypeAlias = Literal["second", "minute", "hour", "day"]
+QuotaWindow: TypeAlias = Literal["hour", "day", "month"]
+StoreFailure: TypeAlias = Literal["share", "open", "closed"]
+
+# 2**40 tokens a second is beyond any fleet, and every product the limits enter into
+# stays exact in the 53 bits a Lua number has.
+MAX_LIMIT: Final = 2**40
+
+LimitCount: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_LIMIT)]
+PositiveCount: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
+
+RATE_PERIOD_S: Final[dict[RatePeriod, int]] = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3600,
+    "day": 86_400,
+}
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A frozen value whose file form refuses fields it does not know."""
+
+
+class Rate(Strict, frozen=True, kw_only=True):
+    """A continuous refill of `limit` units per period; starts full at `burst`."""
+
+    of: Unit
+    limit: PositiveCount
+    per: RatePeriod
+    # The most that can be spent at once after idling; None means `limit`.
+    burst: PositiveCount | None = None
+    shadow: bool = False
+
+    @property
+    def capacity(self) -> int:
+        """The units a full bucket holds."""
+        return self.limit if self.burst is None else self.burst
+
+    @property
+    def period_s(self) -> int:
+        return RATE_PERIOD_S[self.per]
+
+    @property
+    def name(self) -> str:
+        return f"{self.of}-per-{self.per}"
+
+
+class Quota(Strict, frozen=True, kw_only=True):
+    """A budget of `limit` units over one calendar window, UTC."""
+
+    of: Unit
+    limit: LimitCount
+    per: QuotaWindow
+    shadow: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.of}-per-calendar-{self.per}"
+
+
+class Concurrency(Strict, frozen=True, kw_only=True):
+    """How many leases a workspace may hold; 0 suspends it."""
+
+    limit: LimitCount
+    shadow: bool = False
+
+    @property
+    def name(self) -> str:
+        return "concurrency"
+
+
+Limit: TypeAlias = Rate | Quota | Concurrency
+
+
+class RequestBounds(Strict, frozen=True, kw_only=True):
+    """The largest single request; None is unbounded."""
+
+    max_input_tokens: PositiveCount | None = None
+    max_output_tokens: PositiveCount | None = None
+    max_body_bytes: PositiveCount | None = None
+
+
+class PrivateFleet(Strict, frozen=True, kw_only=True):
+    """An upstream of the workspace's own; its key is read from the environment."""
+
+    url: str
+    api_key_env: str | None = None
+
+
+class Plan(Strict, frozen=True, kw_only=True):
+    """A named set of limits. What is absent is unlimited."""
+
+    plan: str
+    title: str = ""
+    concurrency: Concurrency | None = None
+    rates: tuple[Rate, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    request: RequestBounds = RequestBounds()
+    models: tuple[str, ...] = ("*",)
+    on_store_failure: StoreFailure = "share"
+    upstream: PrivateFleet | None = None
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Every limit in the order it is reported: rates, quotas, concurrency."""
+        last: tuple[Limit, ...] = (self.concurrency,) if self.concurrency else ()
+        return (*self.rates, *self.quotas, *last)
