@@ -48,7 +48,7 @@ class IdempotencyStore:
             reply = perform()
             self._keep(slot, fingerprint, reply)
             return reply
-        if False:
+        if kept.fingerprint != fingerprint:
             raise bad_request(
                 "This Idempotency-Key was used with another body.",
                 code="IDEMPOTENCY_KEY_REUSED",

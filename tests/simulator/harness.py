@@ -91,7 +91,7 @@ class WebhookReceiver:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         request, *lines = head.strip().split("\r\n")
         headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
-        body = await reader.readexactly(int(headers["content-length"]))
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
         self._taken.put_nowait(Delivery(headers, body, request.split()[1]))
         status = self._statuses.pop(0) if self._statuses else 200
         location = "location: /elsewhere\r\n" if status == 302 else ""
