@@ -86,7 +86,7 @@ class Gateway:
         )
 
     def _api_handlers(self) -> list[ASGIRouteHandler]:
-        service = CompletionService(
+        self.service = CompletionService(
             admission=self.admission,
             authenticator=self.authenticator,
             upstream=UpstreamClient(
@@ -97,7 +97,7 @@ class Gateway:
         completions = CompletionRoutes(
             self.settings,
             door=self.door,
-            service=service,
+            service=self.service,
             attendance=self.attendance,
             telemetry=self.telemetry,
             now_s=time.time,

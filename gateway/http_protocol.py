@@ -50,6 +50,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Ours is written by the middleware, with what uvicorn cannot know.
+        self.access_log = False
         self._fault: GatewayError | None = None
         self._is_in_headers = True
         self._header_bytes = 0

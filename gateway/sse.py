@@ -55,7 +55,7 @@ class EventDecoder:
         *lines, rest = buffer.split(b"\n")
         self._rest = rest + held_back
         events = [event for line in lines if (event := self._line(line)) is not None]
-        self._check_size()
+        self._check_size(rest)
         return events
 
     def finish(self) -> list[ServerSentEvent]:
@@ -67,12 +67,12 @@ class EventDecoder:
     def _line(self, line: bytes) -> ServerSentEvent | None:
         if not line:
             return self._dispatch()
+        self._check_size(line)
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
-            self._data_bytes += len(value)
-            self._check_size()
+            self._data_bytes += len(line)
         elif name == b"event":
             self._name = value
         return None
@@ -82,8 +82,9 @@ class EventDecoder:
         self._name, self._data, self._data_bytes = b"", [], 0
         return ServerSentEvent(name, b"\n".join(data)) if data else None
 
-    def _check_size(self) -> None:
-        if self._data_bytes + len(self._rest) > self._max_event_bytes:
+    def _check_size(self, line: bytes) -> None:
+        # Of whole lines, begun or complete, so that a limit is the same at every split.
+        if self._data_bytes + len(line) > self._max_event_bytes:
             raise UpstreamError(
                 f"The upstream sent an event larger than {self._max_event_bytes} bytes."
             )

@@ -42,7 +42,8 @@ MAX_KEYS_FILE_BYTES: Final = 4 * 1024 * 1024
 MAX_KEY_NAME_CHARS: Final = 100
 
 _DIGEST_FORM: Final = re.compile(r"[0-9a-f]{64}")
-_KEY_BEGINNINGS: Final = (KEY_PREFIX, "sk-", "sk_", "Bearer ")
+# Our keys, and other makers' where they are too long to be a name such as sk-telecom.
+_KEY_FORM: Final = re.compile(rf"{KEY_PREFIX}.*|(Bearer |sk[-_]).{{20,}}", re.DOTALL)
 
 
 class KeyProblems(FileProblems):
@@ -170,7 +171,7 @@ def _refuse_keys(rule: TextRule) -> TextRule:
     """What could also hold a pasted key is searched for one: these fields are shown."""
 
     def find_problem(text: str) -> str | None:
-        if text.startswith(_KEY_BEGINNINGS):
+        if _KEY_FORM.match(text):
             return "looks like an API key, which does not belong in this file"
         return rule(text)
 

@@ -11,8 +11,9 @@ The rules, for memory and Redis alike:
 - Repeated with a lease id that was settled within the last ttl it raises LeaseSettled:
   a late duplicate must not hold a place nobody would give back, and a caller that uses
   ids twice must not run for free.
-- A lease not renewed for its ttl is abandoned: its place is free, and it is settled at
-  the last progress it reported, or at its whole reservation if it reported none.
+- A lease not renewed for its ttl is abandoned: its place is free, and it is settled, as
+  of that instant, at the last progress it reported, or at its whole reservation if it
+  reported none.
 - A request belongs to the window it was admitted in: what it settles after the window's
   end, refund or top-up, changes nothing in the next one.
 - Usage belongs to a dimension (rate or quota, of what, per what), not to a plan: a

@@ -202,7 +202,7 @@ class MemoryLedger:
             if next(iter(self._leases.values())).expires_us > now_us:
                 return
             _, lease = self._leases.popitem(last=False)
-            lease.abandon(now_us)
+            lease.abandon()
             self._abandoned_total += 1
 
     def _visit(self, now_us: int) -> None:

@@ -106,19 +106,15 @@ class _Draft:
             self._check(source.name)
 
     def to_plan(self) -> Plan:
-        return self._convert(self.fields)
+        return _to_plan(self.fields)
 
     def to_overrides(self) -> dict[tuple[str, str], Plan]:
-        return {
-            (self.to_plan().plan, workspace): self._convert(self.fields | own)
+        plans = (
+            (workspace, _to_plan(self.fields | own))
             for workspace, own in self.own_fields.items()
             if isinstance(own, dict)
-        }
-
-    def _convert(self, fields: Mapping[str, YamlValue]) -> Plan:
-        return msgspec.convert(
-            {name: fields[name] for name in fields if name != "workspaces"}, Plan
         )
+        return {(plan.plan, workspace): plan for workspace, plan in plans}
 
     def _check(self, file_name: str) -> None:
         _check_plan_fields(self.fields, "", self.findings)
@@ -182,6 +178,11 @@ def _check_names_differ(drafts: Iterable[_Draft]) -> None:
         if name in first_file:
             draft.findings.add("plan", f"is also the plan of {first_file[name]}")
         first_file.setdefault(name, draft.findings.file)
+
+
+def _to_plan(fields: Mapping[str, YamlValue]) -> Plan:
+    known = {name: fields[name] for name in fields if name != "workspaces"}
+    return msgspec.convert(known, Plan)
 
 
 def _check_plan_fields(

@@ -53,10 +53,12 @@ class HeldLease:
         self.usage.held -= 1
         self.usage.held_beyond_shadow -= self.is_beyond_shadow
 
-    def abandon(self, now_us: int) -> None:
+    def abandon(self) -> None:
         """Settle at the last progress, or at the reservation if there was none."""
         tokens = self.progress_tokens or self.reserve.tokens
-        self.settle(Usage(self.reserve.requests, tokens), now_us)
+        # As of the instant it ended, which may be long past: what it tops up has been
+        # paid back by refill since then.
+        self.settle(Usage(self.reserve.requests, tokens), self.expires_us)
 
 
 class Trial:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from litestar.handlers import ASGIRouteHandler, asgi
 
 from gateway.asgi import Receive, Scope, Send
-from gateway.errors import MethodNotAllowed, ModelNotFound
+from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from gateway.exchange import Exchange, exchange_of
 from gateway.model_catalog import ModelCatalog
 from gateway.routes.door import Door
@@ -16,7 +16,6 @@ from gateway.routes.door import Door
 Infer: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
 
 INFERENCE: Final = "/inference"
-PREFIXES: Final = ("/v1/models/", "/models/")
 
 
 class ModelRoutes:
@@ -28,37 +27,40 @@ class ModelRoutes:
         self._infer = infer
 
     def handlers(self) -> list[ASGIRouteHandler]:
-        return [
-            self._door.route("/v1/models", "/models", GET=self.list),
-            # One handler for all below: the id's slashes leave no room for a router.
-            asgi(["/v1/models/{rest:path}", "/models/{rest:path}"], copy_scope=False)(
-                self.below
-            ),
-        ]
+        # A mount, because an id's slashes leave the router nothing to match, and because
+        # Litestar resolves path parameters for its HTTP handlers only.
+        mount = asgi(["/v1/models", "/models"], is_mount=True, copy_scope=False)
+        return [mount(self.handle)]
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The list, or what is below it: Litestar leaves only that part of the path."""
+        exchange, method = exchange_of(scope), scope["method"]
+        below = scope["path"]
+        model_id = below.strip("/")
+        is_inference = model_id.endswith(INFERENCE) and method != "GET"
+        exchange.record.route = _route_of(model_id, is_inference=is_inference)
+
+        async def handle(exchange: Exchange) -> None:
+            if not below.startswith("/"):
+                raise RouteNotFound("There is no such route.")
+            if method == "OPTIONS":
+                await exchange.start(204, ((b"allow", b"GET, HEAD, OPTIONS, POST"),))
+                await exchange.write(b"", more=False)
+            elif method == "POST" and is_inference:
+                await self._infer(exchange, model_id.removesuffix(INFERENCE))
+            elif method != "GET":
+                raise MethodNotAllowed(method, "POST" if is_inference else "GET, HEAD")
+            elif model_id:
+                await self._retrieve(exchange, model_id)
+            else:
+                await self.list(exchange)
+
+        await self._door.answer(exchange, handle)
 
     async def list(self, exchange: Exchange) -> None:
         principal = self._door.authenticate(exchange)
         models = await self._catalog.visible_to(principal)
         await self._door.respond_json(exchange, {"object": "list", "data": models})
-
-    async def below(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange, method = exchange_of(scope), scope["method"]
-        path = _below_prefix(scope["path"])
-        is_inference = path.endswith(INFERENCE) and method != "GET"
-        exchange.record.route = f"/v1/models/{{id}}{INFERENCE if is_inference else ''}"
-
-        async def handle(exchange: Exchange) -> None:
-            if method == "POST" and is_inference:
-                await self._infer(exchange, path.removesuffix(INFERENCE))
-            elif method == "GET":
-                await self._retrieve(exchange, path)
-            elif method == "OPTIONS":
-                await exchange.start(204, ((b"allow", b"GET, HEAD, OPTIONS, POST"),))
-                await exchange.write(b"", more=False)
-            else:
-                raise MethodNotAllowed(method, "POST" if is_inference else "GET, HEAD")
-
-        await self._door.answer(exchange, handle)
 
     async def _retrieve(self, exchange: Exchange, model_id: str) -> None:
         principal = self._door.authenticate(exchange)
@@ -68,8 +70,7 @@ class ModelRoutes:
         await self._door.respond_json(exchange, model)
 
 
-def _below_prefix(path: str) -> str:
-    for prefix in PREFIXES:
-        if path.startswith(prefix):
-            return path.removeprefix(prefix).rstrip("/")
-    return path
+def _route_of(model_id: str, *, is_inference: bool) -> str:
+    if not model_id:
+        return "/v1/models"
+    return f"/v1/models/{{id}}{INFERENCE if is_inference else ''}"

@@ -23,6 +23,9 @@ _decode: Final = msgspec.json.Decoder().decode
 FINISH_REASONS: Final = frozenset(
     {"stop", "length", "tool_calls", "content_filter", "function_call"}
 )
+# As many as a request may ask for; each one opens its predecessors in a stream.
+MAX_CHOICES: Final = 128
+
 # What other stacks say for the same; strict clients refuse a word they do not know.
 _FINISH_ALIASES: Final = {
     "max_tokens": "length",
@@ -50,6 +53,12 @@ def to_finish_reason(value: Any) -> str | None:
         return None
     word = value.lower()
     return word if word in FINISH_REASONS else _FINISH_ALIASES.get(word, "stop")
+
+
+def to_index(value: Any, position: int) -> int:
+    """A choice's index, or its position where the index is none."""
+    is_index = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_index and 0 <= value < MAX_CHOICES else position
 
 
 def decode_answer(body: bytes) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def _read_choice(choice: Any, position: int) -> Choice:
     logprobs = choice.get("logprobs")
     index = choice.get("index")
     return Choice(
-        index=index if isinstance(index, int) and 0 <= index < 128 else position,
+        index=to_index(index, position),
         text=content,
         finish_reason=to_finish_reason(choice.get("finish_reason")),
         message=_other_members(message),

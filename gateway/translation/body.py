@@ -17,6 +17,9 @@ T = TypeVar("T")
 # msgspec writes "<complaint> - at `$.messages[0].role`", or names a missing field.
 _AT: Final = re.compile(r"^(?P<complaint>.*) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
+# Complaints quote what was sent; a role of 30 MiB is not sent back.
+MAX_COMPLAINT_CHARS: Final = 200
+
 # In a dict's values msgspec writes `[...]`: it keeps no key.
 _ANONYMOUS: Final = re.compile(r"\[\.\.\.\].*$")
 
@@ -51,6 +54,8 @@ def _invalid(text: str) -> InvalidRequest:
     found = _AT.match(text)
     complaint, path = (found["complaint"], found["path"]) if found else (text, "")
     path = _ANONYMOUS.sub("", path)
+    if len(complaint) > MAX_COMPLAINT_CHARS:
+        complaint = complaint[:MAX_COMPLAINT_CHARS] + "..."
     if missing := _MISSING.match(complaint):
         path = f"{path}.{missing['field']}" if path else missing["field"]
         return InvalidRequest(f"Missing required parameter: '{path}'.", param=path)
@@ -78,4 +83,5 @@ def _refuse_duplicate_keys(raw: bytes) -> None:
     # Parsers disagree on which of two equal keys counts, so a body with two `model`s
     # could pass one check and mean another thing upstream. msgspec keeps the last and
     # does not tell; the standard library's C scanner does, for about 5 us a request.
-    json.loads(raw, object_pairs_hook=_unique)
+    # Decoded first, because `loads` lets surrogates in bytes pass, which are no UTF-8.
+    json.loads(raw.decode(), object_pairs_hook=_unique)

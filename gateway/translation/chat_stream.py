@@ -40,8 +40,9 @@ class _Choice:
     def __init__(self) -> None:
         self.is_open = False
         self.finish_reason: str | None = None
-        # Tool calls in the order they opened, by the id or index upstream gave them.
+        # The place of each tool call, by every index and id upstream gave it.
         self.calls: dict[str | int, int] = {}
+        self.opened_calls = 0
         self.last_call = 0
 
 
@@ -187,7 +188,7 @@ class ChatStream:
         is_cut = (
             self._max_tokens is not None and usage.output_tokens >= self._max_tokens
         )
-        reason = "tool_calls" if choice.calls else "length" if is_cut else "stop"
+        reason = "tool_calls" if choice.opened_calls else "length" if is_cut else "stop"
         choice.finish_reason = reason
         return self._chunk(index, {}, finish_reason=reason)
 
@@ -218,34 +219,44 @@ def _tool_call_deltas(calls: Any, choice: _Choice) -> list[dict[str, Any]]:
 
 
 def _tool_call_delta(call: dict[str, Any], choice: _Choice) -> list[dict[str, Any]]:
-    identity = _identity_of(call, choice)
+    identities = _identities_of(call)
+    place = _place_of(identities, choice)
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
-    if identity not in choice.calls:
+    delta: dict[str, Any] = {}
+    if place is None:
         complete = clean_tool_calls(
             [{**call, "function": {"arguments": "", **function}}]
         )
         if not complete:
             return []  # no name yet: nothing a client could open a call with
-        index = len(choice.calls)
-        choice.calls[identity] = choice.last_call = index
-        if not isinstance(call.get("id"), str):
-            complete[0]["id"] = f"call_{index}"
-        return [{"index": index, **complete[0]}]
-    choice.last_call = index = choice.calls[identity]
-    arguments = function.get("arguments")
-    if not isinstance(arguments, str) or not arguments:
-        return []
-    return [{"index": index, "function": {"arguments": arguments}}]
+        place = choice.opened_calls
+        choice.opened_calls += 1
+        delta = complete[0]
+        if not call.get("id") or not isinstance(call["id"], str):
+            delta["id"] = f"call_{place}"
+    elif isinstance(function.get("arguments"), str) and function["arguments"]:
+        delta = {"function": {"arguments": function["arguments"]}}
+    choice.last_call = place
+    for identity in identities:
+        choice.calls.setdefault(identity, place)
+    return [{"index": place, **delta}] if delta else []
 
 
-def _identity_of(call: dict[str, Any], choice: _Choice) -> str | int:
-    """What tells one tool call from another: its index, else its id, else the last one."""
-    index = call.get("index")
+def _identities_of(call: dict[str, Any]) -> list[str | int]:
+    """What tells one tool call from another: its index and its id, where given."""
+    index, call_id = call.get("index"), call.get("id")
+    identities: list[str | int] = []
     if isinstance(index, int) and not isinstance(index, bool):
-        return index
-    call_id = call.get("id")
-    if isinstance(call_id, str):
-        return call_id
-    by_place = {place: identity for identity, place in choice.calls.items()}
-    return by_place.get(choice.last_call, 0)
+        identities.append(index)
+    if isinstance(call_id, str) and call_id:
+        identities.append(call_id)
+    return identities
+
+
+def _place_of(identities: list[str | int], choice: _Choice) -> int | None:
+    """The open call that a delta goes on with: nameless ones with the last; or None."""
+    for identity in identities:
+        if identity in choice.calls:
+            return choice.calls[identity]
+    return choice.last_call if choice.opened_calls and not identities else None

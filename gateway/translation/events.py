@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.errors import UpstreamError
-from gateway.translation.answer import to_finish_reason
+from gateway.translation.answer import to_finish_reason, to_index
 from gateway.translation.faults import error_in_answer
 
 _decode: Final = msgspec.json.Decoder().decode
@@ -85,7 +85,7 @@ def _piece_of_choice(choice: Any, position: int) -> Piece:
     index, text = choice.get("index"), delta.get("content")
     logprobs = choice.get("logprobs")
     return Piece(
-        index=index if isinstance(index, int) and 0 <= index < 128 else position,
+        index=to_index(index, position),
         text=text if isinstance(text, str) else "",
         extras={
             k: v

@@ -191,6 +191,7 @@ def _seconds_to_ms(value: Any) -> int | None:
 
 
 def _bounded_ms(value_ms: float) -> int | None:
-    if math.isnan(value_ms):
+    # JSON's integers have no bound, and no float can hold the largest.
+    if isinstance(value_ms, float) and math.isnan(value_ms):
         return None
     return int(min(max(0.0, value_ms), MAX_WAIT_MS))

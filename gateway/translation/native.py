@@ -45,7 +45,9 @@ class NativeTranslator:
             raise InvalidRequest(
                 "Missing required parameter: 'prompt'.", param="prompt"
             )
-        limit = request.max_tokens_camel or request.max_tokens
+        limit = request.max_tokens_camel
+        if limit is None:
+            limit = request.max_tokens
         if limit is not None and not 1 <= limit < 2**31:
             raise InvalidRequest("'maxTokens' must be at least 1.", param="maxTokens")
         self._raw = raw
@@ -113,7 +115,8 @@ class NativeStream:
     def feed_whole(self, body: bytes) -> bytes:
         self._reported = self._translator.from_upstream(body, Stamp("", 0)).usage
         self._is_finished = True
-        return b"data: " + body.strip().replace(b"\n", b"\ndata: ") + b"\n\n"
+        # JSON may be laid out with any of the three line ends that SSE knows.
+        return b"data: " + b"\ndata: ".join(body.strip().splitlines()) + b"\n\n"
 
     def finish(self, *, is_marked: bool) -> bytes:
         if not is_marked and not self._is_finished:

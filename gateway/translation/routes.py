@@ -70,9 +70,11 @@ def first_uncarried(request: ChatRequest) -> str | None:
 
 def first_uncarried_legacy(request: CompletionRequest) -> str | None:
     """The same for a text completion."""
-    names = ("stop", "seed", "logit_bias", "presence_penalty", "frequency_penalty")
+    names = ("stop", "logit_bias", "presence_penalty", "frequency_penalty")
     if (request.n or 1) > 1:
         return "n"
+    if request.seed is not None:
+        return "seed"
     return next((name for name in names if getattr(request, name)), None)
 
 

@@ -12,10 +12,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import settings
 
 from policies.ledger import Demand, Ledger, Usage
 from policies.memory_ledger import MemoryLedger
 from policies.plans import Plan
+
+# A loaded machine makes a fast example slow now and then; that is no finding.
+settings.register_profile("policies", deadline=None)
+settings.load_profile("policies")
 
 # A Monday, early in its month, its day and its hour.
 START = datetime(2026, 11, 2, 6, 0, 0, tzinfo=UTC)

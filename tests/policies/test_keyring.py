@@ -85,6 +85,14 @@ def test_key_works_until_the_instant_it_expires() -> None:
     assert keyring.find("a key", (NOON - second).astimezone(elsewhere)) == record
 
 
+def test_workspace_may_begin_as_some_keys_do(tmp_path: Path) -> None:
+    keyring = load(
+        tmp_path, f"keys: [{{sha256: {DIGEST}, workspace: sk-telecom, plan: p}}]"
+    )
+
+    assert keyring.records[0].workspace == "sk-telecom"
+
+
 def test_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
     assert len(load(tmp_path, "keys: []")) == 0
 

@@ -1,0 +1,1 @@
+"""The official OpenAI clients, unchanged, against a gateway in front of a simulator."""

@@ -1,0 +1,193 @@
+"""How leases live, are renewed and are abandoned, on every ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from policies.ledger import NOTHING, Admitted, Demand, Ledger, Rejected, Usage
+from policies.plans import Concurrency, Plan, Quota, Rate
+
+MakeDemand = Callable[..., Demand]
+Advance = Callable[[int], None]
+
+QUOTA = Quota(of="tokens", limit=5000, per="day")
+PLAN = Plan(plan="p", quotas=(QUOTA,), concurrency=Concurrency(limit=1))
+
+
+async def used(ledger: Ledger, plan: Plan = PLAN) -> list[int]:
+    return [state.used for state in await ledger.inspect("acme", plan)]
+
+
+@pytest.fixture
+async def lease(ledger: Ledger, demand: MakeDemand) -> str:
+    """The only lease of the plan, with a reservation of 600 tokens."""
+    decision = await ledger.admit(demand(PLAN, 600))
+    assert isinstance(decision, Admitted)
+    return decision.lease_id
+
+
+async def test_settled_lease_frees_its_place_at_once(
+    ledger: Ledger, lease: str, demand: MakeDemand
+) -> None:
+    """The next request does not wait for any ttl."""
+    assert isinstance(await ledger.admit(demand(PLAN)), Rejected)
+
+    await ledger.settle("acme", lease, NOTHING)
+
+    assert isinstance(await ledger.admit(demand(PLAN)), Admitted)
+
+
+async def test_abandoned_lease_frees_its_place_after_one_ttl(
+    ledger: Ledger, lease: str, demand: MakeDemand, advance: Advance
+) -> None:
+    """A crashed owner blocks for one ttl, to the millisecond."""
+    advance(ledger.lease_ttl_ms - 1)
+    assert isinstance(await ledger.admit(demand(PLAN)), Rejected)
+
+    advance(1)
+
+    assert isinstance(await ledger.admit(demand(PLAN)), Admitted)
+
+
+async def test_renewed_lease_lives_on(
+    ledger: Ledger, lease: str, demand: MakeDemand, advance: Advance
+) -> None:
+    """A stream of hours still counts at its end."""
+    for _ in range(100):
+        advance(ledger.lease_ttl_ms - 1)
+        assert await ledger.renew("acme", lease, 1)
+
+    assert isinstance(await ledger.admit(demand(PLAN)), Rejected)
+    assert await ledger.settle("acme", lease, Usage(1, 10))
+    assert await used(ledger) == [10, 0]
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [
+        pytest.param([], 600, id="none-costs-the-reservation"),
+        pytest.param([0, 0], 600, id="zero-is-no-report"),
+        pytest.param([100], 100, id="one"),
+        pytest.param([100, 250], 250, id="last"),
+        pytest.param([250, 100], 250, id="never-falls"),
+        pytest.param([900], 900, id="beyond-the-reservation"),
+        pytest.param([-5], 600, id="negative-is-no-report"),
+    ],
+)
+async def test_abandoned_lease_is_settled_at_its_last_progress(
+    ledger: Ledger, lease: str, advance: Advance, reports: list[int], expected: int
+) -> None:
+    """What a crashed owner had reported is charged, and nothing more."""
+    for tokens in reports:
+        await ledger.renew("acme", lease, tokens)
+
+    advance(ledger.lease_ttl_ms)
+
+    assert await used(ledger) == [expected, 0]
+
+
+async def test_settlement_after_abandonment_changes_nothing(
+    ledger: Ledger, lease: str, advance: Advance
+) -> None:
+    """A lease is settled once, by its owner or by its end."""
+    await ledger.renew("acme", lease, 100)
+    advance(ledger.lease_ttl_ms)
+
+    assert not await ledger.settle("acme", lease, Usage(1, 5))
+
+    assert await used(ledger) == [100, 0]
+
+
+async def test_renewal_after_the_end_is_refused(
+    ledger: Ledger, lease: str, advance: Advance
+) -> None:
+    """An owner that comes too late learns that its place is gone."""
+    advance(ledger.lease_ttl_ms)
+
+    assert not await ledger.renew("acme", lease, 100)
+
+    assert await used(ledger) == [600, 0]
+
+
+async def test_lease_that_is_settled_or_unknown_cannot_be_renewed(
+    ledger: Ledger, lease: str
+) -> None:
+    """Renewal keeps what is held and brings nothing back."""
+    await ledger.settle("acme", lease, NOTHING)
+
+    assert not await ledger.renew("acme", lease, 1)
+    assert not await ledger.renew("acme", "no such lease", 1)
+    assert not await ledger.renew("nobody", lease, 1)
+
+
+async def test_repeated_admission_keeps_the_lease_alive(
+    ledger: Ledger, demand: MakeDemand, advance: Advance
+) -> None:
+    """Whoever asks again is there, so its lease lives a whole ttl from then."""
+    asked = demand(PLAN, 600, lease_id="mine")
+    await ledger.admit(asked)
+    advance(ledger.lease_ttl_ms - 1)
+
+    await ledger.admit(asked)
+    advance(ledger.lease_ttl_ms - 1)
+
+    assert await ledger.renew("acme", "mine", 1)
+
+
+async def test_abandonment_of_one_lease_leaves_the_others(
+    ledger: Ledger, demand: MakeDemand, advance: Advance
+) -> None:
+    """Leases end by their own time, in whatever order they were renewed."""
+    plan = Plan(plan="p", concurrency=Concurrency(limit=3))
+    for lease_id in "abc":
+        await ledger.admit(demand(plan, lease_id=lease_id))
+    advance(20_000)
+    await ledger.renew("acme", "a", 1)
+    advance(ledger.lease_ttl_ms - 20_000)
+
+    assert await used(ledger, plan) == [1]
+    assert await ledger.settle("acme", "a", NOTHING)
+
+
+async def test_abandoned_lease_of_another_window_leaves_this_one_alone(
+    ledger: Ledger, demand: MakeDemand, advance: Advance
+) -> None:
+    """Settling late does not refund a window that was never charged."""
+    plan = Plan(plan="p", quotas=(Quota(of="tokens", limit=5000, per="hour"),))
+    advance(3_600_000 - 1000)
+    await ledger.admit(demand(plan, 600, lease_id="gone"))
+    await ledger.renew("acme", "gone", 1)
+    advance(2000)
+    await ledger.admit(demand(plan, 100))
+
+    advance(ledger.lease_ttl_ms - 2000)
+
+    assert await used(ledger, plan) == [100]
+
+
+async def test_abandoned_reservation_of_a_rate_is_refunded(
+    ledger: Ledger, demand: MakeDemand, advance: Advance
+) -> None:
+    """A bucket gets back what a crashed request had not used."""
+    plan = Plan(plan="p", rates=(Rate(of="tokens", limit=2400, per="day"),))
+    await ledger.admit(demand(plan, 2000, lease_id="gone"))
+    await ledger.renew("acme", "gone", 500)
+
+    advance(ledger.lease_ttl_ms)
+
+    assert await used(ledger, plan) == [500]
+
+
+async def test_abandoned_top_up_is_paid_back_from_the_instant_of_abandonment(
+    ledger: Ledger, demand: MakeDemand, advance: Advance
+) -> None:
+    """However late a lease is reclaimed, the bucket has refilled since it ended."""
+    plan = Plan(plan="p", rates=(Rate(of="tokens", limit=1000, per="minute"),))
+    await ledger.admit(demand(plan, 100, lease_id="gone"))
+    await ledger.renew("acme", "gone", 700)
+
+    advance(ledger.lease_ttl_ms + 30_000)
+
+    assert await used(ledger, plan) == [100]

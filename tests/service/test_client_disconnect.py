@@ -1,0 +1,203 @@
+"""A client that leaves: the upstream stops, what was delivered is settled, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.completion import Call
+from gateway.exchange import Exchange
+from gateway.presence import Attendance, Presence
+from gateway.streaming import EventStreamResponse, MeteredStream
+from gateway.translation.chat import ChatTranslator
+from gateway.translation.port import Stamp
+from tests.conftest import StartGateway
+from tests.gateway_under_test import GatewayUnderTest, chat_body
+from tests.upstream import LAST_CHUNK, ScriptedUpstream, frame, STREAM_HEAD
+
+ONE = "plan: one\nconcurrency: 1\nrates: [{of: tokens, limit: 5000, per: day}]"
+
+# The promise: a place is free this long after its client has left.
+FREE_WITHIN_S = 0.1
+
+
+async def test_stream_abandoned_by_client_returns_its_lease(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """A client that leaves mid-stream frees its concurrency at once, not at the ttl."""
+    gateway = await start_gateway({"one": ONE})
+    upstream.will_stream({"text": "Hello there"}, then="hang")
+
+    async with gateway.stream_chat("one") as stream:
+        await stream.text_until("there")
+        assert gateway.held("one") == 1
+
+    assert await gateway.until_free("one") < FREE_WITHIN_S
+    await upstream.saw_disconnect()
+    # One message and the text before the client left, by the estimate.
+    used = await gateway.used("one")
+    assert 0 < used["tokens-per-day"] < 50
+
+
+async def test_whole_answer_abandoned_by_client_cancels_upstream(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Nobody waits for a whole answer either: the upstream is told at once."""
+    gateway = await start_gateway({"one": ONE})
+    upstream.will("hang")
+
+    request = asyncio.ensure_future(gateway.chat("one"))
+    await upstream.saw()
+    request.cancel()
+    with suppress(asyncio.CancelledError):
+        await request
+
+    assert await gateway.until_free("one") < FREE_WITHIN_S
+    await upstream.saw_disconnect()
+
+
+async def test_client_that_leaves_during_its_upload_is_charged_nothing(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Half a body is no request."""
+    gateway = await start_gateway({"one": ONE})
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.address.port)
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n"
+        f"authorization: Bearer {gateway.key('one')}\r\n\r\n"
+    )
+    writer.write(head.encode() + b'{"model"')
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+    # The next request is served after the abandoned one has been noticed and dropped.
+    assert (await gateway.chat("one")).status_code == 200
+    assert len(upstream.requests) == 1
+
+
+async def test_client_that_stops_reading_is_cut_off(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """A reader of one byte a second may not hold a lease for hours."""
+    gateway = await start_gateway({"one": ONE}, http_write_timeout_s=0.3)
+    big = frame({"text": "x" * 500_000})
+    upstream.will(STREAM_HEAD, *[big] * 40, "hang")
+    body = httpx.Request("POST", "http://x", json=chat_body(stream=True)).content
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", gateway.address.port, limit=1024
+    )
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+        f"content-length: {len(body)}\r\n"
+        f"authorization: Bearer {gateway.key('one')}\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    await reader.read(1)
+
+    await gateway.until_free("one")
+    await upstream.saw_disconnect()
+    writer.close()
+
+
+class CancelAt:
+    """Runs a coroutine and cancels its task at the n-th time it would wait."""
+
+    def __init__(self, coroutine: Any, step: int) -> None:
+        self._coroutine = coroutine
+        self._step = step
+        self.waits = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        inner = self._coroutine.__await__()
+        failure: BaseException | None = None
+        while True:
+            try:
+                awaited = inner.throw(failure) if failure else next(inner)
+            except StopIteration as end:
+                return end.value
+            self.waits += 1
+            if self.waits == self._step:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            failure = None
+            try:
+                yield awaited
+            except BaseException as error:  # noqa: BLE001 - a cancellation is handed on
+                failure = error
+
+
+async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
+    """The whole path below HTTP, with a client that takes whatever it is sent."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets that event")
+
+    async def send(message: dict[str, Any]) -> None:
+        # A real server waits here whenever its socket is full.
+        await asyncio.sleep(0)
+
+    scope: dict[str, Any] = {"headers": [], "extensions": {}}
+    exchange = Exchange(scope, receive, send)
+    parts = gateway.gateway
+    principal = parts.authenticator.authenticate(
+        gateway.auth("one")["authorization"].encode()
+    )
+    body = httpx.Request("POST", "http://x", json=chat_body(stream=stream)).content
+    call = Call(
+        principal=principal,
+        translator=ChatTranslator(body, dialect="auto", prompt_form="both"),
+        stamp=Stamp("chatcmpl-x", 1),
+        trace_headers=(),
+        exchange=exchange,
+    )
+    async with Presence(receive, Attendance()) as presence:
+        reply = await parts.service.complete(call)
+        if isinstance(reply, MeteredStream):
+            response = EventStreamResponse(
+                reply,
+                exchange,
+                presence,
+                ping_interval_s=10,
+                write_timeout_s=10,
+                first_token=lambda _: None,
+            )
+            await response.send()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_cancellation_at_every_await_leaks_nothing(
+    start_gateway: StartGateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
+    """Whichever wait a cancellation hits, the lease and the reservation come back."""
+    gateway = await start_gateway({"one": ONE})
+    step, is_cancelled = 0, True
+    while is_cancelled:
+        step += 1
+        assert step < 500, "the path never ends"
+        if stream:
+            upstream.will(
+                STREAM_HEAD, frame({"text": "Hi"}), frame("[DONE]") + LAST_CHUNK
+            )
+        before = (await gateway.used("one"))["tokens-per-day"]
+        run = CancelAt(run_path(gateway, stream=stream), step)
+
+        async def task(run: CancelAt = run) -> None:
+            await run
+
+        running = asyncio.ensure_future(task())
+        await asyncio.wait([running])
+        is_cancelled = running.cancelled()
+
+        assert gateway.held("one") == 0, f"a lease leaked at wait {step}"
+        spent = (await gateway.used("one"))["tokens-per-day"] - before
+        assert spent < 50, f"a reservation leaked at wait {step}: {spent} tokens"
+        upstream.forget_scripts()
+    assert step > 3
