@@ -1,8 +1,8 @@
 """
 From a call to a lease and back: asks the ledger, renews what is held, settles it once.
 
-The ledger decides; this module keeps its promise that every lease is settled on every way
-out, whatever was spent by then.
+The ledger decides; this module keeps its promise that every lease is settled on every
+way out, whatever was spent by then.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ class Admission:
             self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
 
     async def _release(self, workspace: str, lease_id: str, actual: Usage) -> None:
-        # Shielded: this often runs because the task is being cancelled, and an unshielded
-        # await would raise and leave the place taken until the lease's ttl.
+        # Shielded: this often runs because the task is being cancelled, and an
+        # unshielded await would raise and leave the place taken until the lease's ttl.
         with anyio.CancelScope(shield=True):
             await self._ledger.settle(workspace, lease_id, actual)
 
@@ -199,8 +199,8 @@ def check_bounds(plan: Plan, demand: TokenDemand) -> None:
     asked = demand.max_output_tokens
     if most_out is not None and asked is not None and asked > most_out:
         raise InvalidRequest(
-            f"max_tokens is too large: {asked}. Plan {plan.title or plan.plan} allows at"
-            f" most {most_out} completion tokens.",
+            f"max_tokens is too large: {asked}. Plan {plan.title or plan.plan} allows"
+            f" at most {most_out} completion tokens.",
             param="max_tokens",
             details={"plan": plan.plan, "limit": most_out, "whose": "gateway"},
         )

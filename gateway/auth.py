@@ -145,7 +145,9 @@ class Authenticator:
 
 
 def _key_in(authorization: bytes | None) -> str:
-    """The key of `Authorization: Bearer KEY`, or of the bare form LLMTune also takes."""
+    """
+    The key of `Authorization: Bearer KEY`, or of the bare form LLMTune also takes.
+    """
     if not authorization:
         raise InvalidApiKey(
             "You didn't provide an API key. Provide it in an Authorization header as"

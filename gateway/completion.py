@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
-from gateway.errors import GatewayError, Header
+from gateway.errors import Header
 from gateway.exchange import Exchange
 from gateway.streaming import MeteredStream
 from gateway.translation.port import Stamp, Translator, UpstreamRequest
@@ -37,8 +37,8 @@ class CompletionService:
     Completes calls of every translation.
 
     The steps run in this order because each is cheaper to undo than the next: a request
-    that no route can carry costs nothing, an admission can be refunded, an upstream call
-    is spent for good.
+    that no route can carry costs nothing, an admission can be refunded, an upstream
+    call is spent for good.
     """
 
     def __init__(

@@ -26,12 +26,12 @@ ALLOWED_HEADERS: Final = (
     "baggage",
 )
 EXPOSED_HEADERS: Final = (
-    "x-request-id, retry-after, retry-after-ms, x-should-retry, ratelimit,"
-    " ratelimit-policy, server-timing, openai-processing-ms,"
-    " x-ratelimit-limit-requests, x-ratelimit-remaining-requests,"
-    " x-ratelimit-reset-requests, x-ratelimit-limit-tokens,"
-    " x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
-).encode()
+    b"x-request-id, retry-after, retry-after-ms, x-should-retry, ratelimit,"
+    b" ratelimit-policy, server-timing, openai-processing-ms,"
+    b" x-ratelimit-limit-requests, x-ratelimit-remaining-requests,"
+    b" x-ratelimit-reset-requests, x-ratelimit-limit-tokens,"
+    b" x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+)
 SDK_PREFIX: Final = "x-stainless-"
 # SDKs send about ten of theirs; a preflight that asks for hundreds is no SDK.
 MAX_REQUESTED: Final = 64
@@ -48,7 +48,8 @@ class Cors:
         """What every answer to a request from this origin carries."""
         if not self._origins:
             return ()
-        # Caches must not serve one origin's answer to another, nor to a request without.
+        # Caches must not serve one origin's answer to another, nor to a request
+        # without.
         vary = (b"vary", b"Origin")
         if origin is None or not (self._is_any or origin in self._origins):
             return (vary,)

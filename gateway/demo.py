@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -61,9 +63,7 @@ async def run_demo(settings: Settings, *, port: int) -> None:
     simulated = SimulatorSettings(
         ttft_ms=DEMO_TTFT_MS, tokens_per_second=DEMO_TOKENS_PER_SECOND
     )
-    with tempfile.TemporaryDirectory() as folder:
-        keys_file = Path(folder, "keys.yaml")
-        keys_file.write_bytes(_keys_file(keys))
+    with _keys_file(keys) as keys_file:
         async with running_simulator(simulated) as simulator:
             here = msgspec.structs.replace(
                 settings,
@@ -88,9 +88,14 @@ async def _serve(gateway: Gateway, keys: dict[str, str], port: int) -> None:
         await until_signalled()
 
 
-def _keys_file(keys: dict[str, str]) -> bytes:
+@contextmanager
+def _keys_file(keys: dict[str, str]) -> Iterator[Path]:
+    """A keys file for as long as the demo runs; digests only, like any other."""
     records = [
         {"sha256": digest_of(key), "workspace": f"demo-{plan}", "plan": plan}
         for plan, key in keys.items()
     ]
-    return msgspec.yaml.encode({"keys": records})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "keys.yaml")
+        path.write_bytes(msgspec.yaml.encode({"keys": records}))
+        yield path

@@ -13,18 +13,18 @@ GatewayError                       status  code                     the client m
 │   ├── RequestTimedOut            408     request_timeout          yes
 │   ├── RequestTooLarge            413     request_too_large        no
 │   ├── HeadersTooLarge            431     headers_too_large        no
-│   └── LimitExceeded              429     see policies.ledger      yes, or never
+│   └── LimitExceeded              429     rate_limit_exceeded      yes, or never
 ├── UpstreamError                  502     upstream_error           yes
 │   ├── UpstreamRefused            4xx     the upstream's own       as the status says
 │   ├── InsufficientCredits        402     insufficient_credits     no
-│   ├── UpstreamRateLimited        429     rate_limit_exceeded      yes, after Retry-After
-│   ├── UpstreamOverloaded         503     upstream_overloaded      yes, after Retry-After
+│   ├── UpstreamRateLimited        429     rate_limit_exceeded      yes, when told
+│   ├── UpstreamOverloaded         503     upstream_overloaded      yes, when told
 │   └── UpstreamTimeout            504     upstream_timeout         yes
-├── Overloaded                     503     server_is_overloaded     yes, after Retry-After
+├── Overloaded                     503     server_is_overloaded     yes, when told
 ├── ShuttingDown                   503     shutting_down            yes, elsewhere
 └── InternalError                  500     internal_error           yes
 
-Two ends of a request have no answer, because nobody is there to read it: `ClientGone`.
+One end of a request has no answer, because nobody is there to read it: `ClientGone`.
 `envelope` is the only function that writes an error body.
 """
 
@@ -67,7 +67,8 @@ class GatewayError(Exception):
     type: ClassVar[str] = "server_error"
     outcome: ClassVar[Outcome] = "failed"
     # Whether a failed request still spends one of the plan's requests: yes where the
-    # client is at fault, no where the gateway or the upstream is. Tokens are never spent.
+    # client is at fault, no where the gateway or the upstream is. Tokens are never
+    # spent.
     spends_request: ClassVar[bool] = False
 
     def __init__(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.asgi import Receive, Scope, Send
+from gateway.auth import Principal
 from gateway.errors import (
     ClientGone,
     GatewayError,
@@ -26,6 +27,9 @@ from gateway.errors import (
     envelope,
     retry_headers,
 )
+from gateway.limit_headers import limit_headers
+from gateway.translation.usage import TokenUsage
+from policies.ledger import LimitState
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 
@@ -36,15 +40,10 @@ _ACCEPTABLE_ID: Final = re.compile(rb"^[A-Za-z0-9._:@/+=-]{1,128}$")
 # connection open. At double, phones on the edge of a network are cut off.
 SLOWEST_BODY_BYTES_PER_S: Final = 16 * 1024
 
-# An oversized body is read to its end, up to here, so that clients which only read after
-# they have written see the 413 and not a reset.
+# An oversized body is read to its end, up to here, so that clients which only read
+# after they have written see the 413 and not a reset.
 LINGER_BYTES: Final = 64 * 1024 * 1024
 LINGER_S: Final = 5.0
-
-from gateway.auth import Principal
-from gateway.limit_headers import limit_headers
-from gateway.translation.usage import TokenUsage
-from policies.ledger import LimitState
 
 
 class Record(msgspec.Struct):
@@ -202,7 +201,9 @@ class Exchange:
             self.record.limit = error.details.get("dimension")
 
     def decided(self, states: Iterable[LimitState]) -> None:
-        """The plan has decided: whatever answer comes carries where its limits stand."""
+        """
+        The plan has decided: whatever answer comes carries where its limits stand.
+        """
         self.limit_headers = limit_headers(states)
 
     def used(self, usage: TokenUsage) -> None:

@@ -1,9 +1,10 @@
 """
 The edge of the edge: uvicorn's HTTP/1.1 protocol with the bounds it lacks.
 
-uvicorn parses with httptools, which sets no bound on a header section and no time for it
-to arrive, and answers what it cannot parse as plain text. Here a header section has a
-size and a deadline, every refusal is an envelope, and a handler can cut its connection.
+uvicorn parses with httptools, which sets no bound on a header section and no time for
+it to arrive, and answers what it cannot parse as plain text. Here a header section has
+a size and a deadline, every refusal is an envelope, and a handler can cut its
+connection.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._header_bytes += more_bytes
         if self._header_bytes > self.max_header_bytes:
             self._fault = self._too_large()
-            # Ends the parse; uvicorn then asks for a 400, which becomes the fault's answer.
+            # Ends the parse; uvicorn then asks for a 400, which becomes the fault's
+            # answer.
             raise httptools.HttpParserError("header section too large")
 
     def _too_large(self) -> HeadersTooLarge:

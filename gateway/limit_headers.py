@@ -1,9 +1,9 @@
 """
 A decision of the ledger as response headers and as an error. Pure.
 
-Two vocabularies for one state: OpenAI's `x-ratelimit-*`, which SDKs and frameworks read,
-and the IETF's `RateLimit` / `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10;
-an expired draft whose field names may still change).
+Two vocabularies for one state: OpenAI's `x-ratelimit-*`, which SDKs and frameworks
+read, and the IETF's `RateLimit` / `RateLimit-Policy`
+(draft-ietf-httpapi-ratelimit-headers-10; a draft whose field names may still change).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from policies.plans import Concurrency, Limit, Plan, Quota, Rate, Unit
 
 UNITS: Final[tuple[Unit, ...]] = ("requests", "tokens")
 
-# A lease may end at any moment, so the shortest wait that does not make a busy workspace
-# poll: at half of it the retries outnumber the answers, at double slots stand idle.
+# A lease may end at any moment, so the shortest wait that does not make a busy
+# workspace poll: at half of it the retries outnumber the answers, at double slots stand
+# idle.
 CONCURRENCY_RETRY_MS: Final = 500
 
 # Calendar windows have no fixed length; the draft wants seconds, so a month is 30 days.
@@ -56,8 +57,8 @@ def _tightest(states: list[LimitState], unit: Unit) -> LimitState | None:
     """
     The state that OpenAI's three headers of a unit report.
 
-    They have room for one limit where a plan may have several; the one with the smallest
-    share left is the one a client will meet first.
+    They have room for one limit where a plan may have several; the one with the
+    smallest share left is the one a client will meet first.
     """
     candidates = [
         state
@@ -109,7 +110,9 @@ def _state_item(state: LimitState) -> str:
 
 
 def rejection_error(rejected: Rejected, plan: Plan, *, now_ms: int) -> LimitExceeded:
-    """What the client is told about a rejection: which limit, how full, and until when."""
+    """
+    What the client is told about a rejection: which limit, how full, and until when.
+    """
     state = rejected.binding
     code, message, wait_ms, is_retryable = _wording(rejected, plan)
     return LimitExceeded(
@@ -165,7 +168,9 @@ def _described(state: LimitState, plan: Plan) -> dict[str, Any]:
 
 
 def _moment(now_ms: int, state: LimitState) -> int | None:
-    """When the limit is untouched again, in whole epoch seconds; None for concurrency."""
+    """
+    When the limit is untouched again, in whole epoch seconds; None for concurrency.
+    """
     if isinstance(state.limit, Concurrency):
         return None
     return math.ceil((now_ms + state.reset_after_ms) / 1000)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.asgi import ASGIApp, Receive, Scope, Send
 from gateway.access_log import AccessLog
+from gateway.asgi import ASGIApp, Receive, Scope, Send
 from gateway.cors import Cors
 from gateway.errors import Overloaded
 from gateway.exchange import Exchange
@@ -71,8 +71,8 @@ class EdgeMiddleware:
             return
         inner = dict(scope)
         inner["llmtune.exchange"] = exchange
-        # A HEAD is answered as its GET would be; uvicorn, which keeps the original scope,
-        # leaves out the body.
+        # A HEAD is answered as its GET would be; uvicorn, which keeps the original
+        # scope, leaves out the body.
         if scope["method"] == "HEAD":
             inner["method"] = "GET"
         await self._app(inner, exchange.receive, send)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 import anyio
+
 from gateway.asgi import Receive
 from gateway.errors import ClientGone, GatewayError, ShuttingDown
 
@@ -46,8 +47,9 @@ class Presence:
     """
     Cancels its block when the client leaves or the replica shuts down.
 
-    Leaving the block then raises ClientGone or ShuttingDown in place of the cancellation,
-    so that what the block held has been given back when anyone hears of it.
+    Leaving the block then raises ClientGone or ShuttingDown in place of the
+    cancellation, so that what the block held has been given back when anyone hears of
+    it.
     """
 
     def __init__(self, receive: Receive, attendance: Attendance) -> None:

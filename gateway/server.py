@@ -1,8 +1,8 @@
 """
 Listening, and stopping without losing a request.
 
-uvicorn's protocol without uvicorn's server: that one ends by raising the signal it caught
-again, cancels streams without a word, and knows nothing of readiness.
+uvicorn's protocol without uvicorn's server: that one ends by raising the signal it
+caught again, cancels streams without a word, and knows nothing of readiness.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class GatewayServer:
             listener = await loop.create_unix_server(
                 create, path=str(address.uds), backlog=BACKLOG
             )
-            # Who may connect is decided by the directory it lies in, as for every socket
-            # that two containers of a pod share under different users.
+            # Who may connect is decided by the directory it lies in, as for every
+            # socket that two containers of a pod share under different users.
             address.uds.chmod(0o666)
         else:
             listener = await loop.create_server(
@@ -119,7 +119,9 @@ class GatewayServer:
         self._hang_up()
 
     async def _finished_within(self, timeout_s: float) -> bool:
-        """Whether every request ended in that time; a keep-alive one may bring another."""
+        """
+        Whether every request ended in that time; a keep-alive one may bring another.
+        """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
         while self._state.tasks:

@@ -44,8 +44,8 @@ class MeteredStream:
     """
     The translated frames of one accepted answer, and everything held for it.
 
-    What was translated counts as delivered: the few frames that may still sit in a socket
-    buffer when a client leaves have been generated and paid for.
+    What was translated counts as delivered: the few frames that may still sit in a
+    socket buffer when a client leaves have been generated and paid for.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class MeteredStream:
         return self._translator.usage
 
     async def next_frames(self) -> bytes | None:
-        """The frames that are ready next, None after the end; GatewayError if it fails."""
+        """
+        The frames that are ready next, None after the end; GatewayError if it fails.
+        """
         if self._failure is not None:
             raise self._failure
         if self._is_ended:
@@ -133,8 +135,9 @@ class MeteredStream:
         if self._closed:
             return
         self._closed = True
-        # The client is usually gone by now and this task is being cancelled: unshielded,
-        # the first await below would raise and the lease would linger until its ttl.
+        # The client is usually gone by now and this task is being cancelled:
+        # unshielded, the first await below would raise and the lease would linger until
+        # its ttl.
         with anyio.CancelScope(shield=True):
             await self._held.aclose()
 

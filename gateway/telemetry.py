@@ -2,7 +2,8 @@
 What operators see: every metric, its labels and its moment of measurement.
 
 The core calls these methods and never imports Prometheus. Label values come from closed
-sets: plan names, limit names, routes, outcomes; a model or a workspace is never a label.
+sets: plan names, limit names, routes, outcomes; a model or a workspace is never a
+label.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Telemetry:
         )
         self._attempts = Counter(
             "llmtune_gateway_upstream_attempts",
-            "HTTP exchanges with LLMTune, counted when their status is known, by outcome"
-            " (ok or the error's code).",
+            "HTTP exchanges with LLMTune, counted when their status is known, by"
+            " outcome (ok or the error's code).",
             ["outcome"],
             registry=self.registry,
         )

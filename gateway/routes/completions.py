@@ -49,13 +49,16 @@ class CompletionRoutes:
         self._now_s = now_s
 
     def handlers(self) -> list[ASGIRouteHandler]:
-        """The routes with a path of their own; a model's inference is `models`' business."""
+        """
+        The routes with a path of their own; a model's inference is `models`' business.
+        """
         dialect = self._settings.upstream_dialect
         form = self._settings.upstream_prompt_form
         chat = partial(ChatTranslator, dialect=dialect, prompt_form=form)
         text = partial(TextTranslator, dialect=dialect, prompt_form=form)
         return [
-            # Without /v1 too: a base_url that lacks it is the commonest of all mistakes.
+            # Without /v1 too: a base_url that lacks it is the commonest of all
+            # mistakes.
             self._door.route(
                 "/v1/chat/completions",
                 "/chat/completions",

@@ -1,8 +1,8 @@
 """
 What every route shares: methods, authentication, the body, and how errors leave.
 
-Routes are bare ASGI handlers in Litestar's router: its `@post` handlers parse, inject and
-serialise what this gateway does itself, at twice the cost of the whole request.
+Routes are bare ASGI handlers in Litestar's router: its `@post` handlers parse, inject
+and serialise what this gateway does itself, at twice the cost of the whole request.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Door:
         self._admission = admission
 
     def route(self, *paths: str, **handles: Handle) -> ASGIRouteHandler:
-        """A handler for these paths with one function a method: `route("/x", GET=f)`."""
+        """
+        A handler for these paths with one function a method: `route("/x", GET=f)`.
+        """
         allowed = ", ".join(sorted({*handles, "OPTIONS"} | _head_of(handles)))
 
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,6 @@
-"""`/v1/models`, one model, and a model's own inference: ids with slashes, raw or escaped."""
+"""
+`/v1/models`, one model, and a model's own inference: ids with slashes, raw or escaped.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ class ModelRoutes:
         self._infer = infer
 
     def handlers(self) -> list[ASGIRouteHandler]:
-        # A mount, because an id's slashes leave the router nothing to match, and because
-        # Litestar resolves path parameters for its HTTP handlers only.
+        # A mount, because an id's slashes leave the router nothing to match, and
+        # because Litestar resolves path parameters for its HTTP handlers only.
         mount = asgi(["/v1/models", "/models"], is_mount=True, copy_scope=False)
         return [mount(self.handle)]
 

@@ -1,4 +1,6 @@
-"""For those who operate the gateway: liveness, readiness, metrics, the API's description."""
+"""
+For those who operate the gateway: liveness, readiness, metrics, the API's description.
+"""
 
 from __future__ import annotations
 

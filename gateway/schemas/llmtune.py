@@ -21,7 +21,9 @@ class FlatMessage(msgspec.Struct, omit_defaults=True):
 
 
 class InferenceRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`POST /models/{modelId}/inference`; which spelling is read depends on generation."""
+    """
+    `POST /models/{modelId}/inference`; which spelling is read depends on generation.
+    """
 
     prompt: str | None = None
     messages: list[FlatMessage] | None = None

@@ -1,8 +1,9 @@
 """
 What OpenAI clients send to `/v1/chat/completions` and `/v1/completions`.
 
-Ranges are OpenAI's (CreateChatCompletionRequest, spec 2.3.0). Fields only the native chat
-route understands are checked for type and range here and forwarded from the raw body.
+Ranges are OpenAI's (CreateChatCompletionRequest, spec 2.3.0). Fields only the native
+chat route understands are checked for type and range here and forwarded from the raw
+body.
 """
 
 from __future__ import annotations

@@ -14,8 +14,11 @@ from gateway.errors import InvalidRequest
 
 T = TypeVar("T")
 
-# msgspec writes "<complaint> - at `$.messages[0].role`", or names a missing field.
-_AT: Final = re.compile(r"^(?P<complaint>.*) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
+# msgspec writes "<complaint> - at `$.messages[0].role`", or names a missing field; of a
+# dict's key it writes "at `key` in `$.metadata`".
+_AT: Final = re.compile(
+    r"^(?P<complaint>.*) - at (`key` in )?`\$\.?(?P<path>[^`]*)`$", re.DOTALL
+)
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
 # Complaints quote what was sent; a role of 30 MiB is not sent back.
 MAX_COMPLAINT_CHARS: Final = 200

@@ -52,9 +52,12 @@ def _check_combinations(request: ChatRequest) -> None:
         if getattr(tool, tool.type) is None:
             raise _missing(f"tools[{index}].{tool.type}")
     response_format = request.response_format
-    if response_format and response_format.type == "json_schema":
-        if response_format.json_schema is None:
-            raise _missing("response_format.json_schema")
+    if (
+        response_format
+        and response_format.type == "json_schema"
+        and response_format.json_schema is None
+    ):
+        raise _missing("response_format.json_schema")
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequest(
             "'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs"

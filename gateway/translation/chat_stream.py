@@ -1,5 +1,6 @@
 """
-Upstream events to OpenAI's chat completion chunks, in the one form every client accepts.
+Upstream events to OpenAI's chat completion chunks, in the one form every client
+accepts.
 
 The form (each line of it breaks some client when missing):
 - `id`, `object`, `created` and `model` are the same in every chunk;
@@ -17,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.errors import UpstreamError
+from gateway.translation.answer import Choice as WholeChoice
 from gateway.translation.answer import (
     clean_tool_calls,
     decode_answer,
@@ -24,7 +26,6 @@ from gateway.translation.answer import (
     read_choices,
     usage_of,
 )
-from gateway.translation.answer import Choice as WholeChoice
 from gateway.translation.events import Event, Piece, read_event
 from gateway.translation.port import Stamp
 from gateway.translation.usage import TextMeter, TokenUsage, read_usage, reported_usage
@@ -105,7 +106,8 @@ class ChatStream:
             raise UpstreamError(
                 "The upstream ended its stream before the answer's end."
             )
-        # An empty but finished answer is still an answer: clients want a role and an end.
+        # An empty but finished answer is still an answer: clients want a role and an
+        # end.
         frames = [self._open_to(0)] if not self._choices else []
         frames += [
             self._close(index, choice)
@@ -171,7 +173,9 @@ class ChatStream:
         return b"".join(frames)
 
     def _open_to(self, index: int) -> bytes:
-        """Open every choice up to this one: SDKs index into a list as choices appear."""
+        """
+        Open every choice up to this one: SDKs index into a list as choices appear.
+        """
         if index < len(self._choices):
             return b""
         if not self._head:

@@ -1,7 +1,8 @@
 """
 One upstream stream event of any form, read into what it adds to the answer.
 
-OpenAI chunks (`choices[].delta`), or small objects that carry `text`, `token` or `delta`.
+OpenAI chunks (`choices[].delta`), or small objects that carry `text`, `token` or
+`delta`.
 """
 
 from __future__ import annotations

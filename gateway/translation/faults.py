@@ -1,8 +1,8 @@
 """
 What the upstream says went wrong, in either of its two shapes, as our errors.
 
-The status is kept, LLMTune's `details` are kept, and `details.whose` says that it is the
-upstream's limit and not the plan's.
+The status is kept, LLMTune's `details` are kept, and `details.whose` says that it is
+the upstream's limit and not the plan's.
 """
 
 from __future__ import annotations

@@ -39,7 +39,9 @@ def to_prompt(messages: list[FlatMessage]) -> str:
 
 
 def to_flat(message: Message) -> FlatMessage:
-    """The message with its text alone; only for messages the inference route carries."""
+    """
+    The message with its text alone; only for messages the inference route carries.
+    """
     name = None if isinstance(message, ToolMessage) else message.name
     return FlatMessage(role_of(message), text_of(message.content), name)
 

@@ -1,9 +1,10 @@
 """
 Which upstream route carries a request, and what the inference route cannot carry.
 
-The inference route knows a prompt or messages of text, temperature, maxTokens, topP, topK,
-stream and metadata. A parameter that changes the answer and is none of these needs the
-native chat route; one that only labels or tunes the call (`user`, `store`, ...) is dropped.
+The inference route knows a prompt or messages of text, temperature, maxTokens, topP,
+topK, stream and metadata. A parameter that changes the answer and is none of these
+needs the native chat route; one that only labels or tunes the call (`user`, `store`,
+...) is dropped.
 """
 
 from __future__ import annotations
@@ -57,14 +58,16 @@ def choose_route(dialect: Dialect, uncarried: str | None) -> Route:
     if dialect == "auto":
         return "chat"
     raise UnsupportedParameter(
-        f"'{uncarried}' cannot be carried by LLMTune's inference route, which is the only"
+        f"'{uncarried}' cannot be carried by LLMTune's inference route, the only"
         " one this gateway is set to use.",
         param=uncarried,
     )
 
 
 def first_uncarried(request: ChatRequest) -> str | None:
-    """The first parameter of a chat request that the inference route has no word for."""
+    """
+    The first parameter of a chat request that the inference route has no word for.
+    """
     return next(_uncarried(request), None)
 
 

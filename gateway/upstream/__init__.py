@@ -1,1 +1,3 @@
-"""The only room that speaks to LLMTune: one call, its deadlines, its retry, its faults."""
+"""
+The only room that speaks to LLMTune: one call, its deadlines, its retry, its faults.
+"""

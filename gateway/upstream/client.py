@@ -29,7 +29,8 @@ from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error, is_before_sending
 from gateway.upstream.retry import retry_wait_s
 
-# An error body is read to be translated, not relayed; more of it is a page, not an error.
+# An error body is read to be translated, not relayed; more of it is a page, not an
+# error.
 MAX_ERROR_BYTES: Final = 64 * 1024
 
 
@@ -119,7 +120,8 @@ class UpstreamClient:
             yield answer
         finally:
             # The client is often gone by now and this task is being cancelled: without
-            # the shield the connection would stay open and the upstream keep generating.
+            # the shield the connection would stay open and the upstream keep
+            # generating.
             with anyio.CancelScope(shield=True):
                 await answer.aclose()
 

@@ -51,7 +51,7 @@ COMMON: Final = {
     "rate_limit_retried": "The client waits as long as it is told, then succeeds.",
     "quota_not_retried": "A spent quota is said once: the client does not retry.",
     "too_large_not_retried": "What can never fit is said once, too.",
-    "credits": "LLMTune's 402 arrives as 402, not retried.",
+    "upstream_credits": "LLMTune's 402 arrives as 402, not retried.",
     "upstream_failure": "A failing upstream is an InternalServerError.",
     "upstream_rate_limit": "LLMTune's own rate limit is told from the plan's.",
     "stream_refused": "A stream refused before its start fails with its status.",

@@ -27,7 +27,7 @@ async def test_a_wrong_key_is_401_before_the_body_is_read(
     gateway: GatewayUnderTest, upstream: ScriptedUpstream, header: str | None
 ) -> None:
     """The answer names no part of the key, and is OpenAI's."""
-    headers = {} if header is None else {"authorization": header.encode("latin-1")}
+    headers = [] if header is None else [(b"authorization", header.encode("latin-1"))]
 
     response = await gateway.client.post(
         "/v1/chat/completions", content=b"not json", headers=headers

@@ -93,7 +93,9 @@ async def test_inference_gets_prompt_and_messages_and_both_spellings(
 async def test_what_inference_cannot_carry_goes_by_the_chat_route(
     gateway: GatewayUnderTest, upstream: ScriptedUpstream, param: str, value: Any
 ) -> None:
-    """In dialect auto a parameter that changes the answer is never dropped in silence."""
+    """
+    In dialect auto a parameter that changes the answer is never dropped in silence.
+    """
     await gateway.chat(**{param: value, "min_p": 0.1})
 
     assert upstream.last.path == "/v1/chat/completions"
@@ -151,7 +153,8 @@ async def test_a_private_fleet_gets_its_own_key_and_address(
 ) -> None:
     """A workspace with a fleet of its own never reaches the shared upstream."""
     monkeypatch.setenv("FLEET_KEY", "sk_live_fleet")
-    plan = f"plan: fleet\nupstream: {{url: '{upstream.url}/fleet', api_key_env: FLEET_KEY}}"
+    fleet = f"{{url: '{upstream.url}/fleet', api_key_env: FLEET_KEY}}"
+    plan = f"plan: fleet\nupstream: {fleet}"
     gateway = await start_gateway({"fleet": plan}, upstream_url="http://127.0.0.1:9/v1")
 
     response = await gateway.chat("fleet")

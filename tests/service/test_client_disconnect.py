@@ -1,4 +1,6 @@
-"""A client that leaves: the upstream stops, what was delivered is settled, nothing leaks."""
+"""
+A client that leaves: the upstream stops, what was delivered is settled, nothing leaks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from gateway.translation.chat import ChatTranslator
 from gateway.translation.port import Stamp
 from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest, chat_body
-from tests.upstream import LAST_CHUNK, ScriptedUpstream, frame, STREAM_HEAD
+from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame
 
 ONE = "plan: one\nconcurrency: 1\nrates: [{of: tokens, limit: 5000, per: day}]"
 

@@ -1,4 +1,6 @@
-"""Plan limits as a client meets them: exact, all or nothing, and told the truth about."""
+"""
+Plan limits as a client meets them: exact, all or nothing, and told the truth about.
+"""
 
 from __future__ import annotations
 

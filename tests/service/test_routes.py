@@ -110,7 +110,7 @@ async def test_text_completions_whole_and_streamed(
     """The legacy route takes the same path."""
     upstream.will_answer({"text": " world", "tokens": 9})
     upstream.will_stream({"text": " wor"}, {"text": "ld"})
-    body = {"model": MODEL, "prompt": "Hello", "echo": True}
+    body: dict[str, Any] = {"model": MODEL, "prompt": "Hello", "echo": True}
 
     whole = (await gateway.post("/v1/completions", **body)).json()
     streamed = await gateway.post("/v1/completions", **body, stream=True)

@@ -97,7 +97,8 @@ BROKEN = [
     pytest.param(("close",), id="hung up"),
     pytest.param(
         (
-            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nabcd",
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n"
+            b"content-length: 4\r\n\r\nabcd",
         ),
         id="broken gzip",
     ),

@@ -79,7 +79,13 @@ def test_preflight_names_methods_and_lifetime() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["authorization", "content-type", "idempotency-key", "openai-project", "tracestate"],
+    [
+        "authorization",
+        "content-type",
+        "idempotency-key",
+        "openai-project",
+        "tracestate",
+    ],
 )
 def test_preflight_allows_what_clients_send(header: str) -> None:
     assert header in allowed_headers(b"")

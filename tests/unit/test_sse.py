@@ -43,7 +43,7 @@ def data_of(*chunks: bytes) -> list[bytes]:
 
 GOLDEN = (
     b"\xef\xbb\xbf: hello\r\n\r\ndata: one\n\nevent: tool\rdata: two\rdata: more\r\r"
-    b"id: 7\nretry: 3000\ndata:three\n\n: ping\n\ndata: {\"a\": \"\xc3\xa9\"}\n\ndata: last"
+    b'id: 7\nretry: 3000\ndata:three\n\n: ping\n\ndata: {"a": "\xc3\xa9"}\n\ndata: last'
 )
 GOLDEN_EVENTS = [
     ServerSentEvent(b"", b"one"),
@@ -91,7 +91,11 @@ def test_size_limit_is_the_same_at_every_split(
 
 
 @given(
-    st.lists(st.text(min_size=1, alphabet=st.characters(exclude_characters="\r\n"))),
+    st.lists(
+        st.text(
+            min_size=1, alphabet=st.characters(codec="utf-8", exclude_characters="\r\n")
+        )
+    ),
     st.sampled_from([b"\n", b"\r", b"\r\n"]),
 )
 def test_written_events_are_read_back(texts: list[str], newline: bytes) -> None:

@@ -19,7 +19,7 @@ from tests.clients.python.scenario import (
 
 
 @scenario
-def credits() -> None:
+def upstream_credits() -> None:
     client, responses = connect_counted("open")
 
     error = caught(APIStatusError, lambda: ask(client, model="simulator/credits"))
@@ -74,17 +74,15 @@ def stream_refused() -> None:
 
 def broken_stream(model: str) -> tuple[Any, list[Any]]:
     """Read a stream until it breaks: the error, and the chunks before it."""
-    chunks: list[Any] = []
     stream = ask(connect(), model=model, stream=True)
-    # A status error would say that the answer never began.
-    error = caught(APIError, lambda: chunks.extend(iter_into(stream, chunks)))
-    return error, chunks
+    chunks: list[Any] = []
 
+    def read() -> None:
+        for chunk in stream:
+            chunks.append(chunk)
 
-def iter_into(stream: Any, chunks: list[Any]) -> list[Any]:
-    for chunk in stream:
-        chunks.append(chunk)
-    return []
+    # Exactly this class: a status error would say that the answer never began.
+    return caught(APIError, read), chunks
 
 
 @scenario

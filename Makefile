@@ -1,0 +1,76 @@
+# Every target sets up what it needs and is safe to repeat. Nothing needs root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+# The first of these that is Python 3.11 or newer and really runs.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help demo test test-unit check format lock coverage clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.run-time ## simulator and gateway on loopback, with keys to try
+	@$(BIN)/llmtune-gateway demo
+
+test: $(VENV)/.dev .cache/clients/.prepared ## every test; about three minutes
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-unit: $(VENV)/.dev ## what needs no network; seconds
+	$(BIN)/pytest tests/unit tests/policies tests/contract -q
+
+check: $(VENV)/.dev ## format, lint, types, import contracts, plans, style figures; seconds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/llmtune-gateway plans check
+	$(BIN)/python -m tests.contract.style_figures
+
+format: $(VENV)/.dev ## rewrite the code as check wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(VENV)/.dev ## branch coverage of the tests that run in this process
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered --ignore=tests/clients --ignore=tests/fuzz
+
+lock: $(VENV)/.uv ## renew both lock files
+	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
+		--generate-hashes --no-header --upgrade -o requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-header --upgrade -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove everything that was installed or cached
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
+	@echo "== making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== installing uv $(UV_VERSION)"
+	@$(BIN)/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/.run-time: requirements.lock pyproject.toml | $(VENV)/.uv
+	@echo "== installing the gateway"
+	@$(BIN)/uv pip install --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/.uv
+	@echo "== installing the gateway and what develops it"
+	@$(BIN)/uv pip install --require-hashes -r requirements-dev.lock
+	@$(BIN)/uv pip install -q --no-deps -e .
+	@touch $@ $(VENV)/.run-time
+
+.cache/clients/.prepared: $(VENV)/.dev $(wildcard tests/clients/*.lock tests/clients/node/*.json)
+	@echo "== installing the OpenAI SDKs the clients are tested with"
+	@$(BIN)/python -m tests.clients.prepare
+	@touch $@
