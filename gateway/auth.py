@@ -138,10 +138,11 @@ class Authenticator:
         url = fleet.url.rstrip("/") if fleet else self._upstream_url
         own_key = self._upstream_key
         if fleet and fleet.api_key_env:
-            own_key = os.environ.get(fleet.api_key_env)
+            of_fleet = os.environ.get(fleet.api_key_env)
+            own_key = Secret(of_fleet) if of_fleet else None
         if own_key is None or principal.is_own_key:
             return Credentials(url, principal.api_key, is_callers_key=True)
-        return Credentials(url, Secret(own_key), is_callers_key=False)
+        return Credentials(url, own_key, is_callers_key=False)
 
 
 def _key_in(authorization: bytes | None) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.access_log import configure_logging
 from gateway.app import Gateway
+from gateway.secret import Secret
 from gateway.server import Address, running_gateway, until_signalled
 from gateway.settings import Settings
 from gateway.simulator.server import running_simulator
@@ -68,7 +69,7 @@ async def run_demo(settings: Settings, *, port: int) -> None:
             here = msgspec.structs.replace(
                 settings,
                 upstream_url=simulator.base_url,
-                upstream_api_key="simulated",
+                upstream_api_key=Secret("simulated"),
                 keys_file=keys_file,
             )
             await _serve(Gateway(here), keys, port)

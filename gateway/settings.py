@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from gateway.secret import Secret
+
 Dialect: TypeAlias = Literal["auto", "inference", "chat"]
 PromptForm: TypeAlias = Literal["both", "prompt", "messages"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -27,7 +29,7 @@ Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 PREFIX: Final = "GATEWAY_"
 MIB: Final = 1024 * 1024
 
-SECRETS: Final = frozenset({"upstream_api_key", "webhook_secret"})
+SECRETS: Final = frozenset({"upstream_api_key"})
 
 
 class SettingsProblem(Exception):
@@ -39,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Where completions come from.
     upstream_url: str = "https://api.llmtune.io/v1"
-    upstream_api_key: str | None = None
+    upstream_api_key: Secret | None = None
     upstream_dialect: Dialect = "auto"
     upstream_prompt_form: PromptForm = "both"
     # A TCP and TLS handshake that takes longer than this will not become a good answer.
@@ -79,8 +81,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # How it is operated.
     ops_port: Port | None = None
-    public_url: str | None = None
-    webhook_secret: str | None = None
     # Load balancers cut connections that are silent for 30 to 60 s.
     stream_ping_interval_s: Seconds = 15.0
     drain_timeout_s: Seconds = 30.0
@@ -127,15 +127,15 @@ def _converted(field: msgspec.structs.FieldInfo, text: str) -> Any:
     if field.name in {"models", "cors_origins"}:
         value = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
-        return msgspec.convert(value, field.type, strict=False, dec_hook=_path)
+        return msgspec.convert(value, field.type, strict=False, dec_hook=_own_type)
     except msgspec.ValidationError as error:
         raise _problem(field.name, text, _allowed(field, str(error))) from None
 
 
-def _path(expected: type, value: Any) -> Any:
-    if expected is Path:
-        return Path(value)
-    raise NotImplementedError
+def _own_type(expected: type, value: Any) -> Any:
+    if expected in {Path, Secret}:
+        return expected(value)
+    raise NotImplementedError(expected)
 
 
 def _allowed(field: msgspec.structs.FieldInfo, complaint: str) -> str:

@@ -70,8 +70,8 @@ class Trial:
         self.fitting: list[Meter] = []
         self.shadowed: list[Limit] = []
         self.is_beyond_shadow = False
-        # Each with the wait until it would admit; None is concurrency, whose wait
-        # nobody knows.
+        # Each with the wait until it would admit. None is concurrency: nobody knows its
+        # wait, and counted as 0 it binds only where no other limit does.
         self.violated: list[tuple[int, Meter | None]] = []
 
 
@@ -132,7 +132,7 @@ class WorkspaceUsage:
             if limit.shadow:
                 trial.shadowed.append(limit)
                 trial.is_beyond_shadow = True
-            elif not trial.violated:
+            else:
                 trial.violated.append((0, None))
         return trial
 

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from gateway.app import Gateway
+from gateway.secret import Secret
 from gateway.server import Address, GatewayServer, running_gateway
 from gateway.settings import Settings
 from policies.keyring import digest_of
@@ -207,7 +208,7 @@ async def gateway_under_test(
         folder, {"open": OPEN_PLAN, **(plans or {})}
     )
     defaults: dict[str, Any] = {
-        "upstream_api_key": UPSTREAM_KEY,
+        "upstream_api_key": Secret(UPSTREAM_KEY),
         "plans_dir": plans_dir,
         "keys_file": keys_file,
         "drain_timeout_s": 1.0,

@@ -67,7 +67,7 @@ PYTHON_ONLY: Final = {
     "strict_chat": "Whole answers by both upstream routes pass strict validation.",
     "strict_stream": "So does every chunk, with and without usage.",
     "strict_tools": "So do tool calls, whole and streamed.",
-    "strict_completion": "So do legacy completions, whole and streamed.",
+    "strict_completion": "So do whole legacy completions.",
     "streaming_response": "A stream can be opened by with_streaming_response.",
     "async_chat": "The asynchronous client gets a whole answer.",
     "async_stream": "It streams, and keeps the connection for the next request.",

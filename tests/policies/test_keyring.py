@@ -136,6 +136,11 @@ def test_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
             id="digest-as-number",
         ),
         pytest.param(
+            "keys: [{workspace: w, plan: p}]",
+            "keys[0].sha256: is missing",
+            id="digest-missing",
+        ),
+        pytest.param(
             f"keys: [{{sha256: {DIGEST}, workspace: a/b, plan: p}}]",
             "keys[0].workspace: must be 1 to 64 of the characters",
             id="workspace-charset",

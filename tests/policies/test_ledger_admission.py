@@ -190,6 +190,19 @@ async def test_wait_of_a_quota_is_to_its_windows_end(
     await admit_times(ledger, demand, plan, 2)
 
 
+async def test_quota_starts_anew_in_its_windows_first_instant(
+    ledger: Ledger, demand: MakeDemand, travel_to: Callable[[str], None]
+) -> None:
+    """Midnight belongs to the new day, also for a workspace that is busy then."""
+    plan = Plan(plan="p", quotas=(Quota(of="requests", limit=2, per="day"),))
+    travel_to("2026-11-02T23:59:59")
+    await admit_times(ledger, demand, plan, 2)
+
+    travel_to("2026-11-03T00:00:00")
+
+    await admit_times(ledger, demand, plan, 2)
+
+
 async def test_longest_wait_binds(ledger: Ledger, demand: MakeDemand) -> None:
     """The limit named is the one whose wait, once over, lets the request in."""
     quota = Quota(of="requests", limit=2, per="day")
@@ -225,6 +238,18 @@ async def test_request_of_the_whole_limit_is_not_too_large(
     plan = Plan(plan="p", rates=(TOKEN_RATE,), quotas=(quota,))
 
     assert isinstance(await ledger.admit(demand(plan, 1000)), Admitted)
+
+
+async def test_request_of_the_whole_bucket_waits_for_it_to_be_full(
+    ledger: Ledger, demand: MakeDemand
+) -> None:
+    """What fits an idle bucket is never too large for a busy one."""
+    plan = Plan(plan="p", rates=(TOKEN_RATE,))
+    await ledger.admit(demand(plan, 1))
+
+    decision = await reject(ledger, demand(plan, 1000))
+
+    assert (decision.reason, decision.retry_after_ms) == ("rate", 60)
 
 
 async def test_concurrency_binds_only_alone(

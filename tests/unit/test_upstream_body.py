@@ -90,7 +90,7 @@ def test_newer_name_of_max_tokens_wins() -> None:
         {"user": "someone"},
         {"store": True},
         {"service_tier": "flex"},
-        {"stop": []},
+        {"stop": ""},
         {"n": 1},
         {"presence_penalty": 0},
         {"logit_bias": {}},

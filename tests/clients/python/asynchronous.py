@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import openai
 from openai import AuthenticationError, DefaultAsyncHttpxClient
 
 from tests.clients.python.scenario import (
@@ -52,8 +53,10 @@ async def async_stream() -> None:
             ]
             check_form(chunks)
 
-    # The body ends with [DONE], so the connection is free for the next request.
-    same(1, len(set(peers)))
+    # The body ends with [DONE], so the connection is free for the next request. 2.x
+    # stops reading at [DONE] and closes the connection, whatever the server does.
+    if not openai.__version__.startswith("2."):
+        same(1, len(set(peers)))
 
 
 @scenario

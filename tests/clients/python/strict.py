@@ -50,7 +50,7 @@ def strict_tools() -> None:
 def strict_completion() -> None:
     client = connect_strict()
 
+    # Whole only: the published type has no null for the finish reason of a chunk that is
+    # not the last, so OpenAI's own streams fail strict validation here.
     assert client.completions.create(model=MODEL, prompt="Say").choices
-    for options in ({}, {"stream_options": {"include_usage": True}}):
-        fields = {"model": MODEL, "prompt": "Say", "stream": True, **options}
-        assert list(client.completions.create(**fields))
+    assert client.completions.create(model=MODEL, prompt="Say", n=2).choices
