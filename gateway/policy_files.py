@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 from gateway.settings import Settings
@@ -39,19 +40,24 @@ class PolicyFiles:
     def _load(self) -> tuple[PlanBook, Keyring]:
         book = load_plan_book(self._plans_dir)
         keyring = load_keys_file(self._keys_file) if self._keys_file else Keyring()
-        problems = find_unknown_plans(keyring, book)
-        if self._default_plan is not None and self._default_plan not in book.names:
-            allowed = ", ".join(book.names)
-            problems.append(
-                Problem(
-                    "environment",
-                    "GATEWAY_DEFAULT_PLAN",
-                    f"{self._default_plan!r} is not a plan; there are {allowed}",
-                )
-            )
+        problems = find_unknown_plans(keyring, book) + self._missing_in_environment(book)
         if problems:
             raise FileProblems(problems)
         return book, keyring
+
+    def _missing_in_environment(self, book: PlanBook) -> list[Problem]:
+        problems = []
+        if self._default_plan is not None and self._default_plan not in book.names:
+            problem = f"{self._default_plan!r} is not a plan; there are "
+            problem += ", ".join(book.names)
+            problems.append(Problem("environment", "GATEWAY_DEFAULT_PLAN", problem))
+        for plan in (*book.plans, *book.overrides.values()):
+            name = plan.upstream.api_key_env if plan.upstream else None
+            if name and not os.environ.get(name):
+                # Without it the caller's own key would go to the fleet instead.
+                problem = f"is not set; plan {plan.plan}'s private fleet needs it"
+                problems.append(Problem("environment", name, problem))
+        return problems
 
     async def watch(self) -> None:
         """Reload on change, until cancelled."""

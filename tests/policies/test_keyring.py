@@ -85,6 +85,14 @@ def test_key_works_until_the_instant_it_expires() -> None:
     assert keyring.find("a key", (NOON - second).astimezone(elsewhere)) == record
 
 
+def test_expired_key_is_still_told_from_an_unknown_one() -> None:
+    record = KeyRecord(sha256=DIGEST, workspace="w", plan="p", expires_at=NOON)
+    keyring = Keyring([record])
+
+    assert keyring.lookup("a key") == record
+    assert keyring.lookup("another key") is None
+
+
 def test_workspace_may_begin_as_some_keys_do(tmp_path: Path) -> None:
     keyring = load(
         tmp_path, f"keys: [{{sha256: {DIGEST}, workspace: sk-telecom, plan: p}}]"
@@ -119,6 +127,11 @@ def test_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
             f"keys: [{{sha256: {DIGEST}, workspace: w, plan: p, name: {PASTED}}}]",
             "keys[0].name: looks like an API key",
             id="key-for-name",
+        ),
+        pytest.param(
+            f"keys: [{{sha256: {DIGEST}, workspace: w, plan: p, name: {'n' * 101}}}]",
+            "keys[0].name: must be one line of at most 100 characters",
+            id="name-length",
         ),
         pytest.param(
             f"keys: [{{{PASTED}: 1, sha256: {DIGEST}, workspace: w, plan: p}}]",

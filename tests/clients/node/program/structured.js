@@ -1,7 +1,7 @@
 // Structured output: schemas in, values out.
 
 import assert from "node:assert/strict";
-import { LengthFinishReasonError } from "openai";
+import { LengthFinishReasonError } from "openai/core/error";
 import { zodFunction, zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import { HELLO, MODEL, ask, caught, connect, scenario } from "./scenario.js";

@@ -1,0 +1,96 @@
+"""The command line as people meet it: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policies.keyring import digest_of
+
+
+def run(*arguments: str, given: str = "", **environment: str) -> tuple[int, str, str]:
+    """Run the real command; its exit code, output and errors."""
+    done = subprocess.run(
+        (sys.executable, "-m", "gateway", *arguments),
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_plans_check_is_content_with_the_shipped_plans() -> None:
+    """What we ship is what we check with."""
+    code, output, _ = run("plans", "check")
+
+    assert code == 0
+    assert "enterprise, growth, sandbox" in output
+
+
+def test_plans_check_names_file_field_and_problem(tmp_path: Path) -> None:
+    """One line a mistake, exit 1, so that a pipeline stops."""
+    (tmp_path / "broken.yaml").write_text("plan: broken\nconcurency: 2\n")
+
+    code, _, errors = run("plans", "check", str(tmp_path))
+
+    assert code == 1
+    assert re.search(r"broken\.yaml: concurency: .*concurrency", errors)
+
+
+def test_plans_show_prints_what_is_in_force(tmp_path: Path) -> None:
+    """Also what a workspace's own fields make of its plan."""
+    text = "plan: mine\nconcurrency: 1\nworkspaces: {acme: {concurrency: 7}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+
+    code, output, _ = run("plans", "show", GATEWAY_PLANS_DIR=str(tmp_path))
+
+    assert code == 0
+    assert "workspace: acme" in output
+    assert "limit: 7" in output
+
+
+def test_keys_hash_reads_a_key_and_prints_its_digest_only() -> None:
+    """The line goes into a keys file; the key goes nowhere."""
+    code, output, errors = run("keys", "hash", "--plan", "growth", given="my-secret\n")
+
+    assert code == 0
+    assert digest_of("my-secret") in output
+    assert "my-secret" not in output + errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "complaint"),
+    [
+        pytest.param(
+            (), {"GATEWAY_OPS_PORT": "x"}, "GATEWAY_OPS_PORT='x'", id="setting"
+        ),
+        pytest.param((), {"GATEWAY_STORE_URL": "redis://h"}, "memory://", id="store"),
+        pytest.param(("--workers", "4"), {}, "only 1 is allowed", id="workers"),
+        pytest.param((), {"GATEWAY_DEFAULT_PLAN": "gold"}, "gold", id="default plan"),
+        pytest.param((), {"GATEWAY_KEYS_FILE": "/no/such"}, "such", id="no keys file"),
+    ],
+)
+def test_a_wrong_start_ends_with_one_line(
+    arguments: tuple[str, ...], environment: dict[str, str], complaint: str
+) -> None:
+    """No traceback, no half-started server."""
+    code, _, errors = run("serve", *arguments, **environment)
+
+    assert code in {1, 2}
+    assert complaint in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_typing_error_in_a_variable_is_pointed_out() -> None:
+    """Kubernetes injects variables of its own, so it is a warning and no more."""
+    _, _, errors = run("serve", "--workers", "2", GATEWAY_UPSTREM_URL="http://x")
+
+    assert "did you mean GATEWAY_UPSTREAM_URL?" in errors
