@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -159,6 +159,16 @@ class Gateway:
                     await task
             await self.transport.aclose()
             await self.ledger.aclose()
+
+
+def steady_clock_us() -> Callable[[], int]:
+    """
+    Epoch microseconds that never step back: read once, then carried on.
+
+    A wall clock set back by an hour would refill no bucket for that hour.
+    """
+    offset_ns = time.time_ns() - time.monotonic_ns()
+    return lambda: (offset_ns + time.monotonic_ns()) // 1000
 
 
 def to_envelope(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -11,6 +11,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +40,9 @@ _ACCEPTABLE_ID: Final = re.compile(rb"^[A-Za-z0-9._:@/+=-]{1,128}$")
 # An honest client on a slow line sends this much a second; anything slower is holding a
 # connection open. At double, phones on the edge of a network are cut off.
 SLOWEST_BODY_BYTES_PER_S: Final = 16 * 1024
+
+# What is read away of a body that an early refusal, such as a 401, never looked at.
+LINGER_UNASKED_BYTES: Final = 1024 * 1024
 
 # An oversized body is read to its end, up to here, so that clients which only read
 # after they have written see the 413 and not a reset.
@@ -80,6 +84,9 @@ class Exchange:
         self.record = Record()
         self.request_id = self._choose_id()
         self.is_started = False
+        self._is_body_done = not (
+            b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        )
         # Set by the door once the key is known.
         self.principal: Principal | None = None
         # Set once the plan has decided, then carried by whatever answer comes.
@@ -119,7 +126,7 @@ class Exchange:
         """
         declared = self._headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > max_bytes:
-            await self._linger(int(declared))
+            await self._linger(LINGER_BYTES)
             raise _too_large(max_bytes)
         loop = asyncio.get_running_loop()
         started_s, received = loop.time(), bytearray()
@@ -133,31 +140,51 @@ class Exchange:
                     if len(received) > max_bytes:
                         break
                     if not message.get("more_body"):
+                        self._is_body_done = True
                         return bytes(received)
                     earned_s = len(received) / SLOWEST_BODY_BYTES_PER_S
                     patience.reschedule(started_s + timeout_s + earned_s)
         except TimeoutError:
+            self._give_up_body()
             raise RequestTimedOut("The body did not arrive in time.") from None
         await self._linger(LINGER_BYTES)
         raise _too_large(max_bytes)
 
-    async def _linger(self, expected_bytes: int) -> None:
-        """Read an unwanted body to its end, within bounds, and forget it."""
-        self._common.append((b"connection", b"close"))
-        if expected_bytes > LINGER_BYTES:
+    async def _linger(self, most_bytes: int) -> None:
+        """
+        Read an unwanted body to its end and forget it, so that the answer is seen.
+
+        Most clients read only after they have written, and closing on unread bytes
+        resets the connection under the answer. What is not at its end within the bounds
+        costs the client its connection: nobody would ever time that body out.
+        """
+        if self._is_body_done:
             return
-        try:
+        declared = self._headers.get(b"content-length", b"0")
+        is_awaited = b"expect" in self._headers
+        is_small = declared.isdigit() and int(declared) <= most_bytes
+        if is_small and not is_awaited and await self._read_away(most_bytes):
+            self._is_body_done = True
+            return
+        self._give_up_body()
+
+    def _give_up_body(self) -> None:
+        self._is_body_done = True
+        self._common.append((b"connection", b"close"))
+
+    async def _read_away(self, most_bytes: int) -> bool:
+        """Whether the body ended within these bytes and a few seconds."""
+        left = most_bytes
+        with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                left = expected_bytes
                 while left > 0:
                     message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     left -= len(message.get("body", b""))
                     if not message.get("more_body"):
-                        return
-        except TimeoutError:
-            return  # it had its chance; the answer goes out now
+                        return True
+        return False
 
     @property
     def common_headers(self) -> tuple[Header, ...]:
@@ -187,6 +214,7 @@ class Exchange:
 
     async def fail(self, error: GatewayError) -> None:
         """Send an error's envelope with the headers that belong to it."""
+        await self._linger(LINGER_UNASKED_BYTES)
         self.note(error)
         headers = (JSON_TYPE, *error.headers, *retry_headers(error))
         if error.headers and self.limit_headers:

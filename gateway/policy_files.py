@@ -40,7 +40,9 @@ class PolicyFiles:
     def _load(self) -> tuple[PlanBook, Keyring]:
         book = load_plan_book(self._plans_dir)
         keyring = load_keys_file(self._keys_file) if self._keys_file else Keyring()
-        problems = find_unknown_plans(keyring, book) + self._missing_in_environment(book)
+        problems = find_unknown_plans(keyring, book) + self._missing_in_environment(
+            book
+        )
         if problems:
             raise FileProblems(problems)
         return book, keyring
@@ -63,15 +65,17 @@ class PolicyFiles:
         """Reload on change, until cancelled."""
         while True:
             await asyncio.sleep(self._interval_s)
-            self.reload_if_changed()
+            await self.reload_if_changed()
 
-    def reload_if_changed(self) -> None:
+    async def reload_if_changed(self) -> None:
+        """Take over changed files; a mistake in them is logged and changes nothing."""
         signature = self._look()
         if signature == self._signature:
             return
         self._signature = signature
         try:
-            book, keyring = self._load()
+            # Beside the loop: tens of thousands of keys take seconds to check.
+            book, keyring = await asyncio.to_thread(self._load)
         except FileProblems as error:
             what = "plans" if isinstance(error, PlanProblems) else "keys"
             self._telemetry.reloaded(what, is_refused=True)

@@ -15,7 +15,7 @@ from typing import Literal, Self, TypeAlias
 import anyio
 
 from gateway.asgi import Receive
-from gateway.errors import ClientGone, GatewayError, ShuttingDown
+from gateway.errors import ClientGone, ShuttingDown
 
 End: TypeAlias = Literal["client_gone", "shutting_down"]
 # Does what is due and says after how many seconds it wants to be asked again.
@@ -76,7 +76,8 @@ class Presence:
         self._attendance.remove(self)
         self._stop_listening()
         is_swallowed = self._scope.__exit__(kind, error, traceback)
-        if self._end is not None and not isinstance(error, GatewayError):
+        # Not in place of an error of the block's own, nor of another's cancellation.
+        if self._end is not None and (error is None or is_swallowed):
             raise _error_of(self._end) from None
         return is_swallowed
 
@@ -112,12 +113,23 @@ class Presence:
                 async with asyncio.timeout(self._ticks_in_s):
                     message = await self._receive()
             except TimeoutError:
-                if self._tick is not None:
-                    self._ticks_in_s = await self._tick()
+                if not await self._tick_once():
+                    return
                 continue
             if message["type"] == "http.disconnect":
                 self.end("client_gone")
                 return
+
+    async def _tick_once(self) -> bool:
+        """Do what is due beside the block; False if it found the client gone."""
+        if self._tick is None:
+            return True
+        try:
+            self._ticks_in_s = await self._tick()
+        except ClientGone:
+            self.end("client_gone")
+            return False
+        return True
 
 
 def _error_of(end: End) -> Exception:

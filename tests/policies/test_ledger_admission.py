@@ -199,8 +199,9 @@ async def test_quota_starts_anew_in_its_windows_first_instant(
     await admit_times(ledger, demand, plan, 2)
 
     travel_to("2026-11-03T00:00:00")
-
     await admit_times(ledger, demand, plan, 2)
+
+    assert await used(ledger, plan) == [2]
 
 
 async def test_longest_wait_binds(ledger: Ledger, demand: MakeDemand) -> None:

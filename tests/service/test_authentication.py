@@ -96,7 +96,7 @@ async def test_an_expired_key_is_refused_even_where_keys_may_be_brought(
     keys_file.write_text(
         text.replace("plan: open", "plan: open\n  expires_at: 2020-01-01T00:00:00Z")
     )
-    gateway.gateway.files.reload_if_changed()
+    await gateway.gateway.files.reload_if_changed()
 
     assert (await gateway.chat()).status_code == 401
     assert upstream.requests == []

@@ -243,7 +243,7 @@ async def test_a_reload_takes_effect_at_once_and_keeps_usage(
     plans_dir = gateway.gateway.settings.plans_dir
     assert plans_dir is not None
     (plans_dir / "grow.yaml").write_text(small.replace("limit: 1", "limit: 200"))
-    gateway.gateway.files.reload_if_changed()
+    await gateway.gateway.files.reload_if_changed()
 
     assert (await gateway.chat("grow")).status_code == 200
     assert (await gateway.used("grow"))["requests-per-calendar-month"] == 2
@@ -257,7 +257,7 @@ async def test_a_bad_reload_leaves_the_old_plans_in_force(
     plans_dir = gateway.gateway.settings.plans_dir
     assert plans_dir is not None
     (plans_dir / "open.yaml").write_text("plan: open\nconcurency: 1\n")
-    gateway.gateway.files.reload_if_changed()
+    await gateway.gateway.files.reload_if_changed()
 
     assert (await gateway.chat()).status_code == 200
     metrics = (await gateway.client.get("/metrics")).text
