@@ -58,7 +58,7 @@ class Gateway:
         self.telemetry = Telemetry()
         self.files = PolicyFiles(settings, self.telemetry)
         self.ledger = ledger or MemoryLedger(
-            lambda: time.time_ns() // 1000,
+            steady_clock_us(),
             lease_ttl_ms=int(settings.lease_ttl_s * 1000),
         )
         self.attendance = Attendance()

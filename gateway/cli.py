@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
 

@@ -199,8 +199,9 @@ class TextStream:
             raise UpstreamError(
                 "The upstream ended its stream before the answer's end."
             )
+        is_cut = self.usage.output_tokens >= self._translator._max_tokens
         frames = [
-            self._chunk(index, self._opening(index), "stop")
+            self._chunk(index, self._opening(index), "length" if is_cut else "stop")
             for index in self._finished or (0,)
             if not self._finished.get(index)
         ]

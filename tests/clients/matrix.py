@@ -27,7 +27,7 @@ RUN_TIMEOUT_S: Final = 50.0
 # Answers end within a blink, and are long enough to come in several pieces.
 QUICK: Final = SimulatorSettings(answer_tokens_min=20, answer_tokens_max=30)
 
-# The other gateway's LLMTune: another generation, and pauses that are filled with pings.
+# The other gateway's LLMTune: another generation, and pauses to be filled with pings.
 SLOW: Final = SimulatorSettings(
     generation=2,
     stream_form="token",

@@ -1,8 +1,9 @@
 """
 Makes the clients' environments: `python -m tests.clients.prepare`. Safe to repeat.
 
-Every client lives apart from the gateway, below `.cache/clients/`, installed from a lock
-file with hashes. A stamp says what an environment was made from, and is written last.
+Every client lives apart from the gateway, below `.cache/clients/`, installed from a
+lock file with hashes. A stamp says what an environment was made from, and is written
+last.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ def prepare_node() -> None:
     NODE_HOME.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json", ".npmrc"):
         shutil.copyfile(NODE_SOURCES / name, NODE_HOME / name)
-    _run("npm", "ci", "--loglevel=error", "--ignore-scripts", "--prefix", str(NODE_HOME))
+    _run(
+        "npm", "ci", "--loglevel=error", "--ignore-scripts", "--prefix", str(NODE_HOME)
+    )
     (NODE_HOME / "stamp").write_text(node_stamp())
 
 

@@ -32,6 +32,7 @@ COMMON: Final = {
     "tool_calls_parallel": "Two tools are called in one answer.",
     "tool_calls_parallel_streamed": "The helper keeps two streamed calls apart.",
     "tool_choice_named": "The tool that was demanded is the one that is called.",
+    "tool_call_custom": "A custom tool is called with its input, as plain text.",
     "tool_round_trip": "A tool's result goes back, and the answer ends in text.",
     "json_object": "response_format json_object gives a JSON object.",
     "parse": "A schema given to .parse() comes back as its own type.",
@@ -80,6 +81,12 @@ PYTHON_ONLY: Final = {
 NODE_ONLY: Final = {
     "run_tools": "runTools calls the functions and ends with a text.",
     "leave_by_abort": "An AbortController ends the stream and frees its lease.",
+}
+
+# Promises the gateway does not keep yet, and why. A test here must fail: whoever mends
+# the gateway takes the line out.
+BROKEN: Final = {
+    "tool_call_custom": "clean_tool_calls drops every call that is not a function's",
 }
 
 PYTHON: Final = COMMON | PYTHON_ONLY

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from openai import OpenAI
 
 from tests.clients.python.scenario import (
@@ -84,7 +86,7 @@ def chat_developer_role() -> None:
         {"type": "text", "text": "What is"},
         {"type": "text", "text": "this?"},
     ]
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": question},
         {"role": "assistant", "content": "What?"},

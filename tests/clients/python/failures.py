@@ -22,7 +22,7 @@ from tests.clients.python.scenario import (
 def upstream_credits() -> None:
     client, responses = connect_counted("open")
 
-    error = caught(APIStatusError, lambda: ask(client, model="simulator/credits"))
+    error = caught(APIStatusError, ask, client, model="simulator/credits")
 
     same((402, "insufficient_credits"), (error.status_code, error.code))
     same([402], [response.status_code for response in responses])
@@ -39,9 +39,7 @@ def upstream_failure() -> None:
         "content-type": 502,
         "redirect": 502,
     }.items():
-        error = caught(
-            InternalServerError, lambda k=kind: ask(client, model=f"simulator/{k}")
-        )
+        error = caught(InternalServerError, ask, client, model=f"simulator/{kind}")
         same((kind, status), (kind, error.status_code))
         assert error.code
         assert error.message
@@ -51,7 +49,7 @@ def upstream_failure() -> None:
 def upstream_rate_limit() -> None:
     client = connect()
 
-    error = caught(RateLimitError, lambda: ask(client, model="simulator/rate-limit"))
+    error = caught(RateLimitError, ask, client, model="simulator/rate-limit")
 
     same("rate_limit_exceeded", error.code)
     same("upstream", error.body["details"]["whose"])
@@ -62,12 +60,10 @@ def upstream_rate_limit() -> None:
 def stream_refused() -> None:
     client = connect()
 
-    error = caught(
-        APIStatusError, lambda: ask(client, model="simulator/credits", stream=True)
-    )
+    error = caught(APIStatusError, ask, client, model="simulator/credits", stream=True)
     same(402, error.status_code)
     error = caught(
-        InternalServerError, lambda: ask(client, model="simulator/error", stream=True)
+        InternalServerError, ask, client, model="simulator/error", stream=True
     )
     same(502, error.status_code)
 

@@ -30,7 +30,7 @@ SHORT_TIMEOUT_S = 0.5
 
 
 def check_taken(plan: str) -> None:
-    error = caught(RateLimitError, lambda: ask(connect(plan)))
+    error = caught(RateLimitError, ask, connect(plan))
     same("concurrency_limit_exceeded", error.code)
 
 
@@ -66,7 +66,7 @@ def leave_by_timeout() -> None:
     plan = "alone-timeout"
     client = connect(plan, timeout=SHORT_TIMEOUT_S)
 
-    caught(APITimeoutError, lambda: ask(client, model=STALLED))
+    caught(APITimeoutError, ask, client, model=STALLED)
 
     check_free(plan)
 

@@ -33,7 +33,7 @@ def models_retrieve() -> None:
 def models_retrieve_unknown() -> None:
     client = connect()
 
-    error = caught(NotFoundError, lambda: client.models.retrieve("acme/nothing"))
+    error = caught(NotFoundError, client.models.retrieve, "acme/nothing")
 
     same("model_not_found", error.code)
     assert "`acme/nothing`" in error.message

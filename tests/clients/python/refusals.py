@@ -25,14 +25,14 @@ from tests.clients.python.scenario import (
 def wrong_key() -> None:
     client, responses = connect_counted("open", api_key="llmtune_gw_wrong")
 
-    error = caught(AuthenticationError, lambda: ask(client))
+    error = caught(AuthenticationError, ask, client)
 
     same((401, "invalid_api_key", None), (error.status_code, error.code, error.param))
     same("invalid_request_error", error.type)
     same(error.response.headers["x-request-id"], error.request_id)
     assert "llmtune_gw_wrong" not in str(error)
     same([401], [response.status_code for response in responses])
-    caught(AuthenticationError, lambda: client.models.list())
+    caught(AuthenticationError, client.models.list)
 
 
 @scenario
@@ -40,9 +40,7 @@ def unknown_model() -> None:
     client = connect()
 
     for fields in ({}, {"stream": True}, {"n": 2}):
-        error = caught(
-            NotFoundError, lambda f=fields: ask(client, model="acme/none", **f)
-        )
+        error = caught(NotFoundError, ask, client, model="acme/none", **fields)
         same((404, "model_not_found"), (error.status_code, error.code))
         assert "`acme/none`" in error.message
 
@@ -59,9 +57,7 @@ def bad_parameter() -> None:
     }
 
     for param, value in wrong.items():
-        error = caught(
-            BadRequestError, lambda p=param, v=value: ask(client, **{p: v})
-        )
+        error = caught(BadRequestError, ask, client, **{param: value})
         same((400, param), (error.status_code, error.param))
         same("invalid_request_error", error.type)
 
@@ -71,7 +67,7 @@ def prompt_too_long() -> None:
     client = connect("short-prompts")
     messages = [{"role": "user", "content": "word " * 500}]
 
-    error = caught(BadRequestError, lambda: ask(client, messages=messages))
+    error = caught(BadRequestError, ask, client, messages=messages)
 
     same("context_length_exceeded", error.code)
     same("messages", error.param)
@@ -81,9 +77,7 @@ def prompt_too_long() -> None:
 def unknown_route() -> None:
     client = connect()
 
-    error = caught(
-        NotFoundError, lambda: client.moderations.create(input="Is this fine?")
-    )
+    error = caught(NotFoundError, client.moderations.create, input="Is this fine?")
 
     same("route_not_found", error.code)
     assert error.message
@@ -94,7 +88,7 @@ def rate_limit() -> None:
     client = connect("rate-of-one")
     ask(client)
 
-    error = caught(RateLimitError, lambda: ask(client))
+    error = caught(RateLimitError, ask, client)
 
     same((429, "rate_limit_exceeded"), (error.status_code, error.code))
     same("rate_limit_error", error.type)
@@ -128,7 +122,7 @@ def quota_not_retried() -> None:
     client, responses = connect_counted("quota-of-one")
     ask(client)
 
-    error = caught(RateLimitError, lambda: ask(client))
+    error = caught(RateLimitError, ask, client)
 
     same(("insufficient_quota", "insufficient_quota"), (error.code, error.type))
     same("false", error.response.headers["x-should-retry"])
@@ -139,7 +133,7 @@ def quota_not_retried() -> None:
 def too_large_not_retried() -> None:
     client, responses = connect_counted("few-tokens")
 
-    error = caught(RateLimitError, lambda: ask(client, max_tokens=500))
+    error = caught(RateLimitError, ask, client, max_tokens=500)
 
     same("request_exceeds_limit", error.code)
     same([429], [response.status_code for response in responses])

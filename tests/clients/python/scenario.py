@@ -101,10 +101,12 @@ def text_of(chunks: Iterable[Any], index: int = 0) -> str:
     )
 
 
-def caught(kind: type[Exception], call: Callable[[], Any]) -> Any:
+def caught(
+    kind: type[Exception], call: Callable[..., Any], *given: Any, **fields: Any
+) -> Any:
     """The exception of exactly this class that the call raises."""
     try:
-        got = call()
+        got = call(*given, **fields)
     except Exception as error:
         if type(error) is not kind:
             raise

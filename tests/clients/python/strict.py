@@ -50,7 +50,7 @@ def strict_tools() -> None:
 def strict_completion() -> None:
     client = connect_strict()
 
-    # Whole only: the published type has no null for the finish reason of a chunk that is
-    # not the last, so OpenAI's own streams fail strict validation here.
+    # Whole only: the published type has no null for the finish reason of a chunk that
+    # is not the last, so OpenAI's own streams fail strict validation here.
     assert client.completions.create(model=MODEL, prompt="Say").choices
     assert client.completions.create(model=MODEL, prompt="Say", n=2).choices

@@ -77,7 +77,9 @@ def parse_cut_off() -> None:
 
     caught(
         LengthFinishReasonError,
-        lambda: client.chat.completions.parse(
-            model=MODEL, messages=HELLO, response_format=Forecast, max_tokens=2
-        ),
+        client.chat.completions.parse,
+        model=MODEL,
+        messages=HELLO,
+        response_format=Forecast,
+        max_tokens=2,
     )

@@ -34,6 +34,11 @@ CLOCK: Final = {
     },
 }
 
+QUERY: Final = {
+    "type": "custom",
+    "custom": {"name": "run_query", "description": "Runs a query, as plain text."},
+}
+
 
 def check_weather(call: Any) -> None:
     same("function", call.type)
@@ -111,6 +116,17 @@ def tool_choice_named() -> None:
 
     (call,) = answer.choices[0].message.tool_calls
     same("get_time", call.function.name)
+
+
+@scenario
+def tool_call_custom() -> None:
+    choice = ask(connect(), tools=[QUERY]).choices[0]
+
+    same("tool_calls", choice.finish_reason)
+    (call,) = choice.message.tool_calls
+    same(("custom", "run_query"), (call.type, call.custom.name))
+    assert call.custom.input
+    assert call.id
 
 
 @scenario

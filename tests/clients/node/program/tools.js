@@ -26,6 +26,10 @@ const CLOCK = {
     },
   },
 };
+const QUERY = {
+  type: "custom",
+  custom: { name: "run_query", description: "Runs a query, as plain text." },
+};
 const PARALLEL = { tools: [WEATHER, CLOCK], parallel_tool_calls: true };
 
 function checkWeather(call) {
@@ -104,6 +108,17 @@ scenario("tool_choice_named", async () => {
     calls.map((call) => call.function.name),
     ["get_time"],
   );
+});
+
+scenario("tool_call_custom", async () => {
+  const answer = await ask(connect(), { tools: [QUERY] });
+
+  const [choice] = answer.choices;
+  assert.equal(choice.finish_reason, "tool_calls");
+  const [call] = choice.message.tool_calls;
+  assert.deepEqual([call.type, call.custom.name], ["custom", "run_query"]);
+  assert.ok(call.custom.input);
+  assert.ok(call.id);
 });
 
 scenario("tool_round_trip", async () => {
