@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FileProblems as problems:
         return _complain(str(problems), 1)
     except OSError as error:
-        return _complain(
-            f"{error.strerror or error}: {error.filename or ''}".strip(": ")
-        )
+        hint = "; choose another with --port" if error.errno == EADDRINUSE else ""
+        text = f"{error.strerror or error}: {error.filename or ''}".strip(": ")
+        return _complain(text + hint)
     except KeyboardInterrupt:
         return 130
 

@@ -29,7 +29,7 @@ def words(listed: str) -> tuple[str, ...]:
     return tuple(listed.split())
 
 
-OPENERS: Final = ("The", "A", "Each", "One", "This", "That", "Every", "Another")
+OPENERS: Final = ("The", "Some", "Each", "One", "This", "That", "Every", "Another")
 NOUNS: Final = words(
     "answer bridge question river garden model window market ledger letter signal "
     "teacher harbor machine pattern season library engine student mountain voice "
