@@ -119,7 +119,7 @@ class ScriptedUpstream:
                 await self._notify()
                 if not await self._play(script, reader, writer):
                     break
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             self.disconnects += 1
             await self._notify()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -197,6 +198,26 @@ async def test_an_answer_larger_than_the_bound_is_a_502(
     upstream.will(whole(json.dumps({"text": "x" * 200_000}).encode()))
 
     assert (await gateway.chat()).status_code == 502
+
+
+async def test_a_full_pool_is_a_503_and_not_an_endless_queue(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """A call waits for a connection only as long as for a connect."""
+    gateway = await start_gateway(
+        upstream_max_connections=1, upstream_connect_timeout_s=0.2
+    )
+    release = asyncio.Event()
+    upstream.will(release, whole(b'{"text": "Hi"}'))
+
+    first = asyncio.ensure_future(gateway.chat())
+    await upstream.saw()
+    second = await gateway.chat()
+    release.set()
+
+    assert second.status_code == 503
+    assert second.json()["error"]["code"] == "upstream_overloaded"
+    assert (await first).status_code == 200
 
 
 async def test_connections_are_kept_alive(
