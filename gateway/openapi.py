@@ -28,6 +28,7 @@ _ERRORS: Final = {
     "408": "The request did not arrive in time.",
     "413": "The body is too large.",
     "429": "A limit of the plan, or of the upstream: `details.whose` says which.",
+    "431": "The headers are too large.",
     "502": "The upstream failed.",
     "503": "The upstream is overloaded, or this replica is full or shutting down.",
     "504": "The upstream was too slow.",
@@ -100,7 +101,9 @@ def _completion(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
                 "description": "The answer; with `stream: true`, server-sent events.",
                 "content": {
                     "application/json": json_answer,
-                    "text/event-stream": {"schema": {"type": "string"}},
+                    # OpenAPI 3.1 has no words for a stream; a schema here would be
+                    # read as one of each event.
+                    "text/event-stream": {},
                 },
             },
             **_errors(*_ERRORS),

@@ -118,24 +118,36 @@ def _other_members(message: dict[str, Any]) -> dict[str, Any]:
     return others
 
 
+# Where each kind of tool call carries what the tool is called with.
+CALLED_WITH: Final = {"function": "arguments", "custom": "input"}
+
+
+def kind_of_call(call: dict[str, Any]) -> str:
+    """Whose call this is; the pieces of a stream name no type."""
+    return "custom" if isinstance(call.get("custom"), dict) else "function"
+
+
 def clean_tool_calls(calls: Any) -> list[dict[str, Any]]:
     """Complete tool calls as strict clients want them; what is no call is dropped."""
     if not isinstance(calls, list):
         return []
     clean = []
     for position, call in enumerate(calls):
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        if not isinstance(call, dict):
             continue
-        arguments = function.get("arguments")
-        if not isinstance(arguments, str):
-            arguments = _encode(arguments if arguments is not None else {}).decode()
+        kind = kind_of_call(call)
+        called, field = call.get(kind), CALLED_WITH[kind]
+        if not isinstance(called, dict) or not isinstance(called.get("name"), str):
+            continue
+        given = called.get(field)
+        if not isinstance(given, str):
+            given = _encode(given if given is not None else {}).decode()
         call_id = call.get("id")
         clean.append(
             {
                 "id": call_id if isinstance(call_id, str) else f"call_{position}",
-                "type": "function",
-                "function": {"name": function["name"], "arguments": arguments},
+                "type": kind,
+                kind: {"name": called["name"], field: given},
             }
         )
     return clean
@@ -157,13 +169,34 @@ def usage_of(
     return read_usage(answer, input_estimate=input_estimate, output_estimate=output)
 
 
-def default_finish(choice: Choice, output_tokens: int, max_tokens: int | None) -> str:
-    """The finish reason of an answer that names none."""
+# What a text ends with that was not cut off; quotes and brackets may come after it.
+_SENTENCE_ENDS: Final = (".", "!", "?", "\u3002", "```", "}", "]")
+# Half of an estimate's usual error on both sides of the truth: nearer to 1 an answer
+# that was cut passes for whole, much lower a short one for cut.
+_NEARLY: Final = 0.75
+
+
+def default_finish(choice: Choice, usage: TokenUsage, max_tokens: int | None) -> str:
+    """
+    The finish reason of an answer that names none.
+
+    Where the tokens are our own estimate, an answer that nearly fills its limit counts
+    as cut if it also ends in the middle of a sentence.
+    """
     if choice.message.get("tool_calls"):
         return "tool_calls"
-    if max_tokens is not None and output_tokens >= max_tokens:
-        return "length"
-    return "stop"
+    if max_tokens is None:
+        return "stop"
+    is_full = usage.output_tokens >= max_tokens
+    if not is_full and not usage.is_reported:
+        is_nearly_full = usage.output_tokens >= _NEARLY * max_tokens
+        ends_open = not _text_end(choice.text).endswith(_SENTENCE_ENDS)
+        is_full = is_nearly_full and ends_open
+    return "length" if is_full else "stop"
+
+
+def _text_end(text: str | None) -> str:
+    return (text or "")[-16:].rstrip().rstrip("\"')*_\u201d")
 
 
 def to_chat_completion(
@@ -194,7 +227,7 @@ def to_chat_completion(
                 },
                 "logprobs": choice.logprobs,
                 "finish_reason": choice.finish_reason
-                or default_finish(choice, usage.output_tokens, max_tokens),
+                or default_finish(choice, usage, max_tokens),
             }
             for choice in choices
         ],

@@ -18,14 +18,16 @@ from typing import Any, Final
 import msgspec
 
 from gateway.errors import UpstreamError
-from gateway.translation.answer import Choice as WholeChoice
 from gateway.translation.answer import (
+    CALLED_WITH,
     clean_tool_calls,
     decode_answer,
     default_finish,
+    kind_of_call,
     read_choices,
     usage_of,
 )
+from gateway.translation.answer import Choice as WholeChoice
 from gateway.translation.events import Event, Piece, read_event
 from gateway.translation.port import Stamp
 from gateway.translation.usage import TextMeter, TokenUsage, read_usage, reported_usage
@@ -90,7 +92,7 @@ class ChatStream:
         frames = []
         for choice in choices:
             reason = choice.finish_reason or default_finish(
-                choice, usage.output_tokens, self._max_tokens
+                choice, usage, self._max_tokens
             )
             frames.append(self._write(_piece_of_whole(choice, reason)))
         self._reported = read_usage(
@@ -225,13 +227,12 @@ def _tool_call_deltas(calls: Any, choice: _Choice) -> list[dict[str, Any]]:
 def _tool_call_delta(call: dict[str, Any], choice: _Choice) -> list[dict[str, Any]]:
     identities = _identities_of(call)
     place = _place_of(identities, choice)
-    function = call.get("function")
-    function = function if isinstance(function, dict) else {}
+    kind = kind_of_call(call)
+    called, field = call.get(kind), CALLED_WITH[kind]
+    called = called if isinstance(called, dict) else {}
     delta: dict[str, Any] = {}
     if place is None:
-        complete = clean_tool_calls(
-            [{**call, "function": {"arguments": "", **function}}]
-        )
+        complete = clean_tool_calls([{**call, kind: {field: "", **called}}])
         if not complete:
             return []  # no name yet: nothing a client could open a call with
         place = choice.opened_calls
@@ -239,8 +240,8 @@ def _tool_call_delta(call: dict[str, Any], choice: _Choice) -> list[dict[str, An
         delta = complete[0]
         if not call.get("id") or not isinstance(call["id"], str):
             delta["id"] = f"call_{place}"
-    elif isinstance(function.get("arguments"), str) and function["arguments"]:
-        delta = {"function": {"arguments": function["arguments"]}}
+    elif isinstance(called.get(field), str) and called[field]:
+        delta = {kind: {field: called[field]}}
     choice.last_call = place
     for identity in identities:
         choice.calls.setdefault(identity, place)

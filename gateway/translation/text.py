@@ -111,8 +111,7 @@ class TextTranslator:
             self._choice(
                 choice.index,
                 self._echo() + (choice.text or ""),
-                choice.finish_reason
-                or default_finish(choice, usage.output_tokens, self._max_tokens),
+                choice.finish_reason or default_finish(choice, usage, self._max_tokens),
             )
             for choice in choices
         ]

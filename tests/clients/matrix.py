@@ -12,6 +12,7 @@ import os
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import dedent
 from typing import Final
 
 import msgspec
@@ -87,7 +88,7 @@ async def _run_client(command: list[str], folder: Path) -> Report:
     quick_folder, slow_folder = folder / "quick", folder / "slow"
     quick_folder.mkdir()
     slow_folder.mkdir()
-    plans = {name: _plan_file(name, limits) for name, limits in PLANS.items()}
+    plans = {name: f"plan: {name}\n{dedent(text)}\n" for name, text in PLANS.items()}
     async with (
         running_simulator(QUICK) as simulator,
         running_simulator(SLOW) as slow_simulator,
@@ -110,23 +111,18 @@ async def _run_client(command: list[str], folder: Path) -> Report:
         return await _run(command, environment)
 
 
-def _plan_file(name: str, limits: str) -> str:
-    lines = limits.strip("\n").splitlines()
-    margin = len(lines[0]) - len(lines[0].lstrip())
-    return "\n".join([f"plan: {name}", *(line[margin:] for line in lines), ""])
-
-
 async def _run(command: list[str], environment: Mapping[str, str]) -> Report:
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env=environment, stdout=PIPE, stderr=PIPE
     )
+    ending = asyncio.create_task(process.communicate())
     try:
-        async with asyncio.timeout(RUN_TIMEOUT_S):
-            said, complained = await process.communicate()
+        # Not wait_for: what was said until then still names the scenario that hung.
+        await asyncio.wait([ending], timeout=RUN_TIMEOUT_S)
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+    said, complained = await ending
     decode = msgspec.json.Decoder(Outcome).decode
     outcomes = [decode(line) for line in said.splitlines() if line.startswith(b"{")]
     return Report(outcomes, process.returncode, complained.decode(errors="replace"))

@@ -10,3 +10,5 @@ import "./leaving.js";
 import { runAll } from "./scenario.js";
 
 await runAll();
+// What a failed scenario left waiting is not waited for.
+process.exit();

@@ -2,6 +2,7 @@
 // The counterpart of ../../python/scenario.py; base URL and key come from the environment.
 
 import assert from "node:assert/strict";
+import { setTimeout } from "node:timers/promises";
 import OpenAI from "openai";
 
 export const MODEL = "meta-llama/Llama-3.3-70B-Instruct";
@@ -16,7 +17,8 @@ export const BASE_URL = process.env.OPENAI_BASE_URL;
 export const SLOW_URL = process.env.CLIENT_SLOW_URL;
 const KEYS = JSON.parse(process.env.CLIENT_KEYS);
 
-// So that a hang is one failed scenario and not a failed run.
+// So that a hang is one failed scenario and not a failed run; this client also sleeps
+// for as long as a retry-after says, which no request's own timeout ends.
 const TIMEOUT_MS = 10_000;
 
 const scenarios = new Map();
@@ -102,12 +104,17 @@ export async function caught(kind, promise) {
   throw new Error(`no ${kind.name}, but ${JSON.stringify(value)}`);
 }
 
+async function overdue() {
+  await setTimeout(TIMEOUT_MS, undefined, { ref: false });
+  throw new Error(`not done within ${TIMEOUT_MS} ms`);
+}
+
 // Run everything that is registered; a failure is a line like any other.
 export async function runAll() {
   for (const [name, check] of scenarios) {
     let outcome = { ok: true, detail: "" };
     try {
-      await check();
+      await Promise.race([check(), overdue()]);
     } catch (error) {
       outcome = { ok: false, detail: String(error?.stack ?? error).slice(0, 3000) };
     }
