@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-unit check format lock coverage clean
+.PHONY: help demo test test-unit clients check format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ help: ## this list
 demo: $(VENV)/.run-time ## simulator and gateway on loopback, with keys to try
 	@$(BIN)/llmtune-gateway demo
 
-test: $(VENV)/.dev .cache/clients/.prepared ## every test; about four minutes
+test: $(VENV)/.dev clients ## every test; about four minutes
 	@if [ -z "$${CI:-}" ] && ! command -v npm >/dev/null; then \
 		echo "== no Node here: the tests of openai-node are left out"; \
 		export LLMTUNE_SKIP_NODE=1; \
@@ -29,6 +29,9 @@ test: $(VENV)/.dev .cache/clients/.prepared ## every test; about four minutes
 
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
+
+clients: $(VENV)/.dev ## the OpenAI SDKs that the tests drive, each in its own environment
+	@$(BIN)/python -m tests.clients.prepare
 
 check: $(VENV)/.dev ## format, lint, types, import contracts, plans, style figures; seconds
 	$(BIN)/ruff format --check .
@@ -73,8 +76,3 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/.uv
 	@$(BIN)/uv pip install --require-hashes -r requirements-dev.lock
 	@$(BIN)/uv pip install -q --no-deps -e .
 	@touch $@ $(VENV)/.run-time
-
-.cache/clients/.prepared: $(VENV)/.dev $(wildcard tests/clients/*.lock tests/clients/node/*.json)
-	@echo "== installing the OpenAI SDKs the clients are tested with"
-	@$(BIN)/python -m tests.clients.prepare
-	@touch $@

@@ -22,7 +22,7 @@ SCHEMA = {"name": "answer", "schema": {"type": "object"}, "strict": True}
 TEXT_PART = {"type": "text", "text": "4"}
 AUDIO = {"data": "AA==", "format": "wav"}
 
-ACCEPTED = [
+ACCEPTED: list[tuple[str, list[Any]]] = [
     ("temperature", [None, 0, 1, 2, 0.7, 2.0]),
     ("top_p", [None, 0, 1, 0.5]),
     ("n", [None, 1, 128]),
@@ -134,7 +134,7 @@ def test_unknown_parameter_is_tolerated(name: str, value: Any) -> None:
     assert MODEL == parse_chat_request(body(**{name: value})).model
 
 
-REFUSED = [
+REFUSED: list[tuple[str, list[Any]]] = [
     ("model", [None, "", 5, ["m"], {}, "x" * 257]),
     ("messages", [None, "Hello", {}, [], 5]),
     ("messages", [[USER] * (MAX_MESSAGES + 1)]),

@@ -46,7 +46,7 @@ def chunk(*choices: Any, **members: Any) -> dict[str, Any]:
     return {"object": "chat.completion.chunk", "choices": list(choices), **members}
 
 
-def choice(index: int = 0, finish: str | None = None, **delta: Any) -> dict[str, Any]:
+def choice(index: int = 0, finish: Any = None, /, **delta: Any) -> dict[str, Any]:
     return {"index": index, "delta": delta, "finish_reason": finish}
 
 
@@ -56,7 +56,7 @@ FORMS = [
             chunk(choice(role="assistant", content="")),
             chunk(choice(content="Hel")),
             chunk(choice(content="lo")),
-            chunk(choice(finish="stop")),
+            chunk(choice(0, "stop")),
         ],
         id="openai",
     ),
@@ -77,7 +77,7 @@ FORMS = [
     pytest.param([chunk({"text": "Hello", "index": 0})], id="legacy-choice"),
     pytest.param([chunk({"message": {"content": "Hello"}})], id="message-choice"),
     pytest.param(
-        [chunk(choice(role="assistant", content="Hello", finish="stop"))], id="at-once"
+        [chunk(choice(0, "stop", role="assistant", content="Hello"))], id="at-once"
     ),
     pytest.param(
         [
@@ -100,8 +100,8 @@ FORMS = [
     ),
     pytest.param(
         [
-            chunk(choice(content="Hello", finish="stop")),
-            chunk(choice(content=" again", finish="length")),
+            chunk(choice(0, "stop", content="Hello")),
+            chunk(choice(0, "length", content=" again")),
             {"text": "more"},
         ],
         id="content-after-finish",
@@ -109,7 +109,7 @@ FORMS = [
     pytest.param(
         [
             chunk(choice(content="Hello"), usage=USAGE),
-            chunk(choice(finish="stop")),
+            chunk(choice(0, "stop")),
             chunk(),
         ],
         id="usage-not-last",
@@ -188,8 +188,8 @@ def heard(sent: list[Any]) -> dict[int, str]:
 
 def test_choices_open_in_index_order_though_upstream_begins_with_another() -> None:
     stream = read(
-        chunk(choice(2, content="c", finish="stop")),
-        chunk(choice(0, content="a", finish="stop")),
+        chunk(choice(2, "stop", content="c")),
+        chunk(choice(0, "stop", content="a")),
     )
 
     assert ["a", "", "c"] == [choice.content for choice in stream.choices]
@@ -277,7 +277,7 @@ def test_other_members_of_a_delta_are_passed_on(name: str) -> None:
 
 
 def test_logprobs_without_text_are_passed_on() -> None:
-    probs = {"content": [], "refusal": None}
+    probs: dict[str, Any] = {"content": [], "refusal": None}
     sent = {**choice(), "logprobs": probs}
 
     written = frames(new_stream().feed(json.dumps(chunk(sent)).encode()))
@@ -301,7 +301,7 @@ def test_logprobs_without_text_are_passed_on() -> None:
     ],
 )
 def test_finish_reason_is_a_word_that_clients_know(upstreams: Any, ours: str) -> None:
-    stream = read(chunk(choice(content="a", finish=upstreams)))
+    stream = read(chunk(choice(0, upstreams, content="a")))
 
     assert ours == stream.choices[0].finish_reason
 
@@ -316,7 +316,7 @@ def test_finish_reason_is_length_where_the_bound_was_reached() -> None:
 def test_finished_answer_needs_no_end_marker(is_marked: bool) -> None:
     assert (
         "a"
-        == read(chunk(choice(content="a", finish="stop")), is_marked=is_marked)
+        == read(chunk(choice(0, "stop", content="a")), is_marked=is_marked)
         .choices[0]
         .content
     )
@@ -328,7 +328,7 @@ def test_finished_answer_needs_no_end_marker(is_marked: bool) -> None:
         pytest.param([], id="nothing"),
         pytest.param([{"text": "Hel"}], id="half-an-answer"),
         pytest.param(
-            [chunk(choice(0, finish="stop"), choice(1, content="a"))],
+            [chunk(choice(0, "stop"), choice(1, content="a"))],
             id="half-the-choices",
         ),
     ],

@@ -44,12 +44,14 @@ def data_of(*chunks: bytes) -> list[bytes]:
 
 
 GOLDEN = (
-    b"\xef\xbb\xbf: hello\r\n\r\ndata: one\n\nevent: tool\rdata: two\rdata: more\r\r"
-    b'id: 7\nretry: 3000\ndata:three\n\n: ping\n\ndata: {"a": "\xc3\xa9"}\n\ndata: last'
+    b"\xef\xbb\xbfdata: one\n\n: hello\r\n\r\nevent: tool\rdata: two\rdata: more\r\r"
+    b"data: line\r\ndata: line\r\n\r\nid: 7\nretry: 3000\ndata:three\n\n: ping\n\n"
+    b'data: {"a": "\xc3\xa9"}\n\ndata: last'
 )
 GOLDEN_EVENTS = [
     ServerSentEvent(b"", b"one"),
     ServerSentEvent(b"tool", b"two\nmore"),
+    ServerSentEvent(b"", b"line\nline"),
     ServerSentEvent(b"", b"three"),
     ServerSentEvent(b"", b'{"a": "\xc3\xa9"}'),
     ServerSentEvent(b"", b"last"),
@@ -72,6 +74,13 @@ def test_any_stream_split_anywhere_gives_the_same_events(
     stream = b"".join(pieces)
 
     assert decode(stream) == decode(*split_at(stream, places))
+
+
+@given(soup)
+def test_any_stream_in_single_bytes_gives_the_same_events(pieces: list[bytes]) -> None:
+    stream = b"".join(pieces)
+
+    assert decode(stream) == decode(*(bytes([byte]) for byte in stream))
 
 
 @given(st.binary(max_size=60), cuts)
