@@ -46,8 +46,9 @@ def configure_logging(level: str) -> None:
     # httpx and httpcore log request lines whose URLs are the operator's business.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # uvicorn's start and stop lines say what ours say better.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # uvicorn warns of every malformed request, which a stranger can send by the million
+    # and which has a line of ours.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 class AccessLog:

@@ -141,11 +141,12 @@ class ModelNotFound(RequestError):
     status = 404
     code = "model_not_found"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, details: dict[str, Any] | None = None) -> None:
         # A model id is the client's own text: shown, but never at unbounded length.
         shown = model if len(model) <= 128 else f"{model[:128]}..."
         super().__init__(
-            f"The model `{shown}` does not exist or you do not have access to it."
+            f"The model `{shown}` does not exist or you do not have access to it.",
+            details=details,
         )
 
 

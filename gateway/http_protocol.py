@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import logging
 import uuid
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ from gateway.errors import (
     RequestTimedOut,
     envelope,
 )
+
+logger = logging.getLogger("gateway.access")
 
 
 class MalformedRequest(InvalidRequest):
@@ -135,11 +138,24 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # An answer is on its way: bytes of a second one would corrupt it.
-            self.transport.close()
-            return
+            if self.cycle.response_started or self.pipeline:
+                # An answer is on its way: bytes of a second one would corrupt it.
+                self.transport.close()
+                return
+            # A body that cannot be read. Its handler learns that the client is gone,
+            # and whatever it still answers is dropped.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         error = self._fault or MalformedRequest("The request is not valid HTTP/1.1.")
-        self.transport.write(_raw_response(error))
+        request_id = f"req_{uuid.uuid4().hex}"
+        # These bytes never became a request, so no access line will tell of them.
+        facts = {
+            "request_id": request_id,
+            "status": error.http_status,
+            "error_code": error.error_code,
+        }
+        logger.info("refused before routing", extra={"facts": facts})
+        self.transport.write(_raw_response(error, request_id))
         self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -154,14 +170,14 @@ class EdgeProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
 
-def _raw_response(error: GatewayError) -> bytes:
+def _raw_response(error: GatewayError, request_id: str) -> bytes:
     body = envelope(error)
     status = http.HTTPStatus(error.http_status)
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\n"
         "content-type: application/json\r\n"
         f"content-length: {len(body)}\r\n"
-        f"x-request-id: req_{uuid.uuid4().hex}\r\n"
+        f"x-request-id: {request_id}\r\n"
         "connection: close\r\n\r\n"
     )
     return head.encode("ascii") + body

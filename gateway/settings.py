@@ -112,12 +112,14 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     Warned about, not refused: Kubernetes injects `GATEWAY_SERVICE_HOST` and its like
     into every pod beside a Service called `gateway`.
     """
-    known = {variable_of(field.name) for field in msgspec.structs.fields(Settings)}
+    known = {field.name.upper() for field in msgspec.structs.fields(Settings)}
     lines = []
     for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+        own = name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and own not in known:
+            # Compared without the prefix, which would make every two names similar.
+            close = difflib.get_close_matches(own, known, n=1, cutoff=0.75)
+            hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
             lines.append(f"{name} is not a setting and is ignored{hint}")
     return lines
 
@@ -177,9 +179,18 @@ def _check_store(url: str) -> None:
 
 def _check_origins(origins: tuple[str, ...]) -> None:
     for origin in origins:
-        parts = urlsplit(origin)
-        is_exact = parts.scheme in {"http", "https"} and parts.netloc
-        if origin != "*" and (not is_exact or parts.path or parts.query):
+        if origin != "*" and not _is_origin(origin):
             raise _problem(
                 "cors_origins", origin, "* or origins such as https://app.example.com"
             )
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        rebuilt = f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        return False
+    # An origin is scheme, host and port, and nothing else: browsers compare it whole.
+    is_web = parts.scheme in {"http", "https"} and parts.hostname is not None
+    return is_web and text == rebuilt and "@" not in text and text.isascii()

@@ -7,6 +7,7 @@ input completes a last event that has no blank line: upstreams forget it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -36,14 +37,19 @@ class EventDecoder:
         self._name = b""
         self._is_first = True
 
-    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """The events that this chunk completes."""
+    def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
+        """
+        The events that this chunk completes, one by one.
+
+        Nothing is read until they are asked for; an event that is too large raises
+        after those before it.
+        """
         buffer = self._rest + chunk
         if self._is_first:
             # Nothing can be said of a byte order mark before its three bytes are here.
             if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
                 self._rest = buffer
-                return []
+                return
             buffer = buffer.removeprefix(_BOM)
             self._is_first = False
         held_back = b""
@@ -54,15 +60,17 @@ class EventDecoder:
             buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = buffer.split(b"\n")
         self._rest = rest + held_back
-        events = [event for line in lines if (event := self._line(line)) is not None]
+        for line in lines:
+            if (event := self._line(line)) is not None:
+                yield event
         self._check_size(rest)
-        return events
 
-    def finish(self) -> list[ServerSentEvent]:
+    def finish(self) -> Iterator[ServerSentEvent]:
         """The event that the end of the input completes, if any."""
-        events = self.feed(b"\n") if self._rest else []
-        last = self._dispatch()
-        return [*events, last] if last is not None else events
+        if self._rest:
+            yield from self.feed(b"\n")
+        if (last := self._dispatch()) is not None:
+            yield last
 
     def _line(self, line: bytes) -> ServerSentEvent | None:
         if not line:

@@ -9,7 +9,7 @@ when the client leaves during a send, so nothing here is released by a generator
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -107,7 +107,7 @@ class MeteredStream:
         self._decoder = EventDecoder(max_event_bytes=self._max_event_bytes)
         return self._translated(self._decoder.feed(first))
 
-    def _translated(self, events: list[ServerSentEvent]) -> bytes:
+    def _translated(self, events: Iterable[ServerSentEvent]) -> bytes:
         frames: list[bytes] = []
         try:
             for event in events:

@@ -111,6 +111,8 @@ def _read_choice(choice: Any, position: int) -> Choice:
 
 def _other_members(message: dict[str, Any]) -> dict[str, Any]:
     others = {k: v for k, v in message.items() if k not in {"role", "content"}}
+    if not isinstance(others.get("refusal"), str):
+        others.pop("refusal", None)
     if "tool_calls" in others:
         calls = clean_tool_calls(others.pop("tool_calls"))
         if calls:
@@ -141,7 +143,9 @@ def clean_tool_calls(calls: Any) -> list[dict[str, Any]]:
             continue
         given = called.get(field)
         if not isinstance(given, str):
-            given = _encode(given if given is not None else {}).decode()
+            # Some models answer arguments as an object; OpenAI's are always JSON text.
+            empty = "{}" if kind == "function" else ""
+            given = empty if given is None else _encode(given).decode()
         call_id = call.get("id")
         clean.append(
             {

@@ -20,6 +20,7 @@ import msgspec
 from gateway.errors import UpstreamError
 from gateway.translation.answer import (
     CALLED_WITH,
+    answered_model,
     clean_tool_calls,
     decode_answer,
     default_finish,
@@ -28,7 +29,7 @@ from gateway.translation.answer import (
     usage_of,
 )
 from gateway.translation.answer import Choice as WholeChoice
-from gateway.translation.events import Event, Piece, read_event
+from gateway.translation.events import Piece, read_event
 from gateway.translation.port import Stamp
 from gateway.translation.usage import TextMeter, TokenUsage, read_usage, reported_usage
 
@@ -80,15 +81,16 @@ class ChatStream:
 
     def feed(self, data: bytes) -> bytes:
         event = read_event(data)
-        self._note(event)
-        return b"".join([self._write(piece) for piece in event.pieces])
+        self._note_head(event.model)
+        frames = b"".join([self._write(piece) for piece in event.pieces])
+        self._note_usage(event.reported)
+        return frames
 
     def feed_whole(self, body: bytes) -> bytes:
         answer = decode_answer(body)
         choices = read_choices(answer)
         usage = usage_of(answer, choices, self._input_estimate)
-        model = answer.get("model")
-        self._note(Event([], None, model if isinstance(model, str) else None))
+        self._note_head(answered_model(answer, self._model))
         frames = []
         for choice in choices:
             reason = choice.finish_reason or default_finish(
@@ -122,24 +124,21 @@ class ChatStream:
         frames.append(DONE_FRAME)
         return b"".join(frames)
 
-    def _note(self, event: Event) -> None:
-        if not self._head:
-            head = {
-                "id": self._stamp.answer_id,
-                "object": "chat.completion.chunk",
-                "created": self._stamp.created_s,
-                "model": event.model or self._model,
-            }
-            self._head = b"data: " + _encode(head)[:-1] + b',"choices":'
-        for piece in event.pieces:
-            if piece.text:
-                self._meter.add(piece.text)
-            if piece.extras:
-                self._meter.add(_encode(piece.extras).decode())
-        if event.reported is not None:
-            usage = reported_usage(
-                event.reported, self._input_estimate, self._meter.tokens
-            )
+    def _note_head(self, model: str | None) -> None:
+        if self._head:
+            # The first event's model stays: clients drop a chunk whose head changes.
+            return
+        head = {
+            "id": self._stamp.answer_id,
+            "object": "chat.completion.chunk",
+            "created": self._stamp.created_s,
+            "model": model or self._model,
+        }
+        self._head = b"data: " + _encode(head)[:-1] + b',"choices":'
+
+    def _note_usage(self, reported: dict[str, Any] | None) -> None:
+        if reported is not None:
+            usage = reported_usage(reported, self._input_estimate, self._meter.tokens)
             self._reported = usage or self._reported
 
     def _chunk(
@@ -164,6 +163,10 @@ class ChatStream:
         if choice.finish_reason is not None:
             # Nothing can follow a finish reason; an upstream that goes on is not heard.
             return frames[0]
+        # Metered only here: what is not sent on is not charged.
+        self._meter.add(piece.text)
+        if piece.extras:
+            self._meter.add(_encode(piece.extras).decode())
         delta = _delta_of(piece, choice)
         if delta or piece.logprobs:
             frames.append(self._chunk(piece.index, delta, logprobs=piece.logprobs))
@@ -181,7 +184,7 @@ class ChatStream:
         if index < len(self._choices):
             return b""
         if not self._head:
-            self._note(Event([]))
+            self._note_head(None)
         frames = []
         for missing in range(len(self._choices), index + 1):
             self._choices.append(_Choice())
@@ -190,10 +193,11 @@ class ChatStream:
         return b"".join(frames)
 
     def _close(self, index: int, choice: _Choice) -> bytes:
-        usage = self.usage
-        is_cut = (
-            self._max_tokens is not None and usage.output_tokens >= self._max_tokens
+        # The limit is each choice's, the usage all choices' together.
+        limit = (
+            None if self._max_tokens is None else self._max_tokens * len(self._choices)
         )
+        is_cut = limit is not None and self.usage.output_tokens >= limit
         reason = "tool_calls" if choice.opened_calls else "length" if is_cut else "stop"
         choice.finish_reason = reason
         return self._chunk(index, {}, finish_reason=reason)
@@ -243,8 +247,7 @@ def _tool_call_delta(call: dict[str, Any], choice: _Choice) -> list[dict[str, An
     elif isinstance(called.get(field), str) and called[field]:
         delta = {kind: {field: called[field]}}
     choice.last_call = place
-    for identity in identities:
-        choice.calls.setdefault(identity, place)
+    choice.calls |= dict.fromkeys(identities, place)
     return [{"index": place, **delta}] if delta else []
 
 
@@ -261,7 +264,13 @@ def _identities_of(call: dict[str, Any]) -> list[str | int]:
 
 def _place_of(identities: list[str | int], choice: _Choice) -> int | None:
     """The open call that a delta goes on with: nameless ones with the last; or None."""
-    for identity in identities:
-        if identity in choice.calls:
-            return choice.calls[identity]
-    return choice.last_call if choice.opened_calls and not identities else None
+    if not identities:
+        return choice.last_call if choice.opened_calls else None
+    places = [choice.calls[known] for known in identities if known in choice.calls]
+    *_, newest = identities
+    if isinstance(newest, str) and newest not in choice.calls:
+        # An id not seen before at an index whose call has another: some upstreams give
+        # every call the index 0.
+        with_id = {place for k, place in choice.calls.items() if isinstance(k, str)}
+        places = [place for place in places if place not in with_id]
+    return places[0] if places else None

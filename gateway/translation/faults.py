@@ -102,7 +102,7 @@ def error_of_status(
     message = fault.message
     match status:
         case 404 if _is_about_model(fault):
-            return ModelNotFound(model)
+            return ModelNotFound(model, details)
         case 401 | 403:
             # The key that was refused is ours or passed through; the caller of auth
             # decides which. Either way the upstream did refuse.

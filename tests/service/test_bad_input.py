@@ -109,6 +109,12 @@ RAW = [
         id="smuggling",
     ),
     pytest.param(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+        b"transfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n",
+        400,
+        id="bad chunk",
+    ),
+    pytest.param(
         b"GET /livez HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 70_000 + b"\r\n\r\n",
         431,
         id="a huge header",

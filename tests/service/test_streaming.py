@@ -122,6 +122,19 @@ async def test_text_before_a_fault_in_the_same_chunk_is_delivered(
     assert "error" in events[-1]
 
 
+async def test_text_before_an_oversized_event_in_the_same_chunk_is_delivered(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Nor does an event that is too large."""
+    gateway = await start_gateway(upstream_max_event_bytes=1024)
+    upstream.will(STREAM_HEAD, frame({"text": "Hel"}) + frame("x" * 2000), LAST_CHUNK)
+
+    events = events_of(await gateway.chat(stream=True))
+
+    assert text_of(events) == "Hel"
+    assert "larger than 1024 bytes" in events[-1]["error"]["message"]
+
+
 async def test_an_idle_upstream_ends_the_stream_in_time(
     start_gateway: StartGateway, upstream: ScriptedUpstream
 ) -> None:

@@ -17,6 +17,8 @@ FINISH_REASONS: Final = {
     "content_filter",
     "function_call",
 }
+# What a tool of each kind is called with.
+CALLED_WITH: Final = {"function": "arguments", "custom": "input"}
 CHUNK_KEYS: Final = {"id", "object", "created", "model", "choices"}
 
 
@@ -30,7 +32,7 @@ class ReadChoice:
 
     @property
     def arguments(self) -> list[str]:
-        return [call["function"]["arguments"] for call in self.calls]
+        return [call[call["type"]][CALLED_WITH[call["type"]]] for call in self.calls]
 
 
 class ReadStream:
@@ -96,14 +98,15 @@ class ReadStream:
 
     def _read_call(self, read: ReadChoice, call: dict[str, Any]) -> None:
         if call["index"] == len(read.calls):
-            assert {"index", "id", "type", "function"} == call.keys()
-            assert {"name", "arguments"} == call["function"].keys()
-            assert "function" == call["type"]
+            kind = call["type"]
+            assert {"index", "id", "type", kind} == call.keys()
+            assert {"name", CALLED_WITH[kind]} == call[kind].keys()
             assert call["id"]
             read.calls.append(call)
             return
-        assert {"index", "function"} == call.keys()
-        assert {"arguments"} == call["function"].keys()
-        arguments = call["function"]["arguments"]
-        assert arguments
-        read.calls[call["index"]]["function"]["arguments"] += arguments
+        opened = read.calls[call["index"]]
+        kind, field = opened["type"], CALLED_WITH[opened["type"]]
+        assert {"index", kind} == call.keys()
+        assert {field} == call[kind].keys()
+        assert call[kind][field]
+        opened[kind][field] += call[kind][field]

@@ -22,7 +22,7 @@ cuts = st.lists(st.integers(0, 200), max_size=8)
 def decode(*chunks: bytes, max_event_bytes: int = ROOMY) -> list[ServerSentEvent]:
     decoder = EventDecoder(max_event_bytes=max_event_bytes)
     events = [event for chunk in chunks for event in decoder.feed(chunk)]
-    return events + decoder.finish()
+    return [*events, *decoder.finish()]
 
 
 def outcome(
@@ -196,7 +196,7 @@ def test_many_events_together_may_exceed_the_limit_of_one() -> None:
 
 def test_finish_twice_gives_the_last_event_once() -> None:
     decoder = EventDecoder(max_event_bytes=ROOMY)
-    decoder.feed(b"data: a")
+    list(decoder.feed(b"data: a"))
 
     assert [[b"a"], []] == [
         [event.data for event in decoder.finish()] for _ in range(2)

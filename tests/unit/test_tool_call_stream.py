@@ -84,6 +84,26 @@ def test_tool_call_without_an_id_gets_one_of_ours() -> None:
     assert ["call_0", "call_1"] == [each["id"] for each in said.calls]
 
 
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        pytest.param(
+            [
+                [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "f"}}],
+                [{"index": 0, "custom": {"input": "2 +"}}],
+                [{"index": 0, "custom": {"input": " 2"}}],
+            ],
+            id="pieces",
+        ),
+        pytest.param(
+            [[{"id": "a", "custom": {"name": "f", "input": "2 + 2"}}]], id="1"
+        ),
+    ],
+)
+def test_custom_tool_call_keeps_its_input(deltas: list[Any]) -> None:
+    assert ["2 + 2"] == calls_of(*deltas).arguments
+
+
 def test_parallel_tool_calls_keep_apart() -> None:
     said = calls_of(
         [call("", "f", index=0, id="a"), call("", "g", index=1, id="b")],
@@ -137,3 +157,16 @@ def test_whole_answer_with_tool_calls_becomes_a_golden_stream() -> None:
         golden.choices[0].finish_reason,
         golden.choices[0].arguments,
     )
+
+
+def test_calls_that_share_an_index_are_told_apart_by_their_ids() -> None:
+    said = calls_of(
+        [call("", "f", index=0, id="a")],
+        [call("{}", index=0)],
+        [call("", "g", index=0, id="b")],
+        [call("[]", index=0)],
+    )
+
+    assert [("a", "{}"), ("b", "[]")] == [
+        (each["id"], each["function"]["arguments"]) for each in said.calls
+    ]
