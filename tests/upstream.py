@@ -35,7 +35,7 @@ class WatchedReader(asyncio.StreamReader):
         super().feed_eof()
         self.ended.set()
 
-    def set_exception(self, exc: BaseException) -> None:
+    def set_exception(self, exc: Exception) -> None:
         super().set_exception(exc)
         self.ended.set()
 
