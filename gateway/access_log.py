@@ -45,7 +45,7 @@ def configure_logging(level: str) -> None:
     root.setLevel(level.upper())
     # httpx and httpcore log request lines whose URLs are the operator's business.
     for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
     # uvicorn warns of every malformed request, which a stranger can send by the million
     # and which has a line of ours.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -63,6 +63,7 @@ class AccessLog:
             "method": method,
             "duration_ms": round(exchange.elapsed_s * 1000, 2),
         }
+        # Absent rather than null: most lines lack most facts.
         for name, value in msgspec.structs.asdict(record).items():
             if value is not None:
                 facts[name] = value

@@ -20,11 +20,11 @@ from gateway.auth import Principal
 from gateway.errors import ContextTooLong, GatewayError, InvalidRequest
 from gateway.limit_headers import rejection_error
 from gateway.telemetry import Telemetry
-from gateway.translation.port import TokenDemand
+from gateway.translation.port import TokenDemand, Translator
 from gateway.translation.usage import TokenUsage
 from policies.estimate import OutputEstimator, estimate_usage
 from policies.ledger import NOTHING, Demand, Ledger, LimitState, Rejected, Usage
-from policies.plans import Plan
+from policies.plans import Plan, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +88,16 @@ class Admission:
         estimator: OutputEstimator,
         telemetry: Telemetry,
         now_ms: Callable[[], int],
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
+        """
+        `is_over` says that draining has ended: what is cancelled now, we cancelled.
+        """
         self._ledger = ledger
         self._estimator = estimator
         self._telemetry = telemetry
         self._now_ms = now_ms
+        self._is_over = is_over
         self._held: dict[str, Lease] = {}
 
     @asynccontextmanager
@@ -103,25 +108,31 @@ class Admission:
         check_bounds(principal.plan, demand)
         lease = await self._admit(principal, model, demand)
         self._held[lease.lease_id] = lease
-        self._telemetry.leases_held.set(len(self._held))
+        self._telemetry.leases(len(self._held))
         try:
             yield lease
         except GatewayError as error:
             lease.refund(error)
             raise
+        except Exception:
+            # A fault of ours costs the caller nothing.
+            lease.refund(GatewayError(""))
+            raise
+        except asyncio.CancelledError:
+            if self._is_over():
+                # We ended it, unanswered, and the client is told to send it again.
+                lease.refund(GatewayError(""))
+            raise
         finally:
             del self._held[lease.lease_id]
-            self._telemetry.leases_held.set(len(self._held))
+            self._telemetry.leases(len(self._held))
             await self._settle(lease)
 
     async def _admit(
         self, principal: Principal, model: str, demand: TokenDemand
     ) -> Lease:
         workspace, plan = principal.workspace, principal.plan
-        output = demand.max_output_tokens
-        if output is None:
-            output = self._estimator.expect(workspace, model, plan)
-        reserve = estimate_usage(demand.input_tokens, output, choices=demand.choices)
+        reserve = self._reservation(principal, model, demand)
         lease_id = uuid.uuid4().hex
         try:
             decision = await self._ledger.admit(
@@ -139,6 +150,21 @@ class Admission:
         self._telemetry.admitted(plan.plan, decision)
         return Lease(lease_id, workspace, plan, reserve, decision.states)
 
+    def _reservation(
+        self, principal: Principal, model: str, demand: TokenDemand
+    ) -> Usage:
+        tokens_in, choices = demand.input_tokens, demand.choices
+        if demand.max_output_tokens is not None:
+            most = demand.max_output_tokens
+            return estimate_usage(tokens_in, most, choices=choices)
+        plan = principal.plan
+        usual = self._estimator.expect(principal.workspace, model, plan)
+        guess = estimate_usage(tokens_in, usual, choices=choices)
+        # A guess of ours must not make a request larger than its plan can ever hold:
+        # the caller said nothing that it could take back.
+        smallest = min(capacities(plan, "tokens"), default=guess.tokens)
+        return Usage(1, min(guess.tokens, max(smallest, tokens_in)))
+
     async def _settle(self, lease: Lease) -> None:
         usage = lease.usage
         await self._release(lease.workspace, lease.lease_id, lease.actual)
@@ -151,9 +177,15 @@ class Admission:
         with anyio.CancelScope(shield=True):
             await self._ledger.settle(workspace, lease_id, actual)
 
-    def learn(self, principal: Principal, model: str, usage: TokenUsage) -> None:
+    def learn(
+        self, principal: Principal, translator: Translator, usage: TokenUsage
+    ) -> None:
         """Remember what a complete answer cost, for callers that do not say."""
-        self._estimator.learn(principal.workspace, model, usage.output_tokens)
+        if translator.demand.max_output_tokens is None:
+            # Answers that were cut to a caller's bound say nothing of the others.
+            self._estimator.learn(
+                principal.workspace, translator.model, usage.output_tokens
+            )
 
     async def inspect(self, principal: Principal) -> tuple[LimitState, ...]:
         """Where the workspace stands; charges nothing."""
@@ -168,18 +200,33 @@ class Admission:
         interval_s = self._ledger.lease_ttl_ms / 1000 / RENEWALS_PER_TTL
         while True:
             await asyncio.sleep(interval_s)
-            for lease in list(self._held.values()):
-                await self._renew(lease)
+            # Together, so that a store gets them in one write.
+            await asyncio.gather(*map(self._renew, list(self._held.values())))
 
     async def _renew(self, lease: Lease) -> None:
-        is_held = await self._ledger.renew(
-            lease.workspace, lease.lease_id, lease.actual.tokens
-        )
+        try:
+            is_held = await self._ledger.renew(
+                lease.workspace, lease.lease_id, lease.actual.tokens
+            )
+        except Exception:
+            # There are more renewals than a lease needs; the next one may succeed.
+            logger.exception("renewing a lease failed")
+            return
         if not is_held and lease.lease_id in self._held:
             # The request goes on: its tokens are already being spent. What it used
             # beyond its last progress is not charged, and an operator should know.
-            self._telemetry.leases_lost.inc()
-            logger.warning("lease lost", extra={"lease_id": lease.lease_id})
+            self._telemetry.lease_lost()
+            facts = {"lease_id": lease.lease_id, "workspace": lease.workspace}
+            logger.warning("lease lost", extra={"facts": facts})
+
+
+def capacities(plan: Plan, unit: Unit) -> list[int]:
+    """The most of a unit that each enforced limit of a plan can ever admit at once."""
+    rates = [
+        rate.capacity for rate in plan.rates if rate.of == unit and not rate.shadow
+    ]
+    quotas = [q.limit for q in plan.quotas if q.of == unit and not q.shadow]
+    return rates + quotas
 
 
 def check_bounds(plan: Plan, demand: TokenDemand) -> None:
@@ -192,15 +239,16 @@ def check_bounds(plan: Plan, demand: TokenDemand) -> None:
             f"This model's maximum context length is {most_in} tokens on plan"
             f" {plan.title or plan.plan}. However, your messages resulted in about"
             f" {demand.input_tokens} tokens.",
-            param="messages",
+            param=demand.input_param,
             details={"plan": plan.plan, "limit": most_in, "whose": "gateway"},
         )
     most_out = bounds.max_output_tokens
     asked = demand.max_output_tokens
     if most_out is not None and asked is not None and asked > most_out:
         raise InvalidRequest(
-            f"max_tokens is too large: {asked}. Plan {plan.title or plan.plan} allows"
-            f" at most {most_out} completion tokens.",
-            param="max_tokens",
+            f"{demand.output_param} is too large: {asked}."
+            f" Plan {plan.title or plan.plan} allows at most {most_out} completion"
+            " tokens.",
+            param=demand.output_param,
             details={"plan": plan.plan, "limit": most_out, "whose": "gateway"},
         )

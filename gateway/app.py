@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -61,7 +61,7 @@ class Gateway:
             steady_clock_us(),
             lease_ttl_ms=int(settings.lease_ttl_s * 1000),
         )
-        self.attendance = Attendance()
+        self.attendance = Attendance(settings.http_max_in_flight)
         self.is_draining = False
         self.transport = stock_transport(settings)
         self.authenticator = Authenticator(
@@ -72,13 +72,13 @@ class Gateway:
             estimator=OutputEstimator(),
             telemetry=self.telemetry,
             now_ms=lambda: time.time_ns() // 1_000_000,
+            is_over=lambda: self.attendance.is_over,
         )
         self.door = Door(
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog()
-        self.edge = self._edge(self._api_handlers())
-        self.asgi: ASGIApp = self.edge
+        self.asgi: ASGIApp = self._edge(self._api_handlers())
         # The same operation routes on a port of their own; no lifespan of its own.
         self.ops_asgi: ASGIApp = self._edge(
             self._operation(has_metrics=True).handlers()
@@ -106,7 +106,12 @@ class Gateway:
             authenticator=self.authenticator,
             list_models=partial(list_models, self.transport),
         )
-        models = ModelRoutes(door=self.door, catalog=catalog, infer=completions.infer)
+        models = ModelRoutes(
+            door=self.door,
+            catalog=catalog,
+            attendance=self.attendance,
+            infer=completions.infer,
+        )
         operation = self._operation(has_metrics=self.settings.ops_port is None)
         return [*completions.handlers(), *models.handlers(), *operation.handlers()]
 
@@ -119,6 +124,8 @@ class Gateway:
         )
 
     def _edge(self, handlers: list[ASGIRouteHandler]) -> EdgeMiddleware:
+        # Only what the router refuses reaches the exception handler; our handlers end
+        # in `Door.answer`.
         router = Litestar(
             route_handlers=handlers,
             exception_handlers={Exception: to_envelope},
@@ -130,7 +137,7 @@ class Gateway:
             telemetry=self.telemetry,
             access_log=self.access_log,
             cors=Cors(self.settings.cors_origins),
-            max_in_flight=self.settings.http_max_in_flight,
+            write_timeout_s=self.settings.http_write_timeout_s,
         )
 
     def readiness(self) -> dict[str, Any]:
@@ -155,8 +162,8 @@ class Gateway:
         finally:
             for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            # Neither is allowed to keep the rest from being given back.
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.transport.aclose()
             await self.ledger.aclose()
 
@@ -194,8 +201,7 @@ def _shown(request: Request[Any, Any, Any], error: Exception) -> GatewayError | 
     path = request.scope["path"][:128]
     match error.status_code:
         case 404:
-            hint = " Set base_url to end in /v1." if not path.startswith("/v1/") else ""
-            return RouteNotFound(f"There is no route {path}.{hint}")
+            return RouteNotFound(f"There is no route {path}; the API is below /v1.")
         case 405:
             allowed = (error.headers or {}).get("allow", "")
             return MethodNotAllowed(request.method, allowed)

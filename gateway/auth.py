@@ -80,7 +80,7 @@ class Authenticator:
             return self._bring_your_own(api_key)
         plan = self._files.book.plan_for(record.plan, record.workspace)
         if plan is None or record.is_expired(self._now()):
-            raise _incorrect()
+            raise _incorrect(record.sha256)
         return Principal(
             workspace=record.workspace,
             plan=plan,
@@ -97,7 +97,7 @@ class Authenticator:
         workspace = f"key-{digest[:32]}"
         plan = plan_name and self._files.book.plan_for(plan_name, workspace)
         if not plan or self._is_refused(digest):
-            raise _incorrect()
+            raise _incorrect(digest)
         return Principal(
             workspace=workspace,
             plan=plan,
@@ -163,6 +163,8 @@ def _key_in(authorization: bytes | None) -> str:
     return key.decode("ascii")
 
 
-def _incorrect() -> InvalidApiKey:
+def _incorrect(digest: str | None = None) -> InvalidApiKey:
     # Not even a part of the key is repeated: error texts end up in logs.
-    return InvalidApiKey("Incorrect API key provided.")
+    error = InvalidApiKey("Incorrect API key provided.")
+    error.key_id = digest and digest[:KEY_ID_CHARS]
+    return error

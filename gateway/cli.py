@@ -179,7 +179,8 @@ def _keys_hash(args: argparse.Namespace) -> int:
         "workspace": args.workspace,
         "plan": args.plan,
     }
-    sys.stdout.write(msgspec.yaml.encode([record]).decode())
+    # One line, to be appended below `keys:`.
+    sys.stdout.write(f"- {msgspec.json.encode(record).decode()}\n")
     return 0
 
 

@@ -57,6 +57,7 @@ class CompletionService:
     async def complete(self, call: Call) -> bytes | MeteredStream:
         """The whole answer, or the open stream that whoever holds it must close."""
         principal, translator = call.principal, call.translator
+        # First, so that an unknown model looks the same whatever else is wrong.
         principal.require(translator.model)
         request = translator.to_upstream()
         call.exchange.record.upstream_route = request.route
@@ -68,15 +69,17 @@ class CompletionService:
             call.exchange.decided(lease.states)
 
             # From here the prompt is spent, whatever becomes of the answer.
-            lease.settle(
-                TokenUsage(translator.demand.input_tokens, 0, is_reported=False)
-            )
+            prompt = TokenUsage(translator.demand.input_tokens, 0, is_reported=False)
+            lease.settle(prompt)
+            call.exchange.used(prompt)
+
+            # Around the opening only: a key is refused before an answer, never inside.
             with self._authenticator.hearing(principal):
                 answer = await held.enter_async_context(
                     self._upstream.open(self._upstream_call(call, request))
                 )
 
-            learn = partial(self._admission.learn, principal, translator.model)
+            learn = partial(self._admission.learn, principal, translator)
             if not translator.is_stream:
                 whole = translator.from_upstream(await answer.read(), call.stamp)
                 lease.settle(whole.usage)

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ import msgspec
 from gateway.access_log import configure_logging
 from gateway.app import Gateway
 from gateway.secret import Secret
-from gateway.server import Address, running_gateway, until_signalled
+from gateway.server import Address, running_gateway, signalled
 from gateway.settings import Settings
 from gateway.simulator.server import running_simulator
 from gateway.simulator.settings import SimulatorSettings
@@ -58,6 +60,7 @@ Try faults: the models simulator/cut, simulator/error, simulator/rate-limit, ...
 
 async def run_demo(settings: Settings, *, port: int) -> None:
     """Run until interrupted."""
+    told = signalled()
     configure_logging("warning")
     names = load_plan_book(settings.plans_dir).names
     keys = {plan: new_api_key() for plan in names}
@@ -72,10 +75,15 @@ async def run_demo(settings: Settings, *, port: int) -> None:
                 upstream_api_key=Secret("simulated"),
                 keys_file=keys_file,
             )
-            await _serve(Gateway(here), keys, port)
+            await _serve(Gateway(here), keys, port, told)
 
 
-async def _serve(gateway: Gateway, keys: dict[str, str], port: int) -> None:
+async def _serve(
+    gateway: Gateway,
+    keys: dict[str, str],
+    port: int,
+    told: asyncio.Future[signal.Signals],
+) -> None:
     async with running_gateway(gateway, Address(port=port)) as (_, address):
         width = max(map(len, keys))
         text = TEXT.format(
@@ -86,7 +94,7 @@ async def _serve(gateway: Gateway, keys: dict[str, str], port: int) -> None:
         )
         print(text, flush=True)
         logging.getLogger("gateway.access").setLevel(logging.INFO)
-        await until_signalled()
+        await told
 
 
 @contextmanager

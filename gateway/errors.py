@@ -12,6 +12,7 @@ GatewayError                       status  code                     the client m
 │   ├── MethodNotAllowed           405     method_not_allowed       no
 │   ├── RequestTimedOut            408     request_timeout          yes
 │   ├── RequestTooLarge            413     request_too_large        no
+│   ├── UnsupportedEncoding        415     unsupported_content_encoding  no
 │   ├── HeadersTooLarge            431     headers_too_large        no
 │   └── LimitExceeded              429     rate_limit_exceeded      yes, or never
 ├── UpstreamError                  502     upstream_error           yes
@@ -43,6 +44,27 @@ Outcome: TypeAlias = Literal[
     "rejected",
     "upstream_error",
     "client_gone",
+    "unavailable",
+    "failed",
+]
+# What an upstream did, finer than the codes that clients branch on: for logs, metrics.
+Fault: TypeAlias = Literal[
+    "connect_failed",
+    "connect_timeout",
+    "pool_full",
+    "hung_up",
+    "timeout",
+    "bad_answer",
+    "too_large",
+    "error_in_answer",
+    "cut_short",
+    "redirect",
+    "own_key_refused",
+    "key_refused",
+    "refused",
+    "no_credits",
+    "rate_limited",
+    "overloaded",
     "failed",
 ]
 
@@ -80,8 +102,10 @@ class GatewayError(Exception):
         retry_after_ms: int | None = None,
         is_retryable: bool | None = None,
         headers: tuple[Header, ...] = (),
+        fault: Fault | None = None,
     ) -> None:
         super().__init__(message)
+        self.fault = fault
         self.message = message
         self.param = param
         self.details = details
@@ -133,11 +157,16 @@ class InvalidApiKey(RequestError):
     status = 401
     code = "invalid_api_key"
     outcome: ClassVar[Outcome] = "unauthorized"
+    # The short id of the key that was refused: for the log, not for the client.
+    key_id: str | None = None
 
 
 class ModelNotFound(RequestError):
     """The model does not exist, or not for this plan."""
 
+    # Where it was the upstream that did not know it; a plan's own refusal is not
+    # charged.
+    spends_request = True
     status = 404
     code = "model_not_found"
 
@@ -175,6 +204,13 @@ class RequestTimedOut(RequestError):
 
     status = 408
     code = "request_timeout"
+
+
+class UnsupportedEncoding(RequestError):
+    """A body in an encoding that is not read here."""
+
+    status = 415
+    code = "unsupported_content_encoding"
 
 
 class RequestTooLarge(RequestError):
@@ -230,11 +266,17 @@ class UpstreamError(GatewayError):
     code = "upstream_error"
     type = "upstream_error"
     outcome: ClassVar[Outcome] = "upstream_error"
+    # What stands in the log where no finer word was given.
+    default_fault: ClassVar[Fault] = "bad_answer"
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message, **{"fault": self.default_fault, **fields})
 
 
 class UpstreamRefused(UpstreamError):
     """The upstream says that the request is wrong; status and code are its own."""
 
+    default_fault: ClassVar[Fault] = "refused"
     type = "invalid_request_error"
     spends_request = True
 
@@ -255,6 +297,7 @@ class UpstreamRefused(UpstreamError):
 class InsufficientCredits(UpstreamError):
     """The LLMTune balance behind this gateway is used up."""
 
+    default_fault: ClassVar[Fault] = "no_credits"
     status = 402
     code = "insufficient_credits"
     type = "insufficient_quota"
@@ -263,6 +306,7 @@ class InsufficientCredits(UpstreamError):
 class UpstreamRateLimited(UpstreamError):
     """LLMTune's own rate limit, not the plan's."""
 
+    default_fault: ClassVar[Fault] = "rate_limited"
     status = 429
     code = "rate_limit_exceeded"
     type = "rate_limit_error"
@@ -271,6 +315,7 @@ class UpstreamRateLimited(UpstreamError):
 class UpstreamOverloaded(UpstreamError):
     """The upstream has no room, or we have no connection to it left."""
 
+    default_fault: ClassVar[Fault] = "overloaded"
     status = 503
     code = "upstream_overloaded"
     type = "service_unavailable_error"
@@ -279,6 +324,7 @@ class UpstreamOverloaded(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     """The upstream was too slow at one of its deadlines."""
 
+    default_fault: ClassVar[Fault] = "timeout"
     status = 504
     code = "upstream_timeout"
 
@@ -286,6 +332,7 @@ class UpstreamTimeout(UpstreamError):
 class Overloaded(GatewayError):
     """This replica has as many requests in flight as it may."""
 
+    outcome: ClassVar[Outcome] = "unavailable"
     status = 503
     code = "server_is_overloaded"
     type = "service_unavailable_error"
@@ -294,6 +341,7 @@ class Overloaded(GatewayError):
 class ShuttingDown(GatewayError):
     """This replica is draining; another one will do."""
 
+    outcome: ClassVar[Outcome] = "unavailable"
     status = 503
     code = "shutting_down"
     type = "service_unavailable_error"

@@ -2,7 +2,7 @@
 One HTTP request and its answer: headers, body within bounds, and the facts of the log.
 
 Every answer of the gateway leaves through `Exchange.start`, which adds what all of them
-carry.
+carry; every write has a deadline.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from gateway.asgi import Receive, Scope, Send
 from gateway.auth import Principal
 from gateway.errors import (
     ClientGone,
+    Fault,
     GatewayError,
     Header,
     Outcome,
     RequestTimedOut,
     RequestTooLarge,
+    UnsupportedEncoding,
     envelope,
     retry_headers,
 )
@@ -48,7 +50,8 @@ LINGER_UNASKED_BYTES: Final = 1024 * 1024
 # An oversized body is read to its end, up to here, so that clients which only read
 # after they have written see the 413 and not a reset.
 LINGER_BYTES: Final = 64 * 1024 * 1024
-LINGER_S: Final = 5.0
+# Reading away may not hold a place for long: honest clients have sent it by then.
+LINGER_S: Final = 2.0
 
 
 class Record(msgspec.Struct):
@@ -56,15 +59,19 @@ class Record(msgspec.Struct):
 
     route: str = "_other"
     status: int = 0
-    outcome: Outcome = "ok"
+    # Until an answer has begun, nothing is well.
+    outcome: Outcome = "failed"
     error_code: str | None = None
+    param: str | None = None
+    fault: Fault | None = None
+    limit: str | None = None
+    client: str | None = None
     workspace: str | None = None
     key_id: str | None = None
     plan: str | None = None
     model: str | None = None
     is_stream: bool = False
     upstream_route: str | None = None
-    limit: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     is_usage_reported: bool | None = None
@@ -76,14 +83,18 @@ class Record(msgspec.Struct):
 class Exchange:
     """One request, as the routes see it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, write_timeout_s: float
+    ) -> None:
         self.receive = receive
         self._send = send
+        self._write_timeout_s = write_timeout_s
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._abort = scope.get("extensions", {}).get("llmtune.abort")
         # Not the loop's clock, whose ticks under uvloop are whole milliseconds.
         self.started_s = time.perf_counter()
-        self.record = Record()
+        client = scope.get("client")
+        self.record = Record(client=client[0] if client else None)
         self.request_id = self._choose_id()
         self.is_started = False
         self._is_body_done = not (
@@ -126,8 +137,10 @@ class Exchange:
         The time allowed is `timeout_s` and what the bytes received so far need on the
         slowest honest line.
         """
-        declared = self._headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > max_bytes:
+        encoding = self._headers.get(b"content-encoding", b"identity")
+        if encoding.lower() not in {b"identity", b""}:
+            raise UnsupportedEncoding("Send the body without a content encoding.")
+        if self._declared_bytes() > max_bytes:
             await self._linger(LINGER_BYTES)
             raise _too_large(max_bytes)
         loop = asyncio.get_running_loop()
@@ -152,19 +165,24 @@ class Exchange:
         await self._linger(LINGER_BYTES)
         raise _too_large(max_bytes)
 
+    def _declared_bytes(self) -> int:
+        digits = self._headers.get(b"content-length", b"0").lstrip(b"0")
+        # A number of a thousand digits is larger than any bound, and int() refuses it.
+        return int(digits or b"0") if len(digits) < 20 else 2**63
+
     async def _linger(self, most_bytes: int) -> None:
         """
         Read an unwanted body to its end and forget it, so that the answer is seen.
 
         Most clients read only after they have written, and closing on unread bytes
         resets the connection under the answer. What is not at its end within the bounds
-        costs the client its connection: nobody would ever time that body out.
+        costs the client its connection.
         """
         if self._is_body_done:
             return
-        declared = self._headers.get(b"content-length", b"0")
+        # Who waits to be asked for its body has sent nothing that must be read away.
         is_awaited = b"expect" in self._headers
-        is_small = declared.isdigit() and int(declared) <= most_bytes
+        is_small = self._declared_bytes() <= most_bytes
         if is_small and not is_awaited and await self._read_away(most_bytes):
             self._is_body_done = True
             return
@@ -175,7 +193,7 @@ class Exchange:
         self._common.append((b"connection", b"close"))
 
     async def _read_away(self, most_bytes: int) -> bool:
-        """Whether the body ended within these bytes and a few seconds."""
+        """Whether the body ended within these bytes and a moment."""
         left = most_bytes
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
@@ -196,15 +214,26 @@ class Exchange:
         """Send status and headers, once."""
         self.is_started = True
         self.record.status = status
+        if status < 400:
+            self.record.outcome = "ok"
         sent = [*headers, *self.limit_headers, *self._common]
-        await self._send(
+        await self._deliver(
             {"type": "http.response.start", "status": status, "headers": sent}
         )
 
     async def write(self, body: bytes, *, more: bool) -> None:
-        await self._send(
+        await self._deliver(
             {"type": "http.response.body", "body": body, "more_body": more}
         )
+
+    async def _deliver(self, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await self._send(message)
+        except TimeoutError:
+            # A reader this slow would hold its lease and the upstream for hours.
+            self.abort()
+            raise ClientGone from None
 
     async def respond(
         self, status: int, body: bytes, headers: Iterable[Header] = (JSON_TYPE,)
@@ -217,23 +246,24 @@ class Exchange:
     async def fail(self, error: GatewayError) -> None:
         """Send an error's envelope with the headers that belong to it."""
         await self._linger(LINGER_UNASKED_BYTES)
-        self.note(error)
         headers = (JSON_TYPE, *error.headers, *retry_headers(error))
-        if error.headers and self.limit_headers:
-            self.limit_headers = ()  # the error's own decision is the newer one
+        self.note(error)
         await self.respond(error.http_status, envelope(error), headers)
 
     def note(self, error: GatewayError) -> None:
         """Put an error into the record."""
-        self.record.outcome = error.outcome
-        self.record.error_code = error.error_code
+        record = self.record
+        record.outcome = error.outcome
+        record.error_code, record.fault = error.error_code, error.fault
+        record.param = error.param and error.param[:128]
         if error.details:
-            self.record.limit = error.details.get("dimension")
+            record.limit = error.details.get("dimension")
+        if not self.is_started:
+            # Refunded: what was noted for the prompt is not spent after all.
+            record.input_tokens = record.output_tokens = None
 
     def decided(self, states: Iterable[LimitState]) -> None:
-        """
-        The plan has decided: whatever answer comes carries where its limits stand.
-        """
+        """The plan has decided: any answer now carries where its limits stand."""
         self.limit_headers = limit_headers(states)
 
     def used(self, usage: TokenUsage) -> None:

@@ -2,9 +2,9 @@
 The edge of the edge: uvicorn's HTTP/1.1 protocol with the bounds it lacks.
 
 uvicorn parses with httptools, which sets no bound on a header section and no time for
-it to arrive, and answers what it cannot parse as plain text. Here a header section has
-a size and a deadline, every refusal is an envelope, and a handler can cut its
-connection.
+it to arrive, and answers what it cannot parse as plain text. Here what is not yet a
+request has a size and a deadline, every refusal is an envelope, every running request
+hears that its client has left, and a handler can cut its connection.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import asyncio
 import http
 import logging
 import uuid
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from gateway.errors import (
     GatewayError,
@@ -25,8 +29,19 @@ from gateway.errors import (
     RequestTimedOut,
     envelope,
 )
+from gateway.settings import Settings
 
 logger = logging.getLogger("gateway.access")
+
+# Browsers and SDKs do not pipeline at all; a queue of tiny requests behind a slow
+# answer is memory that a stranger fills.
+MAX_PIPELINED: Final = 8
+
+# For a body that nobody reads: its answer is out, and it may end for the connection's
+# sake, but not slowly.
+LINGER_S: Final = 5.0
+
+_UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 class MalformedRequest(InvalidRequest):
@@ -40,15 +55,15 @@ class EdgeProtocol(HttpToolsProtocol):
 
     max_header_bytes: ClassVar[int]
     header_timeout_s: ClassVar[float]
+    write_timeout_s: ClassVar[float]
 
     @classmethod
-    def bounded(
-        cls, *, max_header_bytes: int, header_timeout_s: float
-    ) -> type[EdgeProtocol]:
+    def bounded(cls, settings: Settings) -> type[EdgeProtocol]:
         """uvicorn makes protocols by class, so the bounds have to be the class's."""
         bounds = {
-            "max_header_bytes": max_header_bytes,
-            "header_timeout_s": header_timeout_s,
+            "max_header_bytes": settings.http_max_header_bytes,
+            "header_timeout_s": settings.http_header_timeout_s,
+            "write_timeout_s": settings.http_write_timeout_s,
         }
         return type("BoundedEdgeProtocol", (cls,), bounds)
 
@@ -57,35 +72,59 @@ class EdgeProtocol(HttpToolsProtocol):
         # Ours is written by the middleware, with what uvicorn cannot know.
         self.access_log = False
         self._fault: GatewayError | None = None
-        self._is_in_headers = True
         self._header_bytes = 0
+        # Bytes since the last that made a request or a body grow: header lines without
+        # an end, trailers, chunk extensions.
         self._unparsed_bytes = 0
-        self._header_timer: asyncio.TimerHandle | None = None
+        self._has_begun = False
+        self._has_ended = True
+        # Every request whose answer is not complete; uvicorn knows only the newest.
+        self._running: list[RequestResponseCycle] = []
+        # The one clock that runs while no request does; with a request in flight the
+        # time-outs are its handler's.
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
         super().connection_made(transport)
-        self._start_header_timer()
+        self._mind_the_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_header_timer()
+        self._stop_timer()
+        for cycle in self._running:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        """
+        The client will send no more; see decision 0005.
+
+        Half a request is answered; a whole one whose client has closed its side is
+        taken for abandoned, because nothing tells the two apart.
+        """
+        if not self._has_ended:
+            self._fault = MalformedRequest("The request broke off before its end.")
+            self.send_400_response("")
+
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._is_in_headers and self.parser is not None:
-            # A header without an end reaches no callback, only this sum does.
-            self._unparsed_bytes += len(data)
-            if self._unparsed_bytes > self.max_header_bytes:
-                self._fault = self._too_large()
-                self.send_400_response("")
+        self._unset_keepalive_if_required()
+        self._unparsed_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        if self._unparsed_bytes > self.max_header_bytes:
+            self._fault = self._too_large()
+            self.send_400_response("")
+        self._mind_the_clock()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {"llmtune.abort": self.transport.abort}  # type: ignore[dict-item]  # a callable of our own beside ASGI's dicts
-        self._is_in_headers = True
-        self._header_bytes = self._unparsed_bytes = 0
-        if self._header_timer is None:
-            self._start_header_timer()
+        self._has_begun, self._has_ended = True, False
+        self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -96,17 +135,59 @@ class EdgeProtocol(HttpToolsProtocol):
         self._count(len(name) + len(value) + len(b": \r\n"))
 
     def on_headers_complete(self) -> None:
-        self._is_in_headers = False
+        if self.parser.should_upgrade():
+            return  # httptools now raises HttpParserUpgrade, and we go on without
+        self._has_begun = False
         self._unparsed_bytes = 0
-        self._stop_header_timer()
+        self._stop_timer()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.abort()
+            return
         super().on_headers_complete()
+        self._running.append(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._has_begun:
+            return  # an upgrade that is about to be parsed again
+        self._has_ended = True
+        self._unparsed_bytes = 0
+        if not self._running:
+            self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._running = [c for c in self._running if not c.response_complete]
+        super().on_response_complete()
+        if self.transport.is_closing():
+            # Closing waits for the client to read, which it can draw out for ever.
+            self.loop.call_later(self.write_timeout_s, self.transport.abort)
+        elif not self._running:
+            self._mind_the_clock()
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """
+        Parse the request again as if it had not asked for another protocol.
+
+        `curl --http2` and Java's client ask for h2c on every cleartext request and are
+        content with HTTP/1.1, but httptools skips the body of a request that asks.
+        """
+        method = self.parser.get_method()
+        kept = [pair for pair in self.headers if pair[0] not in _UPGRADE_HEADERS]
+        lines = [b"%b: %b\r\n" % pair for pair in kept]
+        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self.url, b"".join(lines))
+        self.parser = httptools.HttpRequestParser(self)
+        self._unparsed_bytes = 0
+        self.data_received(head + rest)
 
     def _count(self, more_bytes: int) -> None:
         self._header_bytes += more_bytes
         if self._header_bytes > self.max_header_bytes:
             self._fault = self._too_large()
-            # Ends the parse; uvicorn then asks for a 400, which becomes the fault's
-            # answer.
+            # Ends the parse; the 400 it asks for becomes the fault's answer.
             raise httptools.HttpParserError("header section too large")
 
     def _too_large(self) -> HeadersTooLarge:
@@ -114,18 +195,29 @@ class EdgeProtocol(HttpToolsProtocol):
             f"The request's headers are larger than {self.max_header_bytes} bytes."
         )
 
-    def _start_header_timer(self) -> None:
-        self._header_timer = self.loop.call_later(
-            self.header_timeout_s, self._header_time_is_up
-        )
+    def _mind_the_clock(self) -> None:
+        """While no request runs, something is always waited for, and not for ever."""
+        if self._running or self._timer is not None or self.transport.is_closing():
+            return
+        if self._has_begun or (self._has_ended and self.cycle is None):
+            self._start_timer(self.header_timeout_s, self._header_time_is_up)
+        elif not self._has_ended:
+            # The answer is out, its request is not at its end.
+            self._start_timer(LINGER_S, self.transport.close)
+        elif self.timeout_keep_alive_task is None:
+            # Stray line breaks stopped the keep-alive clock.
+            self._start_timer(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
-    def _stop_header_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+    def _start_timer(self, after_s: float, act: Callable[[], None]) -> None:
+        self._timer = self.loop.call_later(after_s, act)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _header_time_is_up(self) -> None:
-        self._header_timer = None
+        self._timer = None
         if not self._unparsed_bytes:
             # Nothing was asked, so nothing is answered: a connection opened in advance.
             self.transport.close()
@@ -137,15 +229,16 @@ class EdgeProtocol(HttpToolsProtocol):
         """Answer what never became a request, in the form of every other error."""
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            if self.cycle.response_started or self.pipeline:
+        if self._running:
+            newest = self._running[-1]
+            if len(self._running) > 1 or newest.response_started:
                 # An answer is on its way: bytes of a second one would corrupt it.
                 self.transport.close()
                 return
             # A body that cannot be read. Its handler learns that the client is gone,
             # and whatever it still answers is dropped.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            newest.disconnected = True
+            newest.message_event.set()
         error = self._fault or MalformedRequest("The request is not valid HTTP/1.1.")
         request_id = f"req_{uuid.uuid4().hex}"
         # These bytes never became a request, so no access line will tell of them.

@@ -57,19 +57,15 @@ def _tightest(states: list[LimitState], unit: Unit) -> LimitState | None:
     """
     The state that OpenAI's three headers of a unit report.
 
-    They have room for one limit where a plan may have several; the one with the
-    smallest share left is the one a client will meet first.
+    They have room for one limit where a plan may have several: the one with the least
+    left is the one a client will meet first.
     """
     candidates = [
         state
         for state in states
         if not isinstance(state.limit, Concurrency) and state.limit.of == unit
     ]
-    return min(
-        candidates,
-        key=lambda state: state.remaining / max(1, state.capacity),
-        default=None,
-    )
+    return min(candidates, key=lambda state: state.remaining, default=None)
 
 
 def go_duration(milliseconds: int) -> str:

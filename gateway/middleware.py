@@ -11,7 +11,7 @@ from typing import Any
 from gateway.access_log import AccessLog
 from gateway.asgi import ASGIApp, Receive, Scope, Send
 from gateway.cors import Cors
-from gateway.errors import Overloaded
+from gateway.errors import ClientGone
 from gateway.exchange import Exchange
 from gateway.telemetry import Telemetry
 
@@ -26,31 +26,31 @@ class EdgeMiddleware:
         telemetry: Telemetry,
         access_log: AccessLog,
         cors: Cors,
-        max_in_flight: int,
+        write_timeout_s: float,
     ) -> None:
         self._app = app
         self._telemetry = telemetry
         self._access_log = access_log
         self._cors = cors
-        self._max_in_flight = max_in_flight
-        self.in_flight = 0
+        self._write_timeout_s = write_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
-        # Counted before the first await, so that a drain sees what has only just come.
-        self.in_flight += 1
-        self._telemetry.in_flight.set(self.in_flight)
-        try:
-            await self._serve(scope, exchange, send)
-        finally:
-            self.in_flight -= 1
-            self._telemetry.in_flight.set(self.in_flight)
-            record = exchange.record
-            self._telemetry.request(record.route, record.outcome, exchange.elapsed_s)
-            self._access_log.write(exchange, scope["method"])
+        exchange = Exchange(scope, receive, send, write_timeout_s=self._write_timeout_s)
+        record = exchange.record
+        with self._telemetry.in_flight():
+            try:
+                await self._serve(scope, exchange, send)
+            except ClientGone:
+                # Left before a refusal was sent; nginx's number for it.
+                record.outcome, record.status = "client_gone", 499
+            finally:
+                self._telemetry.request(
+                    record.route, record.outcome, exchange.elapsed_s
+                )
+                self._access_log.write(exchange, scope["method"])
 
     async def _serve(self, scope: Any, exchange: Exchange, send: Send) -> None:
         origin = exchange.header(b"origin")
@@ -64,11 +64,6 @@ class EdgeMiddleware:
             await exchange.write(b"", more=False)
             return
         exchange.add_headers(self._cors.headers(origin))
-        if self.in_flight > self._max_in_flight:
-            await exchange.fail(
-                Overloaded("This replica is at its limit.", retry_after_ms=1000)
-            )
-            return
         inner = dict(scope)
         inner["llmtune.exchange"] = exchange
         # A HEAD is answered as its GET would be; uvicorn, which keeps the original

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
+import msgspec
+
 from gateway.auth import Authenticator, Principal
 from gateway.settings import Settings
 from gateway.upstream.client import Credentials
@@ -19,10 +21,19 @@ from gateway.upstream.listing import Model
 
 ListModels: TypeAlias = Callable[[Credentials], Awaitable[tuple[Model, ...] | None]]
 
-# With keys passed through, each may see other models; this many lists are kept.
-MAX_LISTS: Final = 1000
+# With keys passed through, each may see other models; so many lists are kept, of at
+# most 2,000 models each.
+MAX_LISTS: Final = 200
 # An upstream without a list is not asked again at every call.
 RETRY_S: Final = 10.0
+
+
+class _Listed(msgspec.Struct):
+    """One list, and the lock under which one caller asks while others wait for it."""
+
+    models: tuple[Model, ...] = ()
+    fresh_until_s: float = 0.0
+    asking: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
 
 class ModelCatalog:
@@ -39,11 +50,14 @@ class ModelCatalog:
         self._configured = tuple(Model(name) for name in settings.models)
         self._authenticator = authenticator
         self._list_models = list_models
-        self._lists: OrderedDict[str, tuple[float, tuple[Model, ...]]] = OrderedDict()
-        self._lock = asyncio.Lock()
+        self._lists: OrderedDict[tuple[str, ...], _Listed] = OrderedDict()
 
     async def visible_to(self, principal: Principal) -> list[Model]:
-        """Every model this caller may use, in the order they are known."""
+        """
+        Every model this caller may use, in the order they are known.
+
+        Raises UpstreamRefused where the caller's own key is refused upstream.
+        """
         named = [Model(p) for p in principal.plan.models if "*" not in p]
         known = {m.id: m for m in (*await self._upstream(principal), *self._configured)}
         for model in named:
@@ -56,27 +70,28 @@ class ModelCatalog:
 
     async def _upstream(self, principal: Principal) -> tuple[Model, ...]:
         credentials = self._authenticator.credentials(principal)
-        whose = principal.key_id if credentials.is_callers_key else ""
-        place = f"{credentials.base_url} {whose}"
-        now_s = asyncio.get_running_loop().time()
-        fresh_until_s, models = self._lists.get(place, (0.0, ()))
-        if now_s < fresh_until_s:
-            return models
-        # One caller asks, the others wait for its answer instead of asking too.
-        async with self._lock:
-            fresh_until_s, models = self._lists.get(place, (0.0, ()))
-            if now_s < fresh_until_s:
-                return models
-            listed = await self._list_models(credentials)
-            ttl_s = self._ttl_s if listed is not None else RETRY_S
-            models = listed if listed is not None else models
-            self._remember(place, now_s + ttl_s, models)
-            return models
-
-    def _remember(
-        self, place: str, fresh_until_s: float, models: tuple[Model, ...]
-    ) -> None:
-        self._lists[place] = (fresh_until_s, models)
+        # With our key all callers see one list; with their own, each its own.
+        whose = (principal.workspace, principal.key_id)
+        place = (credentials.base_url, *(whose if credentials.is_callers_key else ()))
+        listed = self._lists.setdefault(place, _Listed())
         self._lists.move_to_end(place)
         if len(self._lists) > MAX_LISTS:
             self._lists.popitem(last=False)
+        if not self._is_fresh(listed):
+            async with listed.asking:
+                if not self._is_fresh(listed):
+                    await self._ask(principal, credentials, listed)
+        return listed.models
+
+    async def _ask(
+        self, principal: Principal, credentials: Credentials, listed: _Listed
+    ) -> None:
+        with self._authenticator.hearing(principal):
+            models = await self._list_models(credentials)
+        ttl_s = RETRY_S if models is None else self._ttl_s
+        listed.fresh_until_s = asyncio.get_running_loop().time() + ttl_s
+        if models is not None:
+            listed.models = models
+
+    def _is_fresh(self, listed: _Listed) -> bool:
+        return asyncio.get_running_loop().time() < listed.fresh_until_s

@@ -1,9 +1,10 @@
 """
 Plans and keys as they are now: loaded at the start, reloaded when their files change.
 
-A bad file leaves the old one in force. Files are polled, not subscribed to: a ConfigMap
-swaps a symlink, which file events report differently on every system, and a handful of
-`stat` calls a second cost nothing.
+A bad file leaves the old one in force, and does not keep the other from being taken: a
+key must be revocable while somebody's typo is in a plan. Files are polled, not
+subscribed to: a ConfigMap swaps a symlink, which file events report differently on
+every system, and a handful of `stat` calls a second cost nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import asyncio
 import logging
 import os
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from gateway.settings import Settings
+from gateway.settings import Settings, printable_key
 from gateway.telemetry import Telemetry
 from policies.keyring import Keyring, find_unknown_plans, load_keys_file
-from policies.plan_files import PlanBook, PlanProblems, load_plan_book
+from policies.plan_files import PlanBook, load_plan_book
 from policies.strict_yaml import FileProblems, Problem
 
 logger = logging.getLogger(__name__)
 
-Signature = tuple[tuple[str, int, int, int], ...]
+What: TypeAlias = Literal["plans", "keys"]
+Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
 class PolicyFiles:
@@ -34,68 +37,128 @@ class PolicyFiles:
         self._default_plan = settings.default_plan
         self._interval_s = settings.reload_interval_s
         self._telemetry = telemetry
-        self._signature = self._look()
-        self.book, self.keyring = self._load()
+        self._seen = self._look()
+        # What was changed and has not been taken.
+        self._refused: set[What] = set()
+        self.book = self._load_book()
+        self.keyring = self._load_keys(self.book)
 
-    def _load(self) -> tuple[PlanBook, Keyring]:
+    def _load_book(self) -> PlanBook:
+        if self._plans_dir is not None and not self._plans_dir.is_dir():
+            path = str(self._plans_dir)
+            raise FileProblems([_unreadable("GATEWAY_PLANS_DIR", path)])
         book = load_plan_book(self._plans_dir)
-        keyring = load_keys_file(self._keys_file) if self._keys_file else Keyring()
-        problems = find_unknown_plans(keyring, book) + self._missing_in_environment(
-            book
-        )
+        problems = [*self._default_problems(book), *fleet_problems(book)]
         if problems:
             raise FileProblems(problems)
-        return book, keyring
+        return book
 
-    def _missing_in_environment(self, book: PlanBook) -> list[Problem]:
-        problems = []
-        if self._default_plan is not None and self._default_plan not in book.names:
-            problem = f"{self._default_plan!r} is not a plan; there are "
-            problem += ", ".join(book.names)
-            problems.append(Problem("environment", "GATEWAY_DEFAULT_PLAN", problem))
-        for plan in (*book.plans, *book.overrides.values()):
-            name = plan.upstream.api_key_env if plan.upstream else None
-            if name and not os.environ.get(name):
-                # Without it the caller's own key would go to the fleet instead.
-                problem = f"is not set; plan {plan.plan}'s private fleet needs it"
-                problems.append(Problem("environment", name, problem))
-        return problems
+    def _default_problems(self, book: PlanBook) -> list[Problem]:
+        if self._default_plan is None or self._default_plan in book.names:
+            return []
+        allowed = ", ".join(book.names)
+        problem = f"{self._default_plan!r} is not a plan; there are {allowed}"
+        return [Problem("environment", "GATEWAY_DEFAULT_PLAN", problem)]
+
+    def _load_keys(self, book: PlanBook) -> Keyring:
+        if self._keys_file is None:
+            return Keyring()
+        if not self._keys_file.is_file():
+            path = str(self._keys_file)
+            raise FileProblems([_unreadable("GATEWAY_KEYS_FILE", path)])
+        keyring = load_keys_file(self._keys_file)
+        problems = find_unknown_plans(keyring, book)
+        if problems:
+            raise FileProblems(problems)
+        return keyring
 
     async def watch(self) -> None:
         """Reload on change, until cancelled."""
         while True:
             await asyncio.sleep(self._interval_s)
-            await self.reload_if_changed()
+            try:
+                await self.reload_if_changed()
+            except Exception:
+                # A directory that became unreadable, a disk that fails: the old files
+                # stay in force, and the watch goes on.
+                logger.exception("looking for changed files failed")
 
     async def reload_if_changed(self) -> None:
         """Take over changed files; a mistake in them is logged and changes nothing."""
-        signature = self._look()
-        if signature == self._signature:
+        seen = self._look()
+        changed: set[What] = {what for what in seen if seen[what] != self._seen[what]}
+        if not changed:
             return
-        self._signature = signature
+        # Before the load: a refused file is read again only when something changes.
+        self._seen = seen
+        due = changed | self._refused
+        if "plans" in due:
+            await self._reload("plans")
+        if "keys" in due:
+            await self._reload("keys")
+        if "plans" in due & self._refused:
+            # A plan that only the old keys still needed can go now.
+            await self._reload("plans")
+
+    async def _reload(self, what: What) -> None:
         try:
             # Beside the loop: tens of thousands of keys take seconds to check.
-            book, keyring = await asyncio.to_thread(self._load)
+            if what == "keys":
+                self.keyring = await asyncio.to_thread(self._load_keys, self.book)
+            else:
+                book = await asyncio.to_thread(self._load_book)
+                orphans = find_unknown_plans(self.keyring, book)
+                if orphans:
+                    raise FileProblems(orphans)
+                self.book = book
         except FileProblems as error:
-            what = "plans" if isinstance(error, PlanProblems) else "keys"
+            self._refused.add(what)
             self._telemetry.reloaded(what, is_refused=True)
-            logger.error("reload refused; the old files stay in force: %s", error)
-            return
-        self.book, self.keyring = book, keyring
-        for what in ("plans", "keys"):
+            logger.error("%s refused; the old ones stay in force: %s", what, error)
+        else:
+            self._refused.discard(what)
             self._telemetry.reloaded(what, is_refused=False)
-        logger.info("reloaded %d plans and %d keys", len(book.names), len(keyring))
+            logger.info("%s reloaded", what)
 
-    def _look(self) -> Signature:
+    def _look(self) -> dict[What, Signature]:
         """What tells one version of the files from the next."""
-        paths: list[Path] = [self._keys_file] if self._keys_file else []
+        plans: list[Path] = []
         if self._plans_dir is not None and self._plans_dir.is_dir():
-            paths += sorted(self._plans_dir.glob("*.y*ml"))
-        seen = []
-        for path in paths:
-            try:
-                found = path.stat()
-            except OSError:
-                continue  # gone, or not readable: loading says so in words
-            seen.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
-        return tuple(seen)
+            plans = sorted(self._plans_dir.glob("*.y*ml"))
+        keys = [self._keys_file] if self._keys_file else []
+        return {"plans": _signature(plans), "keys": _signature(keys)}
+
+
+def _signature(paths: list[Path]) -> Signature:
+    seen = []
+    for path in paths:
+        try:
+            found = path.stat()
+        except OSError:
+            continue  # gone, or not readable: loading says so in words
+        seen.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
+    return tuple(seen)
+
+
+def _unreadable(variable: str, path: str) -> Problem:
+    return Problem("environment", variable, f"{path} cannot be read")
+
+
+def fleet_problems(book: PlanBook) -> list[Problem]:
+    """What keeps a private fleet from getting a key of its own."""
+    problems = []
+    for plan in (*book.plans, *book.overrides.values()):
+        if plan.upstream is None:
+            continue
+        name = plan.upstream.api_key_env
+        if name is None:
+            # It would get the shared upstream's key, or the caller's, which are neither
+            # of its business.
+            problem = "is needed: a private fleet gets no other fleet's key"
+            problems.append(
+                Problem(f"{plan.plan}.yaml", "upstream.api_key_env", problem)
+            )
+        elif printable_key(os.environ.get(name, "")) is None:
+            problem = f"is not set to a key; plan {plan.plan}'s private fleet needs it"
+            problems.append(Problem("environment", name, problem))
+    return problems

@@ -15,7 +15,7 @@ from typing import Literal, Self, TypeAlias
 import anyio
 
 from gateway.asgi import Receive
-from gateway.errors import ClientGone, ShuttingDown
+from gateway.errors import ClientGone, Overloaded, ShuttingDown
 
 End: TypeAlias = Literal["client_gone", "shutting_down"]
 # Does what is due and says after how many seconds it wants to be asked again.
@@ -23,15 +23,23 @@ Tick: TypeAlias = Callable[[], Awaitable[float]]
 
 
 class Attendance:
-    """Every request in flight, so that shutting down can end them all."""
+    """Every authenticated request in flight, bounded, so that all can be ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_present: int) -> None:
+        self._max_present = max_present
         self._present: set[Presence] = set()
+        # From the end of draining on: what is cancelled now, we cancelled.
+        self.is_over = False
 
     def __len__(self) -> int:
         return len(self._present)
 
     def add(self, presence: Presence) -> None:
+        """Overloaded if this replica already has as many as it may."""
+        if len(self._present) >= self._max_present:
+            raise Overloaded("This replica is at its limit.", retry_after_ms=1000)
+        if self.is_over:
+            raise shutting_down()
         self._present.add(presence)
 
     def remove(self, presence: Presence) -> None:
@@ -39,6 +47,7 @@ class Attendance:
 
     def end_all(self) -> None:
         """End what still runs: the deadline for draining has passed."""
+        self.is_over = True
         for presence in list(self._present):
             presence.end("shutting_down")
 
@@ -49,7 +58,7 @@ class Presence:
 
     Leaving the block then raises ClientGone or ShuttingDown in place of the
     cancellation, so that what the block held has been given back when anyone hears of
-    it.
+    it. Until `listen` is called whoever reads the request's body hears of the client.
     """
 
     def __init__(self, receive: Receive, attendance: Attendance) -> None:
@@ -59,12 +68,12 @@ class Presence:
         self._listener: asyncio.Task[None] | None = None
         self._end: End | None = None
         self._tick: Tick | None = None
+        # None waits for ever: whole answers have nothing to do meanwhile.
         self._ticks_in_s: float | None = None
 
     async def __aenter__(self) -> Self:
         self._attendance.add(self)
         self._scope.__enter__()
-        self._listener = asyncio.create_task(self._listen())
         return self
 
     async def __aexit__(
@@ -78,7 +87,7 @@ class Presence:
         is_swallowed = self._scope.__exit__(kind, error, traceback)
         # Not in place of an error of the block's own, nor of another's cancellation.
         if self._end is not None and (error is None or is_swallowed):
-            raise _error_of(self._end) from None
+            raise ClientGone if self._end == "client_gone" else shutting_down()
         return is_swallowed
 
     def end(self, end: End) -> None:
@@ -87,20 +96,25 @@ class Presence:
             self._end = end
             self._scope.cancel()
 
-    def tick(self, tick: Tick, *, first_in_s: float) -> None:
-        """Call `tick` beside the block, from now on."""
-        self._tick, self._ticks_in_s = tick, first_in_s
-        # The listener waits without an end: it has to begin again to mind the clock.
+    def listen(self) -> None:
+        """The body has been read: from now on hear whether the client leaves."""
         self._stop_listening()
         self._listener = asyncio.create_task(self._listen())
 
+    def tick(self, tick: Tick, *, first_in_s: float) -> None:
+        """Call `tick` beside the block, from now on."""
+        self._tick, self._ticks_in_s = tick, first_in_s
+        # The listener may wait without an end: it has to begin again to mind the clock.
+        self.listen()
+
     def conclude(self) -> None:
         """
-        Only the last bytes are left to send: the client may now leave as it likes.
+        Only the last bytes are left to send: nobody may end this any more.
 
         A finished response reads as a disconnect, which must not count as one.
         """
         self._stop_listening()
+        self._attendance.remove(self)
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -132,7 +146,5 @@ class Presence:
         return True
 
 
-def _error_of(end: End) -> Exception:
-    if end == "client_gone":
-        return ClientGone()
+def shutting_down() -> ShuttingDown:
     return ShuttingDown("The gateway is shutting down; send the request again.")

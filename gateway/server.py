@@ -54,15 +54,16 @@ class GatewayServer:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._state = ServerState()
-        self._listeners: list[asyncio.Server] = []
+        self._api: asyncio.Server | None = None
+        self._ops: asyncio.Server | None = None
 
     async def listen(self, address: Address) -> Address:
         """Serve the API there; the address with the port that was really taken."""
-        listener = await self._listen(self._gateway.asgi, address)
+        listener = self._api = await self._listen(self._gateway.asgi, address)
         ops_port = self._gateway.settings.ops_port
         if ops_port is not None:
             ops = Address(address.host, ops_port)
-            await self._listen(self._gateway.ops_asgi, ops)
+            self._ops = await self._listen(self._gateway.ops_asgi, ops)
         if address.uds is not None:
             return address
         return Address(address.host, listener.sockets[0].getsockname()[1])
@@ -81,17 +82,12 @@ class GatewayServer:
             listener = await loop.create_server(
                 create, host=address.host, port=address.port, backlog=BACKLOG
             )
-        self._listeners.append(listener)
         return listener
 
     def _protocols(self, app: ASGIApp) -> Any:
         settings = self._gateway.settings
-        protocol = EdgeProtocol.bounded(
-            max_header_bytes=settings.http_max_header_bytes,
-            header_timeout_s=settings.http_header_timeout_s,
-        )
         return partial(
-            protocol,
+            EdgeProtocol.bounded(settings),
             config=_protocol_config(app, settings),
             server_state=self._state,
             app_state={},
@@ -106,8 +102,8 @@ class GatewayServer:
     async def drain(self) -> None:
         """Take nothing new, let what runs finish, end the rest when the time is up."""
         self._gateway.is_draining = True
-        for listener in self._listeners:
-            listener.close()
+        if self._api is not None:
+            self._api.close()
         for connection in list(self._state.connections):
             # Closes idle connections; the others after their current answer.
             connection.shutdown()
@@ -116,6 +112,9 @@ class GatewayServer:
             self._gateway.attendance.end_all()
             if not await self._finished_within(FAREWELL_S):
                 logger.warning("requests were still running at the end")
+        # Until here, so that probes and scrapers can see the drain.
+        if self._ops is not None:
+            self._ops.close()
         self._hang_up()
 
     async def _finished_within(self, timeout_s: float) -> bool:
@@ -132,6 +131,7 @@ class GatewayServer:
         return True
 
     def _hang_up(self) -> None:
+        # Tasks first: they settle what they hold while their connection still exists.
         for task in self._state.tasks:
             task.cancel()
         for connection in list(self._state.connections):
@@ -148,7 +148,7 @@ def _protocol_config(app: ASGIApp, settings: Settings) -> Config:
         # Whoever connects is the peer; forwarded addresses decide nothing here.
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=int(settings.http_keepalive_timeout_s),
+        timeout_keep_alive=max(1, round(settings.http_keepalive_timeout_s)),
     )
     config.load()
     return config
@@ -168,10 +168,16 @@ async def running_gateway(
         finally:
             await server.drain()
             date.cancel()
+            if address.uds is not None:
+                address.uds.unlink(missing_ok=True)
 
 
-async def until_signalled() -> signal.Signals:
-    """Wait for SIGTERM or SIGINT; a second one ends the process at once."""
+def signalled() -> asyncio.Future[signal.Signals]:
+    """
+    Done when SIGTERM or SIGINT comes; a second one ends the process at once.
+
+    Asked for before anything else is started, so that no early signal is lost.
+    """
     loop = asyncio.get_running_loop()
     told: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -184,11 +190,12 @@ async def until_signalled() -> signal.Signals:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, tell, number)
-    return await told
+    return told
 
 
 async def serve(settings: Settings, address: Address) -> None:
     """Serve until told to stop."""
+    told = signalled()
     gateway = Gateway(settings)
     async with running_gateway(gateway, address) as (_, taken):
         facts = {
@@ -204,5 +211,10 @@ async def serve(settings: Settings, address: Address) -> None:
                 "nobody can call: set GATEWAY_KEYS_FILE, or GATEWAY_DEFAULT_PLAN to let"
                 " callers bring their own keys"
             )
-        number = await until_signalled()
+        elif settings.upstream_api_key is None and len(gateway.files.keyring):
+            logger.warning(
+                "GATEWAY_UPSTREAM_API_KEY is unset: the keys of GATEWAY_KEYS_FILE are"
+                " sent to LLMTune themselves"
+            )
+        number = await told
         logger.info("stopping", extra={"facts": {"signal": number.name}})

@@ -7,6 +7,7 @@ A wrong value stops the start with one line. Secrets are shown in no message.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -100,6 +101,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
             raw[field.name] = _converted(field, text)
     settings = Settings(**raw)
     _check_url(settings.upstream_url)
+    _check_key(settings.upstream_api_key)
     _check_store(settings.store_url)
     _check_origins(settings.cors_origins)
     return settings
@@ -153,13 +155,26 @@ def _problem(field: str, value: str, allowed: str) -> SettingsProblem:
     return SettingsProblem(f"{variable_of(field)}={shown}: {allowed}")
 
 
+def printable_key(text: str) -> str | None:
+    """The text if it can stand in an Authorization header, else None."""
+    is_printable = text.isascii() and text.isprintable() and " " not in text
+    return text if text and is_printable else None
+
+
+def _check_key(key: Secret | None) -> None:
+    if key is not None and printable_key(key.reveal()) is None:
+        raise _problem(
+            "upstream_api_key", "", "printable ASCII characters without spaces"
+        )
+
+
 def _check_url(url: str) -> None:
     allowed = "an http:// or https:// URL without credentials, query or fragment"
     try:
         parts = urlsplit(url)
         has_port_in_range = parts.port is None or parts.port > 0
     except ValueError:
-        raise _problem("upstream_url", "(unreadable)", allowed) from None
+        raise _problem("upstream_url", _without_secrets(url), allowed) from None
     is_plain = not (parts.query or parts.fragment or parts.username or parts.password)
     if (
         parts.scheme not in {"http", "https"}
@@ -167,8 +182,14 @@ def _check_url(url: str) -> None:
         or not is_plain
         or not has_port_in_range
     ):
-        # The value may hold credentials, so only its host is shown.
-        raise _problem("upstream_url", f"...{parts.hostname or ''}...", allowed)
+        raise _problem("upstream_url", _without_secrets(url), allowed)
+
+
+def _without_secrets(url: str) -> str:
+    # Credentials stand before an @, keys in queries and fragments, and where a port
+    # should be there may be a password whose @ was forgotten.
+    is_plain = re.fullmatch(r"(\w+://)?[\w.\-]*(:\d+)?(/[\w./\-]*)?", url)
+    return url if is_plain else "(not shown)"
 
 
 def _check_store(url: str) -> None:

@@ -31,11 +31,15 @@ class EventDecoder:
 
     def __init__(self, *, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
-        self._rest = b""
+        # A line that has begun, in the pieces it came in: joined only at its end, so
+        # that a long line in tiny pieces is not copied once for each of them.
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._name = b""
         self._is_first = True
+        self._is_cr_open = False
 
     def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
         """
@@ -44,30 +48,36 @@ class EventDecoder:
         Nothing is read until they are asked for; an event that is too large raises
         after those before it.
         """
-        buffer = self._rest + chunk
+        self._rest.append(chunk)
+        self._rest_bytes += len(chunk)
+        is_line_open = b"\n" not in chunk and b"\r" not in chunk
+        if is_line_open and not self._is_first and not self._is_cr_open:
+            self._check_size(self._rest_bytes)
+            return
+        buffer = b"".join(self._rest)
         if self._is_first:
             # Nothing can be said of a byte order mark before its three bytes are here.
             if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-                self._rest = buffer
                 return
             buffer = buffer.removeprefix(_BOM)
             self._is_first = False
-        held_back = b""
+        self._is_cr_open = buffer.endswith(b"\r")
         if b"\r" in buffer:
-            if buffer.endswith(b"\r"):
+            if self._is_cr_open:
                 # Its line feed may come with the next chunk.
-                buffer, held_back = buffer[:-1], b"\r"
+                buffer = buffer[:-1]
             buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = buffer.split(b"\n")
-        self._rest = rest + held_back
+        self._rest = [rest, b"\r"] if self._is_cr_open else [rest]
+        self._rest_bytes = len(rest)
         for line in lines:
             if (event := self._line(line)) is not None:
                 yield event
-        self._check_size(rest)
+        self._check_size(len(rest))
 
     def finish(self) -> Iterator[ServerSentEvent]:
         """The event that the end of the input completes, if any."""
-        if self._rest:
+        if any(self._rest):
             yield from self.feed(b"\n")
         if (last := self._dispatch()) is not None:
             yield last
@@ -75,7 +85,7 @@ class EventDecoder:
     def _line(self, line: bytes) -> ServerSentEvent | None:
         if not line:
             return self._dispatch()
-        self._check_size(line)
+        self._check_size(len(line))
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -90,9 +100,11 @@ class EventDecoder:
         self._name, self._data, self._data_bytes = b"", [], 0
         return ServerSentEvent(name, b"\n".join(data)) if data else None
 
-    def _check_size(self, line: bytes) -> None:
+    def _check_size(self, line_bytes: int) -> None:
         # Of whole lines, begun or complete, so that a limit is the same at every split.
-        if self._data_bytes + len(line) > self._max_event_bytes:
+        if self._data_bytes + line_bytes > self._max_event_bytes:
             raise UpstreamError(
-                f"The upstream sent an event larger than {self._max_event_bytes} bytes."
+                "The upstream sent an event larger than"
+                f" {self._max_event_bytes} bytes.",
+                fault="too_large",
             )

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 import anyio
 
 from gateway.admission import Lease
 from gateway.errors import (
-    ClientGone,
     GatewayError,
     Header,
     UpstreamError,
@@ -40,6 +39,10 @@ STREAM_HEADERS: Final[tuple[Header, ...]] = (
 )
 
 
+# The last chunk usually comes in the same packet as the marker.
+END_OF_BODY_S: Final = 0.1
+
+
 class MeteredStream:
     """
     The translated frames of one accepted answer, and everything held for it.
@@ -60,6 +63,7 @@ class MeteredStream:
     ) -> None:
         self._answer = answer
         self._translator = translator
+        self._lease = lease
         self._held = held
         self._learn = learn
         self._max_event_bytes = max_event_bytes
@@ -97,7 +101,9 @@ class MeteredStream:
         while not first:
             first = await self._answer.next_chunk()
             if first is None:
-                raise UpstreamError("The upstream's answer is empty.")
+                raise UpstreamError(
+                    "The upstream's answer is empty.", fault="cut_short"
+                )
             first = first.lstrip()
         if first.startswith(b"{"):
             whole = self._translator.feed_whole(first + await self._answer.read())
@@ -111,7 +117,7 @@ class MeteredStream:
         frames: list[bytes] = []
         try:
             for event in events:
-                if event.data == DONE:
+                if event.data.strip() == DONE:
                     frames.append(self._end(is_marked=True))
                     break
                 if event.name == b"error":
@@ -129,6 +135,21 @@ class MeteredStream:
         self._is_ended = True
         self._learn(self._translator.usage)
         return frames
+
+    def refund(self, error: GatewayError) -> None:
+        """Nothing of it reached the client: it is charged as its error says."""
+        self._lease.refund(error)
+
+    async def read_to_end(self) -> None:
+        """
+        Read what follows the end marker, so that the connection can be used again.
+
+        Bounded: an upstream that goes on is closed instead.
+        """
+        with suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout(END_OF_BODY_S):
+                while await self._answer.next_chunk() is not None:
+                    pass  # nothing after the marker means anything
 
     async def aclose(self) -> None:
         """Give back the connection, then the lease. Safe to call twice."""
@@ -152,16 +173,16 @@ class EventStreamResponse:
         presence: Presence,
         *,
         ping_interval_s: float,
-        write_timeout_s: float,
         first_token: Callable[[float], None],
     ) -> None:
         self._stream = stream
         self._exchange = exchange
         self._presence = presence
         self._ping_interval_s = ping_interval_s
-        self._write_timeout_s = write_timeout_s
         self._first_token = first_token
         self._last_write_s = asyncio.get_running_loop().time()
+        self._has_text = False
+        self._is_finished = False
 
     async def send(self) -> None:
         """Send everything; GatewayError only as long as nothing was sent."""
@@ -169,21 +190,35 @@ class EventStreamResponse:
             self._presence.tick(self._ping, first_in_s=self._ping_interval_s)
             while (frames := await self._stream.next_frames()) is not None:
                 if frames:
+                    self._note_first_token()
                     await self._write(frames)
             await self._finish()
+            await self._stream.read_to_end()
         except GatewayError as error:
+            if not self._exchange.is_started:
+                self._stream.refund(error)
+                raise
             await self.fail(error)
         finally:
-            self._exchange.used(self._stream.usage)
+            if self._exchange.is_started:
+                self._exchange.used(self._stream.usage)
             await self._stream.aclose()
 
     async def fail(self, error: GatewayError) -> None:
         """End with one error event if the stream has begun, else with its status."""
         if not self._exchange.is_started:
             raise error
+        if self._is_finished:
+            return  # the end was sent before anything failed
         self._exchange.note(error)
         await self._write(b"data: " + envelope(error) + b"\n\n")
         await self._finish()
+
+    def _note_first_token(self) -> None:
+        # Not when a ping began the answer: the metric is for those who wait for text.
+        if not self._has_text:
+            self._has_text = True
+            self._first_token(self._exchange.elapsed_s)
 
     async def _write(self, frames: bytes) -> None:
         exchange = self._exchange
@@ -191,22 +226,13 @@ class EventStreamResponse:
             # Not before there is something to send: until then a failing upstream can
             # still be answered with its own status, which SDKs retry.
             await exchange.start(200, STREAM_HEADERS)
-            self._first_token(exchange.elapsed_s)
         self._last_write_s = asyncio.get_running_loop().time()
-        await self._send(frames, more=True)
+        await exchange.write(frames, more=True)
 
     async def _finish(self) -> None:
+        self._is_finished = True
         self._presence.conclude()
-        await self._send(b"", more=False)
-
-    async def _send(self, frames: bytes, *, more: bool) -> None:
-        try:
-            async with asyncio.timeout(self._write_timeout_s):
-                await self._exchange.write(frames, more=more)
-        except TimeoutError:
-            # A reader this slow would hold its lease and the upstream for hours.
-            self._exchange.abort()
-            raise ClientGone from None
+        await self._exchange.write(b"", more=False)
 
     async def _ping(self) -> float:
         """Break a silence; the seconds until the next look."""

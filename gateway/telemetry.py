@@ -8,6 +8,9 @@ label.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
@@ -50,7 +53,7 @@ class Telemetry:
             buckets=DURATION_BUCKETS_S,
             registry=self.registry,
         )
-        self.in_flight = Gauge(
+        self._in_flight = Gauge(
             "llmtune_gateway_requests_in_flight",
             "Requests between their headers and the end of their answer, now.",
             registry=self.registry,
@@ -64,7 +67,7 @@ class Telemetry:
         self._attempts = Counter(
             "llmtune_gateway_upstream_attempts",
             "HTTP exchanges with LLMTune, counted when their status is known, by"
-            " outcome (ok or the error's code).",
+            " outcome (ok, or the fault as in the access line).",
             ["outcome"],
             registry=self.registry,
         )
@@ -100,12 +103,12 @@ class Telemetry:
             buckets=RATIO_BUCKETS,
             registry=self.registry,
         )
-        self.leases_held = Gauge(
+        self._leases_held = Gauge(
             "llmtune_gateway_leases_held",
             "Leases this replica holds and renews, now.",
             registry=self.registry,
         )
-        self.leases_lost = Counter(
+        self._leases_lost = Counter(
             "llmtune_gateway_leases_lost",
             "Leases that could no longer be renewed although their request still ran.",
             registry=self.registry,
@@ -128,6 +131,21 @@ class Telemetry:
         Info(
             "llmtune_gateway_build", "The running version.", registry=self.registry
         ).info({"version": __version__})
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Count a request for as long as the block runs."""
+        self._in_flight.inc()
+        try:
+            yield
+        finally:
+            self._in_flight.dec()
+
+    def leases(self, held: int) -> None:
+        self._leases_held.set(held)
+
+    def lease_lost(self) -> None:
+        self._leases_lost.inc()
 
     def request(self, route: str, outcome: Outcome, duration_s: float) -> None:
         self._requests.labels(route, outcome).inc()
@@ -162,5 +180,9 @@ class Telemetry:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in the form the scraper asked for."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except ValueError:
+            # prometheus_client reads versions as numbers; nonsense gets the plain form.
+            encode, content_type = choose_encoder("")
         return encode(self.registry), content_type

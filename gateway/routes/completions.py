@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Final, TypeAlias
 
 from litestar.handlers import ASGIRouteHandler
 
+from gateway.auth import Principal
 from gateway.completion import Call, CompletionService
 from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
@@ -26,6 +28,9 @@ Parse: TypeAlias = Callable[[bytes], Translator]
 
 CHAT_ID: Final = "chatcmpl-"
 TEXT_ID: Final = "cmpl-"
+
+# Smaller bodies take at most a few milliseconds, and a thread's hand-over costs 50 us.
+PARSED_BESIDE_BYTES: Final = 512 * 1024
 
 
 class CompletionRoutes:
@@ -79,25 +84,26 @@ class CompletionRoutes:
     async def complete(self, exchange: Exchange, parse: Parse, prefix: str) -> None:
         """Authenticate, parse, complete, answer."""
         principal = self._door.authenticate(exchange)
-        translator = parse(await self._door.read(exchange, principal))
-        exchange.record.model = translator.model
-        exchange.record.is_stream = translator.is_stream
-        call = Call(
-            principal=principal,
-            translator=translator,
-            stamp=Stamp(prefix + uuid.uuid4().hex, int(self._now_s())),
-            trace_headers=trace_headers(exchange),
-            exchange=exchange,
-        )
         response: EventStreamResponse | None = None
         try:
             async with Presence(exchange.receive, self._attendance) as presence:
-                reply = await self._service.complete(call)
+                translator = await self._parse(exchange, principal, parse)
+                presence.listen()
+                reply = await self._service.complete(
+                    Call(
+                        principal=principal,
+                        translator=translator,
+                        stamp=Stamp(prefix + uuid.uuid4().hex, int(self._now_s())),
+                        trace_headers=trace_headers(exchange),
+                        exchange=exchange,
+                    )
+                )
                 if isinstance(reply, MeteredStream):
                     response = self._streamed(reply, exchange, presence)
                     await response.send()
                     return
         except ShuttingDown as error:
+            # Connection and lease are back already: Presence raises after its block.
             if response is None:
                 raise
             await response.fail(error)
@@ -106,6 +112,20 @@ class CompletionRoutes:
         await exchange.respond(
             200, reply, (JSON_TYPE, (b"openai-processing-ms", elapsed))
         )
+
+    async def _parse(
+        self, exchange: Exchange, principal: Principal, parse: Parse
+    ) -> Translator:
+        raw = await self._door.read(exchange, principal)
+        if len(raw) > PARSED_BESIDE_BYTES:
+            # A body made to be slow takes a second and more for 32 MiB; the others'
+            # streams go on meanwhile.
+            translator = await asyncio.to_thread(parse, raw)
+        else:
+            translator = parse(raw)
+        exchange.record.model = translator.model
+        exchange.record.is_stream = translator.is_stream
+        return translator
 
     def _streamed(
         self, stream: MeteredStream, exchange: Exchange, presence: Presence
@@ -119,6 +139,5 @@ class CompletionRoutes:
             exchange,
             presence,
             ping_interval_s=self._settings.stream_ping_interval_s,
-            write_timeout_s=self._settings.http_write_timeout_s,
             first_token=first_token,
         )

@@ -23,6 +23,8 @@ from gateway.errors import (
     GatewayError,
     Header,
     InternalError,
+    InvalidApiKey,
+    LimitExceeded,
     MethodNotAllowed,
 )
 from gateway.exchange import Exchange, exchange_of
@@ -63,15 +65,18 @@ class Door:
     async def answer(self, exchange: Exchange, handle: Handle) -> None:
         """Run a handler; whatever it raises becomes the one answer it should be."""
         try:
-            await handle(exchange)
+            try:
+                await handle(exchange)
+            except GatewayError as error:
+                await self._fail(exchange, error)
+            except ClientGone:
+                raise
+            except Exception as error:  # noqa: BLE001 - the last resort of every request
+                await self._fail(exchange, internal_error(exchange, error))
         except ClientGone:
             exchange.record.outcome = "client_gone"
             # nginx's number for it: nobody reads this answer, but the log does.
             exchange.record.status = 499
-        except GatewayError as error:
-            await self._fail(exchange, error)
-        except Exception as error:  # noqa: BLE001 - the last resort of every request
-            await self._fail(exchange, internal_error(exchange, error))
 
     async def _fail(self, exchange: Exchange, error: GatewayError) -> None:
         if exchange.is_started:
@@ -81,15 +86,22 @@ class Door:
             exchange.abort()
             return
         principal = exchange.principal
-        if principal is not None and not exchange.limit_headers and not error.headers:
+        is_decided = bool(exchange.limit_headers) or isinstance(error, LimitExceeded)
+        if principal is not None and not is_decided:
             exchange.decided(await self._admission.inspect(principal))
         await exchange.fail(error)
 
     def authenticate(self, exchange: Exchange) -> Principal:
         """The principal of this request, or InvalidApiKey."""
-        principal = self._authenticator.authenticate(exchange.header(b"authorization"))
-        exchange.principal = principal
         record = exchange.record
+        try:
+            principal = self._authenticator.authenticate(
+                exchange.header(b"authorization")
+            )
+        except InvalidApiKey as error:
+            record.key_id = error.key_id
+            raise
+        exchange.principal = principal
         record.workspace, record.key_id = principal.workspace, principal.key_id
         record.plan = principal.plan.plan
         return principal

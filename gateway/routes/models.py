@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from litestar.handlers import ASGIRouteHandler, asgi
 
@@ -13,8 +13,10 @@ from gateway.asgi import Receive, Scope, Send
 from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from gateway.exchange import Exchange, exchange_of
 from gateway.model_catalog import ModelCatalog
+from gateway.presence import Attendance, Presence
 from gateway.routes.door import Door
 
+T = TypeVar("T")
 Infer: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
 
 INFERENCE: Final = "/inference"
@@ -23,8 +25,16 @@ INFERENCE: Final = "/inference"
 class ModelRoutes:
     """Lists models, retrieves one, and hands a model's inference on."""
 
-    def __init__(self, *, door: Door, catalog: ModelCatalog, infer: Infer) -> None:
+    def __init__(
+        self,
+        *,
+        door: Door,
+        catalog: ModelCatalog,
+        attendance: Attendance,
+        infer: Infer,
+    ) -> None:
         self._door = door
+        self._attendance = attendance
         self._catalog = catalog
         self._infer = infer
 
@@ -39,19 +49,21 @@ class ModelRoutes:
         exchange, method = exchange_of(scope), scope["method"]
         below = scope["path"]
         model_id = below.strip("/")
+        # HEAD comes as GET; a GET of ".../inference" is of a model whose id ends so.
         is_inference = model_id.endswith(INFERENCE) and method != "GET"
         exchange.record.route = _route_of(model_id, is_inference=is_inference)
 
         async def handle(exchange: Exchange) -> None:
             if not below.startswith("/"):
                 raise RouteNotFound("There is no such route.")
+            allowed = "OPTIONS, POST" if is_inference else "GET, HEAD, OPTIONS"
             if method == "OPTIONS":
-                await exchange.start(204, ((b"allow", b"GET, HEAD, OPTIONS, POST"),))
+                await exchange.start(204, ((b"allow", allowed.encode("ascii")),))
                 await exchange.write(b"", more=False)
             elif method == "POST" and is_inference:
                 await self._infer(exchange, model_id.removesuffix(INFERENCE))
             elif method != "GET":
-                raise MethodNotAllowed(method, "POST" if is_inference else "GET, HEAD")
+                raise MethodNotAllowed(method, allowed)
             elif model_id:
                 await self._retrieve(exchange, model_id)
             else:
@@ -61,12 +73,18 @@ class ModelRoutes:
 
     async def list(self, exchange: Exchange) -> None:
         principal = self._door.authenticate(exchange)
-        models = await self._catalog.visible_to(principal)
+        models = await self._ask(exchange, self._catalog.visible_to(principal))
         await self._door.respond_json(exchange, {"object": "list", "data": models})
+
+    async def _ask(self, exchange: Exchange, answer: Awaitable[T]) -> T:
+        """Wait for the catalog, as long as the client does."""
+        async with Presence(exchange.receive, self._attendance) as presence:
+            presence.listen()
+            return await answer
 
     async def _retrieve(self, exchange: Exchange, model_id: str) -> None:
         principal = self._door.authenticate(exchange)
-        model = await self._catalog.find(principal, model_id)
+        model = await self._ask(exchange, self._catalog.find(principal, model_id))
         if model is None:
             raise ModelNotFound(model_id)
         await self._door.respond_json(exchange, model)

@@ -30,7 +30,7 @@ TokenCount: TypeAlias = Annotated[int, Meta(ge=1, lt=2**31)]
 # OpenAI's seeds are int64; the two outermost values are beyond what msgspec checks.
 Seed: TypeAlias = Annotated[int, Meta(ge=-(2**63) + 1, le=2**63 - 2)]
 ChoiceCount: TypeAlias = Annotated[int, Meta(ge=1, le=128)]
-Stop: TypeAlias = str | Annotated[list[str], Meta(min_length=1, max_length=4)]
+Stop: TypeAlias = str | Annotated[list[str], Meta(max_length=4)]
 Bias: TypeAlias = Annotated[float, Meta(ge=-100, le=100)]
 FunctionName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 MetadataValue: TypeAlias = Annotated[str, Meta(max_length=512)]

@@ -50,6 +50,9 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def _refuse_malformed(raw: bytes, error: ValueError) -> NoReturn:
     if not raw.strip():
         raise InvalidRequest("The body is empty; a JSON object is needed.") from None
+    if "digits" in str(error):
+        # Python's own words name a Python function to call.
+        raise InvalidRequest("A number in the body has too many digits.") from None
     raise InvalidRequest(f"The body is not valid JSON: {error}") from None
 
 

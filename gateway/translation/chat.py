@@ -52,7 +52,7 @@ class ChatTranslator:
             body,
             stamp,
             model=self.model,
-            input_estimate=self._demand.input_tokens,
+            input_estimate=self._demand.text_tokens,
             max_tokens=max_output_of(self._request),
         )
 
@@ -61,7 +61,6 @@ class ChatTranslator:
         return ChatStream(
             stamp,
             model=self.model,
-            input_estimate=self._demand.input_tokens,
-            max_tokens=max_output_of(self._request),
+            demand=self._demand,
             wants_usage=bool(options and options.include_usage),
         )

@@ -28,7 +28,7 @@ from gateway.translation.routes import (
     first_uncarried,
     inference_path,
 )
-from policies.estimate import estimate_input_tokens
+from policies.estimate import estimate_input_tokens, estimate_text_tokens
 
 _decoder: Final = msgspec.json.Decoder(ChatRequest)
 _raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -58,7 +58,13 @@ def _check_combinations(request: ChatRequest) -> None:
         and response_format.json_schema is None
     ):
         raise _missing("response_format.json_schema")
-    if request.top_logprobs is not None and not request.logprobs:
+    asks_for_tools = request.tool_choice not in (None, "none", "auto")
+    if asks_for_tools and not request.tools:
+        raise InvalidRequest(
+            "'tool_choice' is only allowed when 'tools' are specified.",
+            param="tool_choice",
+        )
+    if request.top_logprobs and not request.logprobs:
         raise InvalidRequest(
             "'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs"
         )
@@ -106,14 +112,21 @@ def demand_of(request: ChatRequest) -> TokenDemand:
         if isinstance(message.content, list)
         for part in message.content
     )
-    tokens = estimate_input_tokens(
-        _texts_of(request),
-        messages=len(request.messages),
-        images=parts["image_url"],
-        audios=parts["input_audio"],
-        files=parts["file"],
+    texts = list(_texts_of(request))
+    is_newer = request.max_completion_tokens is not None
+    return TokenDemand(
+        input_tokens=estimate_input_tokens(
+            texts,
+            messages=len(request.messages),
+            images=parts["image_url"],
+            audios=parts["input_audio"],
+            files=parts["file"],
+        ),
+        text_tokens=sum(map(estimate_text_tokens, texts)),
+        max_output_tokens=max_output_of(request),
+        choices=request.n or 1,
+        output_param="max_completion_tokens" if is_newer else "max_tokens",
     )
-    return TokenDemand(tokens, max_output_of(request), request.n or 1)
 
 
 def _texts_of(request: ChatRequest) -> Iterator[str]:
@@ -170,7 +183,8 @@ def inference_body(
         max_tokens=max_tokens if has_messages else None,
         top_p_camel=request.top_p if has_prompt else None,
         top_p=request.top_p if has_messages else None,
-        top_k_camel=request.top_k,
+        # 0 and -1 are other stacks' words for no limit; LLMTune refuses them.
+        top_k_camel=request.top_k if (request.top_k or 0) > 0 else None,
         stream=True if request.stream else None,
         metadata=getattr(request, "metadata", None),
     )

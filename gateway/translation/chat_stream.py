@@ -30,8 +30,8 @@ from gateway.translation.answer import (
 )
 from gateway.translation.answer import Choice as WholeChoice
 from gateway.translation.events import Piece, read_event
-from gateway.translation.port import Stamp
-from gateway.translation.usage import TextMeter, TokenUsage, read_usage, reported_usage
+from gateway.translation.port import Stamp, TokenDemand
+from gateway.translation.usage import StreamMeter, TokenUsage
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -42,7 +42,6 @@ class _Choice:
     """How far one choice of the stream has come."""
 
     def __init__(self) -> None:
-        self.is_open = False
         self.finish_reason: str | None = None
         # The place of each tool call, by every index and id upstream gave it.
         self.calls: dict[str | int, int] = {}
@@ -58,32 +57,28 @@ class ChatStream:
         stamp: Stamp,
         *,
         model: str,
-        input_estimate: int,
-        max_tokens: int | None,
+        demand: TokenDemand,
         wants_usage: bool,
     ) -> None:
         self._stamp = stamp
         self._model = model
-        self._input_estimate = input_estimate
-        self._max_tokens = max_tokens
+        self._input_estimate = demand.text_tokens
+        self._max_tokens = demand.max_output_tokens
         self._wants_usage = wants_usage
-        self._meter = TextMeter()
-        self._reported: TokenUsage | None = None
+        self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
         self._choices: list[_Choice] = []
         self._head = b""
         self._tail = b',"usage":null}\n\n' if wants_usage else b"}\n\n"
 
     @property
     def usage(self) -> TokenUsage:
-        if self._reported is not None:
-            return self._reported
-        return TokenUsage(self._input_estimate, self._meter.tokens, is_reported=False)
+        return self._meter.usage
 
     def feed(self, data: bytes) -> bytes:
         event = read_event(data)
         self._note_head(event.model)
         frames = b"".join([self._write(piece) for piece in event.pieces])
-        self._note_usage(event.reported)
+        self._meter.note(event.reported)
         return frames
 
     def feed_whole(self, body: bytes) -> bytes:
@@ -97,18 +92,15 @@ class ChatStream:
                 choice, usage, self._max_tokens
             )
             frames.append(self._write(_piece_of_whole(choice, reason)))
-        self._reported = read_usage(
-            answer,
-            input_estimate=usage.input_tokens,
-            output_estimate=usage.output_tokens,
-        )
+        self._meter.settle(usage)
         return b"".join(frames)
 
     def finish(self, *, is_marked: bool) -> bytes:
         is_whole = self._choices and all(c.finish_reason for c in self._choices)
         if not is_whole and not is_marked:
             raise UpstreamError(
-                "The upstream ended its stream before the answer's end."
+                "The upstream ended its stream before the answer's end.",
+                fault="cut_short",
             )
         # An empty but finished answer is still an answer: clients want a role and an
         # end.
@@ -135,11 +127,6 @@ class ChatStream:
             "model": model or self._model,
         }
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":'
-
-    def _note_usage(self, reported: dict[str, Any] | None) -> None:
-        if reported is not None:
-            usage = reported_usage(reported, self._input_estimate, self._meter.tokens)
-            self._reported = usage or self._reported
 
     def _chunk(
         self,
@@ -194,10 +181,9 @@ class ChatStream:
 
     def _close(self, index: int, choice: _Choice) -> bytes:
         # The limit is each choice's, the usage all choices' together.
-        limit = (
-            None if self._max_tokens is None else self._max_tokens * len(self._choices)
-        )
-        is_cut = limit is not None and self.usage.output_tokens >= limit
+        each = self._max_tokens
+        is_cut = each and self.usage.output_tokens >= each * len(self._choices)
+        # Strict clients throw without a reason, so the likeliest is named.
         reason = "tool_calls" if choice.opened_calls else "length" if is_cut else "stop"
         choice.finish_reason = reason
         return self._chunk(index, {}, finish_reason=reason)

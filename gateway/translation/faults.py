@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import email.utils
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -59,7 +60,7 @@ def _fault_in(said: dict[str, Any]) -> UpstreamFault:
         return UpstreamFault(
             message=_text(error.get("message")),
             code=_text(error.get("code")) or _text(error.get("type")),
-            param=_text(error.get("param")),
+            param=_text(error.get("param")) or _field_of(details),
             details=details if isinstance(details, dict) else None,
             retry_after_ms=_seconds_to_ms(error.get("retryAfter")),
         )
@@ -72,21 +73,27 @@ def _fault_in(said: dict[str, Any]) -> UpstreamFault:
     )
 
 
+# As words: a model may well be called openrouter/auto.
+_OTHER_RESOURCES: Final = re.compile(
+    r"(?<![a-z])(job|route|batch)(?![a-z])", re.IGNORECASE
+)
+
+
 def error_in_answer(answer: dict[str, Any]) -> UpstreamError:
     """An error that came with status 200, in an answer or in an event of a stream."""
-    fault = _fault_in(answer)
-    return UpstreamError(
-        fault.message or "The upstream reported an error instead of an answer.",
-        details=_details(fault),
-    )
+    return _reported(_fault_in(answer))
 
 
 def error_of_event(data: bytes) -> UpstreamError:
     """An event that its name calls an error, whatever its data look like."""
-    fault = read_fault(data)
+    return _reported(read_fault(data))
+
+
+def _reported(fault: UpstreamFault) -> UpstreamError:
     return UpstreamError(
         fault.message or "The upstream reported an error instead of an answer.",
         details=_details(fault),
+        fault="error_in_answer",
     )
 
 
@@ -111,6 +118,7 @@ def error_of_status(
                 status=status,
                 code="invalid_api_key" if status == 401 else "permission_denied",
                 details=details,
+                fault="key_refused",
             )
         case 402:
             return InsufficientCredits(
@@ -142,10 +150,19 @@ def error_of_status(
                 param=fault.param,
                 details=details,
             )
+        case _ if 300 <= status < 400:
+            # Its text, if any, sends people elsewhere; nobody here will go.
+            return UpstreamError(
+                f"The upstream answered with a redirect ({status}), which nobody"
+                " follows.",
+                details=details,
+                fault="redirect",
+            )
         case _:
             return UpstreamError(
                 message or f"The upstream answered with status {status}.",
                 details=details,
+                fault="failed",
             )
 
 
@@ -168,8 +185,8 @@ def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
 
 def _is_about_model(fault: UpstreamFault) -> bool:
     # LLMTune answers 404 for models, jobs and resources alike; only jobs say so.
-    text = f"{fault.code or ''} {fault.message or ''}".lower()
-    return "job" not in text and "route" not in text
+    text = f"{fault.code or ''} {fault.message or ''}"
+    return _OTHER_RESOURCES.search(text) is None
 
 
 def _details(fault: UpstreamFault) -> dict[str, Any]:
@@ -178,6 +195,10 @@ def _details(fault: UpstreamFault) -> dict[str, Any]:
         details.setdefault("upstream_code", fault.code)
     details["whose"] = "upstream"
     return details
+
+
+def _field_of(details: Any) -> str | None:
+    return _text(details.get("field")) if isinstance(details, dict) else None
 
 
 def _text(value: Any) -> str | None:

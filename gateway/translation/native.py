@@ -21,7 +21,7 @@ from gateway.translation.port import (
     WholeAnswer,
 )
 from gateway.translation.routes import PLAYGROUND_PATH, check_model_id, inference_path
-from gateway.translation.usage import TextMeter, TokenUsage, reported_usage
+from gateway.translation.usage import StreamMeter, TokenUsage
 from policies.estimate import estimate_text_tokens
 
 _decoder: Final = msgspec.json.Decoder(NativeRequest)
@@ -45,10 +45,11 @@ class NativeTranslator:
             raise InvalidRequest(
                 "Missing required parameter: 'prompt'.", param="prompt"
             )
-        limit = request.max_tokens_camel
-        if limit is None:
-            limit = request.max_tokens
-        if limit is not None and not 1 <= limit < 2**31:
+        # Both spellings go upstream and nobody knows which it reads: each must be a
+        # limit, and the larger is what may come.
+        spelled = [request.max_tokens_camel, request.max_tokens]
+        limits = [limit for limit in spelled if limit is not None]
+        if not all(1 <= limit < 2**31 for limit in limits):
             raise InvalidRequest("'maxTokens' must be at least 1.", param="maxTokens")
         self._raw = raw
         self._model = named
@@ -56,7 +57,14 @@ class NativeTranslator:
         said = request.prompt or ""
         if request.messages:
             said += _encode(request.messages).decode()
-        self._demand = TokenDemand(estimate_text_tokens(said), limit)
+        tokens = estimate_text_tokens(said)
+        self._demand = TokenDemand(
+            input_tokens=tokens,
+            text_tokens=tokens,
+            max_output_tokens=max(limits, default=None),
+            input_param="prompt",
+            output_param="maxTokens",
+        )
 
     @property
     def model(self) -> str:
@@ -77,7 +85,7 @@ class NativeTranslator:
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
         answer = decode_answer(body)
-        usage = usage_of(answer, read_choices(answer), self._demand.input_tokens)
+        usage = usage_of(answer, read_choices(answer), self._demand.text_tokens)
         return WholeAnswer(body, usage)
 
     def stream(self, stamp: Stamp) -> NativeStream:
@@ -88,32 +96,26 @@ class NativeStream:
     """Relays events as they came and reads along for the meter."""
 
     def __init__(self, translator: NativeTranslator) -> None:
+        demand = translator.demand
         self._translator = translator
-        self._meter = TextMeter()
-        self._reported: TokenUsage | None = None
+        self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
         self._is_finished = False
 
     @property
     def usage(self) -> TokenUsage:
-        if self._reported is not None:
-            return self._reported
-        tokens_in = self._translator.demand.input_tokens
-        return TokenUsage(tokens_in, self._meter.tokens, is_reported=False)
+        return self._meter.usage
 
     def feed(self, data: bytes) -> bytes:
         event = read_event(data)
         for piece in event.pieces:
             self._meter.add(piece.text)
             self._is_finished |= piece.finish_reason is not None
-        if event.reported is not None:
-            tokens_in = self._translator.demand.input_tokens
-            usage = reported_usage(event.reported, tokens_in, self._meter.tokens)
-            self._reported = usage or self._reported
+        self._meter.note(event.reported)
         # A data field cannot hold a line break: an event of several lines is several.
         return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
     def feed_whole(self, body: bytes) -> bytes:
-        self._reported = self._translator.from_upstream(body, Stamp("", 0)).usage
+        self._meter.settle(self._translator.from_upstream(body, Stamp("", 0)).usage)
         self._is_finished = True
         # JSON may be laid out with any of the three line ends that SSE knows.
         return b"data: " + b"\ndata: ".join(body.strip().splitlines()) + b"\n\n"
@@ -121,6 +123,7 @@ class NativeStream:
     def finish(self, *, is_marked: bool) -> bytes:
         if not is_marked and not self._is_finished:
             raise UpstreamError(
-                "The upstream ended its stream before the answer's end."
+                "The upstream ended its stream before the answer's end.",
+                fault="cut_short",
             )
         return b"data: " + DONE + b"\n\n"

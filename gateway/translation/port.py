@@ -18,13 +18,26 @@ class Stamp(msgspec.Struct, frozen=True):
     created_s: int
 
 
-class TokenDemand(msgspec.Struct, frozen=True):
+class TokenDemand(msgspec.Struct, frozen=True, kw_only=True):
     """What a request may cost, as far as it says."""
 
+    # Its text, its parts, and the frames that a chat template puts around messages.
     input_tokens: int
+    # Its text alone: what the inference route is sent, and the ratio of split totals.
+    text_tokens: int
     # What the caller allowed each choice; None where it did not say.
     max_output_tokens: int | None
     choices: int = 1
+    # Under which names the caller said it, for errors about it.
+    input_param: str = "messages"
+    output_param: str = "max_tokens"
+
+    @property
+    def most_output_tokens(self) -> int | None:
+        """What the caller allowed all choices together."""
+        if self.max_output_tokens is None:
+            return None
+        return self.max_output_tokens * self.choices
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ from gateway.translation.routes import (
     first_uncarried_legacy,
     inference_path,
 )
-from gateway.translation.usage import TextMeter, TokenUsage, reported_usage
+from gateway.translation.usage import StreamMeter, TokenUsage
 from policies.estimate import estimate_text_tokens
 
 _decoder: Final = msgspec.json.Decoder(CompletionRequest)
@@ -56,8 +56,13 @@ class TextTranslator:
         self._max_tokens = self._request.max_tokens or DEFAULT_MAX_TOKENS
         self._dialect = dialect
         self._prompt_form = prompt_form
+        tokens = estimate_text_tokens(self._prompt)
         self._demand = TokenDemand(
-            estimate_text_tokens(self._prompt), self._max_tokens, self._request.n or 1
+            input_tokens=tokens,
+            text_tokens=tokens,
+            max_output_tokens=self._max_tokens,
+            choices=self._request.n or 1,
+            input_param="prompt",
         )
 
     @property
@@ -104,39 +109,33 @@ class TextTranslator:
         return body
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
-        answer = decode_answer(body)
-        choices = read_choices(answer)
-        usage = usage_of(answer, choices, self._demand.input_tokens)
-        said = [
-            self._choice(
-                choice.index,
-                self._echo() + (choice.text or ""),
-                choice.finish_reason or default_finish(choice, usage, self._max_tokens),
-            )
-            for choice in choices
-        ]
+        model, choices, usage = self.read_whole(body)
         completion = {
-            **_head(stamp, answered_model(answer, self.model)),
-            "choices": said,
+            **_head(stamp, model),
+            "choices": choices,
             "usage": usage.to_openai(),
         }
         return WholeAnswer(_encode(completion), usage)
 
-    def _echo(self) -> str:
-        return self._prompt if self._request.echo else ""
+    def read_whole(self, body: bytes) -> tuple[str, list[dict[str, Any]], TokenUsage]:
+        """The model, the choices in this route's form and the usage of an answer."""
+        answer = decode_answer(body)
+        choices = read_choices(answer)
+        usage = usage_of(answer, choices, self._demand.text_tokens)
+        said = [
+            _choice(
+                choice.index,
+                self.echo + (choice.text or ""),
+                choice.finish_reason or default_finish(choice, usage, self._max_tokens),
+            )
+            for choice in choices
+        ]
+        return answered_model(answer, self.model), said, usage
 
-    def _choice(
-        self, index: int, text: str, finish_reason: str | None
-    ) -> dict[str, Any]:
-        # This route knows two of the reasons only.
-        if finish_reason not in {None, "stop", "length", "content_filter"}:
-            finish_reason = "stop"
-        return {
-            "index": index,
-            "text": text,
-            "logprobs": None,
-            "finish_reason": finish_reason,
-        }
+    @property
+    def echo(self) -> str:
+        """What every choice begins with."""
+        return self._prompt if self._request.echo else ""
 
     def stream(self, stamp: Stamp) -> TextStream:
         options = self._request.stream_options
@@ -149,56 +148,50 @@ class TextStream:
     def __init__(
         self, translator: TextTranslator, stamp: Stamp, wants_usage: bool
     ) -> None:
+        demand = translator.demand
         self._translator = translator
         self._head = _head(stamp, translator.model)
         self._usage_member = {"usage": None} if wants_usage else {}
         self._wants_usage = wants_usage
-        self._meter = TextMeter()
-        self._reported: TokenUsage | None = None
+        self._most_tokens = demand.most_output_tokens
+        self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
         self._finished: dict[int, bool] = {}
 
     @property
     def usage(self) -> TokenUsage:
-        if self._reported is not None:
-            return self._reported
-        tokens_in = self._translator.demand.input_tokens
-        return TokenUsage(tokens_in, self._meter.tokens, is_reported=False)
+        return self._meter.usage
 
     def feed(self, data: bytes) -> bytes:
         event = read_event(data)
         frames = []
         for piece in event.pieces:
-            self._meter.add(piece.text)
             if self._finished.get(piece.index):
+                # Nothing can follow a finish reason; an upstream that goes on is not
+                # heard, and not charged for it.
                 continue
+            self._meter.add(piece.text)
             text = self._opening(piece.index) + piece.text
             if text or piece.finish_reason:
                 frames.append(self._chunk(piece.index, text, piece.finish_reason))
             self._finished[piece.index] = piece.finish_reason is not None
-        if event.reported is not None:
-            tokens_in = self._translator.demand.input_tokens
-            usage = reported_usage(event.reported, tokens_in, self._meter.tokens)
-            self._reported = usage or self._reported
+        self._meter.note(event.reported)
         return b"".join(frames)
 
     def feed_whole(self, body: bytes) -> bytes:
-        whole = self._translator.from_upstream(body, Stamp("", 0))
-        self._reported = whole.usage
-        frames = []
-        for choice in msgspec.json.decode(whole.body)["choices"]:
-            self._finished[choice["index"]] = True
-            frames.append(
-                self._chunk(choice["index"], choice["text"], choice["finish_reason"])
-            )
-        return b"".join(frames)
+        _, choices, usage = self._translator.read_whole(body)
+        self._meter.settle(usage)
+        self._finished = {choice["index"]: True for choice in choices}
+        return b"".join([self._frame(choice) for choice in choices])
 
     def finish(self, *, is_marked: bool) -> bytes:
         is_whole = self._finished and all(self._finished.values())
         if not is_whole and not is_marked:
             raise UpstreamError(
-                "The upstream ended its stream before the answer's end."
+                "The upstream ended its stream before the answer's end.",
+                fault="cut_short",
             )
-        is_cut = self.usage.output_tokens >= self._translator._max_tokens
+        most = self._most_tokens
+        is_cut = most is not None and self.usage.output_tokens >= most
         frames = [
             self._chunk(index, self._opening(index), "length" if is_cut else "stop")
             for index in self._finished or (0,)
@@ -211,10 +204,12 @@ class TextStream:
         return b"".join(frames)
 
     def _opening(self, index: int) -> str:
-        return "" if index in self._finished else self._translator._echo()
+        return "" if index in self._finished else self._translator.echo
 
     def _chunk(self, index: int, text: str, finish_reason: str | None) -> bytes:
-        choice = self._translator._choice(index, text, finish_reason)
+        return self._frame(_choice(index, text, finish_reason))
+
+    def _frame(self, choice: dict[str, Any]) -> bytes:
         chunk = {**self._head, "choices": [choice], **self._usage_member}
         return b"data: " + _encode(chunk) + b"\n\n"
 
@@ -231,6 +226,18 @@ _CHAT_PARAMETERS: Final = (
     "logit_bias",
     "user",
 )
+
+
+def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    # Of OpenAI's reasons this route knows these only.
+    if finish_reason not in {None, "stop", "length", "content_filter"}:
+        finish_reason = "stop"
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": None,
+        "finish_reason": finish_reason,
+    }
 
 
 def _head(stamp: Stamp, model: str) -> dict[str, Any]:

@@ -119,25 +119,60 @@ def _count(value: Any) -> int | None:
     return value if is_number and 0 <= value < MAX_REPORTED else None
 
 
-class TextMeter:
-    """Estimates the tokens of text that arrives in pieces."""
+class StreamMeter:
+    """
+    Counts an answer that arrives in pieces: estimated until the upstream reports.
 
-    def __init__(self) -> None:
+    `most_tokens` is what the caller allowed all choices together: no honest upstream
+    writes more, so no estimate may say so.
+    """
+
+    def __init__(self, input_tokens: int, most_tokens: int | None) -> None:
+        self._input_tokens = input_tokens
+        self._most_tokens = most_tokens
         self._pending: list[str] = []
         self._pending_chars = 0
-        self._tokens = 0
+        self._estimated = 0
+        self._reported: TokenUsage | None = None
+        self._estimated_when_reported = 0
 
     def add(self, text: str) -> None:
+        """Text that is sent on."""
         self._pending.append(text)
         self._pending_chars += len(text)
         # Estimated in runs, not per piece: each estimate rounds up, and a stream of
         # single characters would otherwise count one token each. The bound keeps a long
         # stream from holding its whole text.
         if self._pending_chars > 4096:
-            self._tokens += estimate_text_tokens("".join(self._pending))
+            self._estimated += estimate_text_tokens("".join(self._pending))
             self._pending.clear()
             self._pending_chars = 0
 
+    def note(self, reported: dict[str, Any] | None) -> None:
+        """What an event says of the usage; the last that says anything counts."""
+        if reported is None:
+            return
+        usage = reported_usage(reported, self._input_tokens, self._output_estimate())
+        if usage is not None:
+            self.settle(usage)
+
+    def settle(self, usage: TokenUsage) -> None:
+        """Take a whole answer's usage."""
+        self._reported = usage
+        self._estimated_when_reported = self._output_estimate()
+
     @property
-    def tokens(self) -> int:
-        return self._tokens + estimate_text_tokens("".join(self._pending))
+    def usage(self) -> TokenUsage:
+        estimate = self._output_estimate()
+        reported = self._reported
+        if reported is None:
+            return TokenUsage(self._input_tokens, estimate, is_reported=False)
+        if estimate > self._estimated_when_reported:
+            # More text came after the report, so it was only the usage until then.
+            more = max(reported.output_tokens, estimate)
+            return TokenUsage(reported.input_tokens, more, is_reported=False)
+        return reported
+
+    def _output_estimate(self) -> int:
+        tokens = self._estimated + estimate_text_tokens("".join(self._pending))
+        return tokens if self._most_tokens is None else min(tokens, self._most_tokens)

@@ -77,7 +77,8 @@ class UpstreamAnswer:
             received += chunk
             if len(received) > self._max_bytes:
                 raise UpstreamError(
-                    f"The upstream's answer is larger than {self._max_bytes} bytes."
+                    f"The upstream's answer is larger than {self._max_bytes} bytes.",
+                    fault="too_large",
                 )
         return bytes(received)
 
@@ -134,8 +135,8 @@ class UpstreamClient:
                 self._telemetry.attempt("ok")
                 return result
             error = result.error
-            # The class's code: an upstream's own would be an unbounded label.
-            self._telemetry.attempt(type(error).code)
+            # A word from a closed set: an upstream's own code would be unbounded.
+            self._telemetry.attempt(error.fault or "refused")
             wait_s = None
             if result.is_before_start:
                 wait_s = retry_wait_s(
@@ -194,7 +195,10 @@ class UpstreamClient:
         if is_key_refused and not call.credentials.is_callers_key:
             # The caller's key was good; the operator's is not. A 401 would send an
             # application developer looking in the wrong place.
-            return UpstreamError("The upstream refused the gateway's own API key.")
+            return UpstreamError(
+                "The upstream refused the gateway's own API key.",
+                fault="own_key_refused",
+            )
         return error
 
 

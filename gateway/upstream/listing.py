@@ -8,7 +8,7 @@ import anyio
 import httpx
 import msgspec
 
-from gateway.errors import GatewayError, UpstreamTimeout
+from gateway.errors import GatewayError, UpstreamRefused, UpstreamTimeout
 from gateway.upstream.client import Credentials, UpstreamAnswer
 from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error
@@ -19,7 +19,7 @@ LIST_PATHS: Final = ("/api/models/list", "/api/agent/v1/models")
 # A model picker waits for this; Open WebUI gives up after 10 s.
 LIST_TIMEOUT_S: Final = 4.0
 MAX_LIST_BYTES: Final = 4 * 1024 * 1024
-MAX_MODELS: Final = 10_000
+MAX_MODELS: Final = 2_000
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -34,7 +34,13 @@ class Model(msgspec.Struct, frozen=True):
 async def list_models(
     transport: httpx.AsyncBaseTransport, credentials: Credentials
 ) -> tuple[Model, ...] | None:
-    """What the upstream lists; None if it has no list or does not answer."""
+    """
+    What the upstream lists; None if it has no list or does not answer.
+
+    UpstreamRefused if it refuses a key that is the caller's own: a client that lists
+    models to try its key must not be told that all is well.
+    """
+    # A fleet whose URL does not end in /v1 is its own root.
     root = credentials.base_url.removesuffix("/v1")
     timeouts = Timeouts(LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S)
     deadline = Deadline(timeouts)
@@ -43,8 +49,10 @@ async def list_models(
             body = await _get(transport, root + path, credentials, deadline)
         except UpstreamTimeout:
             return None
+        except UpstreamRefused:
+            raise
         except GatewayError:
-            continue  # this generation of the upstream has no such route
+            continue  # nobody there, or no HTTP: perhaps at the other place
         models = _read(body)
         if models is not None:
             return models
@@ -74,6 +82,13 @@ async def _get(
         raise from_transport_error(error) from None
     answer = UpstreamAnswer(response, deadline, MAX_LIST_BYTES)
     try:
+        if response.status_code == 401 and credentials.is_callers_key:
+            raise UpstreamRefused(
+                "The upstream refused the API key.",
+                status=401,
+                code="invalid_api_key",
+                fault="key_refused",
+            )
         return await answer.read() if response.status_code == 200 else None
     finally:
         with anyio.CancelScope(shield=True):

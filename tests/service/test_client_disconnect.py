@@ -173,7 +173,7 @@ async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
         await asyncio.sleep(0)
 
     scope: dict[str, Any] = {"headers": [], "extensions": {}}
-    exchange = Exchange(scope, receive, send)
+    exchange = Exchange(scope, receive, send, write_timeout_s=10)
     parts = gateway.gateway
     principal = parts.authenticator.authenticate(
         gateway.auth("one")["authorization"].encode()
@@ -186,7 +186,8 @@ async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
         trace_headers=(),
         exchange=exchange,
     )
-    async with Presence(receive, Attendance()) as presence:
+    async with Presence(receive, Attendance(1)) as presence:
+        presence.listen()
         reply = await parts.service.complete(call)
         if isinstance(reply, MeteredStream):
             response = EventStreamResponse(
@@ -194,7 +195,6 @@ async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
                 exchange,
                 presence,
                 ping_interval_s=10,
-                write_timeout_s=10,
                 first_token=lambda _: None,
             )
             await response.send()

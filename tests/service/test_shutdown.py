@@ -64,6 +64,13 @@ async def test_what_outlives_the_deadline_is_told_so(
     await upstream.saw_disconnect()
 
 
+async def line_with(output: asyncio.StreamReader, text: bytes) -> None:
+    """Read lines until one has this text."""
+    async with asyncio.timeout(PATIENCE_S):
+        while text not in (line := await output.readline()):
+            assert line, f"the output ended without {text!r}"
+
+
 async def test_sigterm_finishes_streams_and_exits_0(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
@@ -84,7 +91,7 @@ async def test_sigterm_finishes_streams_and_exits_0(
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert b'"serving"' in await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
+    await line_with(process.stdout, b'"serving"')
 
     transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "gw.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://gw") as client:
@@ -96,7 +103,7 @@ async def test_sigterm_finishes_streams_and_exits_0(
             while '"Hel"' not in await anext(lines):
                 pass
             process.send_signal(signal.SIGTERM)
-            assert b'"stopping"' in await process.stdout.readline()
+            await line_with(process.stdout, b'"stopping"')
             go_on.set()
             rest = [line async for line in lines]
 

@@ -386,4 +386,4 @@ def test_chat_translator_knows_its_request() -> None:
 
     assert translator.is_stream
     assert translator.model == json.loads(whole.body)["model"]
-    assert translator.demand.input_tokens == stream.usage.input_tokens
+    assert translator.demand.text_tokens == stream.usage.input_tokens

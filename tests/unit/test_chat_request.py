@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from gateway.errors import InvalidRequest, envelope
 from gateway.schemas.openai import MAX_MESSAGES
 from gateway.translation.chat_request import parse_chat_request
-from gateway.translation.port import TokenDemand
 from tests.unit.wire import MODEL, USER, body, chat, refusal, upstream_of
 
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}}
@@ -26,7 +25,7 @@ ACCEPTED: list[tuple[str, list[Any]]] = [
     ("temperature", [None, 0, 1, 2, 0.7, 2.0]),
     ("top_p", [None, 0, 1, 0.5]),
     ("n", [None, 1, 128]),
-    ("stop", [None, "x", ["x"], ["a", "b", "c", "d"], ""]),
+    ("stop", [None, "x", ["x"], ["a", "b", "c", "d"], "", []]),
     ("max_tokens", [None, 1, 2**31 - 1]),
     ("max_completion_tokens", [None, 1, 4096]),
     ("presence_penalty", [None, -2, 0, 2, 0.5]),
@@ -67,6 +66,9 @@ ACCEPTED: list[tuple[str, list[Any]]] = [
 ]
 
 
+TOOL: Final = {"type": "function", "function": {"name": "f"}}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -76,7 +78,9 @@ ACCEPTED: list[tuple[str, list[Any]]] = [
     ],
 )
 def test_parameter_of_openai_is_accepted(name: str, value: Any) -> None:
-    parse_chat_request(body(**{name: value}))
+    # OpenAI takes no choice among tools that are not there, and neither do we.
+    tools = {"tools": [TOOL]} if name == "tool_choice" else {}
+    parse_chat_request(body(**{name: value, **tools}))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ REFUSED: list[tuple[str, list[Any]]] = [
     ("temperature", [-0.1, 2.1, "1", True, [], {}]),
     ("top_p", [-0.1, 1.1, "1", True]),
     ("n", [0, -1, 129, 1.5, "1", True]),
-    ("stop", [[], ["a"] * 5, 5, {}, True]),
+    ("stop", [["a"] * 5, 5, {}, True]),
     ("max_tokens", [0, -1, 2**31, 10**30, 1.5, "1", True]),
     ("max_completion_tokens", [0, -5, 2**31, "many"]),
     ("presence_penalty", [-2.1, 2.1, "0"]),
@@ -327,8 +331,10 @@ def test_model_id_that_would_change_the_path_is_refused(model: str) -> None:
 def test_demand_is_what_the_caller_allows(choices: int, most: int | None) -> None:
     demand = chat(body(n=choices, max_completion_tokens=most, max_tokens=7)).demand
 
-    expected = TokenDemand(demand.input_tokens, most or 7, choices)
-    assert expected == demand
+    name = "max_completion_tokens" if most else "max_tokens"
+    assert (most or 7, choices) == (demand.max_output_tokens, demand.choices)
+    assert name == demand.output_param
+    assert (most or 7) * choices == demand.most_output_tokens
 
 
 @pytest.mark.parametrize(

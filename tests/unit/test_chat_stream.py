@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.translation.chat_stream import ChatStream
+from gateway.translation.port import TokenDemand
 from tests.unit.golden import ReadStream
 from tests.unit.wire import STAMP, frames
 
@@ -23,8 +24,7 @@ def new_stream(
     return ChatStream(
         STAMP,
         model="asked",
-        input_estimate=5,
-        max_tokens=max_tokens,
+        demand=TokenDemand(input_tokens=9, text_tokens=5, max_output_tokens=max_tokens),
         wants_usage=wants_usage,
     )
 

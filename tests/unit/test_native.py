@@ -82,7 +82,7 @@ def test_wrong_value_is_refused_by_its_name(
         ({}, None),
         ({"maxTokens": 5}, 5),
         ({"max_tokens": 6}, 6),
-        ({"maxTokens": 5, "max_tokens": 6}, 5),
+        ({"maxTokens": 5, "max_tokens": 6}, 6),
     ],
 )
 def test_demand_has_the_bound_in_either_spelling(

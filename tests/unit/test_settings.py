@@ -114,16 +114,16 @@ def test_every_number_refuses_a_word_by_its_name(field: str) -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        pytest.param("ftp://host/v1", "'...host...'", id="scheme"),
-        pytest.param("host/v1", "'......'", id="no-scheme"),
-        pytest.param("https://", "'......'", id="no-host"),
-        pytest.param("https://host?x=secret", "'...host...'", id="query"),
-        pytest.param("https://host#secret", "'...host...'", id="fragment"),
-        pytest.param("https://me:secret@host", "'...host...'", id="credentials"),
-        pytest.param("https://host:0", "'...host...'", id="port-0"),
-        pytest.param("https://host:99999", "'(unreadable)'", id="port-beyond"),
-        pytest.param("https://host:secret", "'(unreadable)'", id="port-as-text"),
-        pytest.param("https://[::1", "'(unreadable)'", id="half-an-ipv6"),
+        pytest.param("ftp://host/v1", "'ftp://host/v1'", id="scheme"),
+        pytest.param("host/v1", "'host/v1'", id="no-scheme"),
+        pytest.param("https://", "'https://'", id="no-host"),
+        pytest.param("https://host?x=secret", "'(not shown)'", id="query"),
+        pytest.param("https://host#secret", "'(not shown)'", id="fragment"),
+        pytest.param("https://me:secret@host", "'(not shown)'", id="credentials"),
+        pytest.param("https://host:0", "'https://host:0'", id="port-0"),
+        pytest.param("https://host:99999", "'https://host:99999'", id="port-beyond"),
+        pytest.param("https://host:secret", "'(not shown)'", id="port-as-text"),
+        pytest.param("https://[::1", "'(not shown)'", id="half-an-ipv6"),
     ],
 )
 def test_wrong_upstream_url_is_refused_and_hides_what_may_be_secret(
