@@ -37,10 +37,6 @@ logger = logging.getLogger("gateway.access")
 # answer is memory that a stranger fills.
 MAX_PIPELINED: Final = 8
 
-# For a body that nobody reads: its answer is out, and it may end for the connection's
-# sake, but not slowly.
-LINGER_S: Final = 5.0
-
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
@@ -112,7 +108,8 @@ class EdgeProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            if self._asks_for_upgrade():
+                self._go_on_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("")
         if self._unparsed_bytes > self.max_header_bytes:
@@ -135,7 +132,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._count(len(name) + len(value) + len(b": \r\n"))
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():
+        if self._asks_for_upgrade():
             return  # httptools now raises HttpParserUpgrade, and we go on without
         self._has_begun = False
         self._unparsed_bytes = 0
@@ -167,6 +164,11 @@ class EdgeProtocol(HttpToolsProtocol):
             self.loop.call_later(self.write_timeout_s, self.transport.abort)
         elif not self._running:
             self._mind_the_clock()
+
+    def _asks_for_upgrade(self) -> bool:
+        # A CONNECT always counts as one and is refused like any unknown method.
+        is_connect = self.parser.get_method() == b"CONNECT"
+        return self.parser.should_upgrade() and not is_connect
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """
@@ -202,8 +204,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._has_begun or (self._has_ended and self.cycle is None):
             self._start_timer(self.header_timeout_s, self._header_time_is_up)
         elif not self._has_ended:
-            # The answer is out, its request is not at its end.
-            self._start_timer(LINGER_S, self.transport.close)
+            # The answer is out, its request is not at its end, and nobody reads it.
+            self._start_timer(self.header_timeout_s, self.transport.close)
         elif self.timeout_keep_alive_task is None:
             # Stray line breaks stopped the keep-alive clock.
             self._start_timer(self.timeout_keep_alive, self.timeout_keep_alive_handler)

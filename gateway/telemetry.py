@@ -182,7 +182,7 @@ class Telemetry:
         """The metrics and their content type, in the form the scraper asked for."""
         try:
             encode, content_type = choose_encoder(accept)
-        except ValueError:
+        except (TypeError, ValueError):
             # prometheus_client reads versions as numbers; nonsense gets the plain form.
             encode, content_type = choose_encoder("")
         return encode(self.registry), content_type

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +62,27 @@ class GatewayUnderTest:
     def auth(self, plan: str = "open") -> dict[str, str]:
         return {"authorization": f"Bearer {self.keys[plan]}"}
 
+    async def send(self, *pieces: bytes) -> bytes:
+        """Write raw bytes; everything that comes back until the connection ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.address.port)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        try:
+            return await asyncio.wait_for(reader.read(), PATIENCE_S)
+        finally:
+            writer.close()
+
+    def raw_chat(self, plan: str = "open", **body: Any) -> bytes:
+        """The bytes of a chat request."""
+        content = json.dumps(chat_body(**body)).encode()
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+            f"authorization: Bearer {self.keys[plan]}\r\n"
+            f"content-length: {len(content)}\r\n\r\n"
+        )
+        return head.encode() + content
+
     def held(self, plan: str = "open") -> int:
         """Leases the workspace of that plan holds now."""
         return len(self.ledger.held(workspace_of(plan)))
@@ -103,21 +124,25 @@ class GatewayUnderTest:
 
     async def until_metric(self, line: str) -> None:
         """Wait until the exposition contains this line."""
-        deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
-        while line not in self.gateway.telemetry.exposition("")[0].decode():
-            assert asyncio.get_running_loop().time() < deadline_s, f"never saw {line}"
-            await asyncio.sleep(0.001)
+        exposition = self.gateway.telemetry.exposition
+        await until(lambda: line in exposition("")[0].decode(), line)
 
-    async def until_free(
-        self, plan: str = "open", within_s: float = PATIENCE_S
-    ) -> float:
-        """Wait until the workspace holds no lease; how long it took, in seconds."""
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        while self.held(plan):
-            assert loop.time() - started_s < within_s, f"{plan} still holds a lease"
-            await asyncio.sleep(0.001)
-        return loop.time() - started_s
+    async def until_free(self, plan: str = "open") -> None:
+        """Wait until the workspace holds no lease."""
+        await until(lambda: not self.held(plan), f"{plan} to hold no lease")
+
+    async def until_present(self, count: int) -> None:
+        """Wait until so many authenticated requests are in flight."""
+        attendance = self.gateway.attendance
+        await until(lambda: len(attendance) == count, f"{count} requests in flight")
+
+
+async def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds; the failure says what was waited for."""
+    deadline_s = asyncio.get_running_loop().time() + PATIENCE_S
+    while not holds():
+        assert asyncio.get_running_loop().time() < deadline_s, f"waited for {what}"
+        await asyncio.sleep(0.001)
 
 
 class OpenStream:
@@ -213,7 +238,8 @@ async def gateway_under_test(
         "keys_file": keys_file,
         "drain_timeout_s": 1.0,
     }
-    gateway = Gateway(Settings(**(defaults | settings)))
+    ledger = settings.pop("ledger", None)
+    gateway = Gateway(Settings(**(defaults | settings)), ledger=ledger)
     async with running_gateway(gateway, Address(port=0)) as (server, address):
         under_test = GatewayUnderTest(gateway, server, address, keys)
         async with under_test.client:

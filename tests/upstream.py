@@ -60,6 +60,7 @@ class ScriptedUpstream:
         self.port = 0
         self.requests: list[Received] = []
         self.open_connections = 0
+        self.accepted_connections = 0
         self._scripts: deque[Script] = deque()
         self._changed = asyncio.Condition()
         self.disconnects = 0
@@ -112,6 +113,7 @@ class ScriptedUpstream:
 
     async def serve(self, reader: WatchedReader, writer: asyncio.StreamWriter) -> None:
         self.open_connections += 1
+        self.accepted_connections += 1
         try:
             while (received := await _read_request(reader)) is not None:
                 self.requests.append(received)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.keyring import digest_of
+from policies.keyring import digest_of, load_keys_file
 
 
 def run(*arguments: str, given: str = "", **environment: str) -> tuple[int, str, str]:
@@ -66,11 +66,35 @@ def test_keys_hash_reads_a_key_and_prints_its_digest_only() -> None:
     assert "my-secret" not in output + errors
 
 
+def test_the_readmes_keys_file_is_one(tmp_path: Path) -> None:
+    """Its commands, word for word, make a file that the server takes."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    commands = [
+        line for line in readme.splitlines() if "keys.yaml" in line and ">" in line
+    ]
+    program = f"{sys.executable} -m gateway"
+    script = "\n".join(commands).replace("llmtune-gateway", program)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run(
+        ("bash", "-e", "-c", script), cwd=tmp_path, check=True, env=environment
+    )
+
+    keyring = load_keys_file(tmp_path / "keys.yaml")
+
+    assert ["acme"] == [record.workspace for record in keyring.records]
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "complaint"),
     [
         pytest.param(
             (), {"GATEWAY_OPS_PORT": "x"}, "GATEWAY_OPS_PORT='x'", id="setting"
+        ),
+        pytest.param(
+            (),
+            {"GATEWAY_UPSTREAM_API_KEY": "sk \u00e9"},
+            "API_KEY=(not shown)",
+            id="key",
         ),
         pytest.param((), {"GATEWAY_STORE_URL": "redis://h"}, "memory://", id="store"),
         pytest.param(("--workers", "4"), {}, "only 1 is allowed", id="workers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -47,6 +48,59 @@ async def test_the_older_list_route_is_tried_second(
 
     assert ["m"] == [model["id"] for model in response.json()["data"]]
     assert upstream.last.path == "/api/agent/v1/models"
+
+
+async def test_a_list_that_upstream_no_longer_gives_is_served_on(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """A model picker is no place for an outage to begin, nor for one call each time."""
+    gateway = await start_gateway(models_ttl_s=0.01)
+    upstream.will_answer(LISTED)
+    await gateway.get("/v1/models")
+    await asyncio.sleep(0.02)  # the list's time to live
+    upstream.will_answer({}, status=500)
+    upstream.will_answer({}, status=500)
+
+    again = [await gateway.get("/v1/models") for _ in range(3)]
+
+    for response in again:
+        assert ["org/a", "b"] == [model["id"] for model in response.json()["data"]]
+    assert len(upstream.requests) == 3
+
+
+async def test_callers_with_their_own_keys_see_their_own_lists(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """One tenant's private models are not another's."""
+    gateway = await start_gateway(default_plan="open")
+    upstream.will_answer({"data": [{"id": "mine/secret"}]})
+    upstream.will_answer({"data": [{"id": "yours"}]})
+
+    lists = [
+        (
+            await gateway.client.get(
+                "/v1/models", headers={"authorization": f"Bearer sk_live_{who}"}
+            )
+        ).json()["data"]
+        for who in ("me", "you", "me")
+    ]
+
+    seen = [[model["id"] for model in models] for models in lists]
+    assert [["mine/secret"], ["yours"], ["mine/secret"]] == seen
+
+
+async def test_a_brought_key_that_upstream_refuses_lists_nothing(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Clients try a key by listing models: an empty list would say that it is good."""
+    gateway = await start_gateway(default_plan="open")
+    upstream.will_answer({"error": {"message": "no", "code": "UNAUTHORIZED"}}, 401)
+    headers = {"authorization": "Bearer sk_live_guess"}
+
+    answers = [await gateway.client.get("/v1/models", headers=headers) for _ in "12"]
+
+    assert [401, 401] == [answer.status_code for answer in answers]
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize("path", ["org/a", "org%2Fa"], ids=["raw", "escaped"])
