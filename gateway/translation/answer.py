@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.errors import UpstreamError
 from gateway.translation.faults import error_in_answer
+from gateway.translation.functions import as_function_call, as_function_reason
 from gateway.translation.port import Stamp, WholeAnswer
 from gateway.translation.usage import TokenUsage, read_usage
 from policies.estimate import estimate_text_tokens
@@ -210,11 +211,22 @@ def to_chat_completion(
     model: str,
     input_estimate: int,
     max_tokens: int | None,
+    speaks_functions: bool = False,
 ) -> WholeAnswer:
-    """An upstream answer as OpenAI's `chat.completion`."""
+    """
+    An upstream answer as OpenAI's `chat.completion`.
+
+    `speaks_functions` is for callers that know `function_call` and no tool calls.
+    """
     answer = decode_answer(body)
     choices = read_choices(answer)
     usage = usage_of(answer, choices, input_estimate)
+    for choice in choices:
+        reason = choice.finish_reason or default_finish(choice, usage, max_tokens)
+        choice.finish_reason = reason
+        if speaks_functions:
+            as_function_call(choice.message)
+            choice.finish_reason = as_function_reason(reason)
     completion = {
         "id": stamp.answer_id,
         "object": "chat.completion",
@@ -230,8 +242,7 @@ def to_chat_completion(
                     **choice.message,
                 },
                 "logprobs": choice.logprobs,
-                "finish_reason": choice.finish_reason
-                or default_finish(choice, usage, max_tokens),
+                "finish_reason": choice.finish_reason,
             }
             for choice in choices
         ],

@@ -54,6 +54,7 @@ class ChatTranslator:
             model=self.model,
             input_estimate=self._demand.text_tokens,
             max_tokens=max_output_of(self._request),
+            speaks_functions=bool(self._request.functions),
         )
 
     def stream(self, stamp: Stamp) -> ChatStream:
@@ -63,4 +64,5 @@ class ChatTranslator:
             model=self.model,
             demand=self._demand,
             wants_usage=bool(options and options.include_usage),
+            speaks_functions=bool(self._request.functions),
         )

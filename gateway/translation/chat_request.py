@@ -19,6 +19,7 @@ from gateway.schemas.openai import (
 )
 from gateway.settings import Dialect, PromptForm
 from gateway.translation.body import decode_body
+from gateway.translation.functions import with_tool_messages, with_tools
 from gateway.translation.port import TokenDemand, UpstreamRequest
 from gateway.translation.prompt import role_of, text_of, to_flat, to_prompt
 from gateway.translation.routes import (
@@ -32,7 +33,7 @@ from policies.estimate import estimate_input_tokens, estimate_text_tokens
 
 _decoder: Final = msgspec.json.Decoder(ChatRequest)
 _raw_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_raw_messages: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_raw_messages: Final = msgspec.json.Decoder(list[dict[str, Any]])
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -197,17 +198,27 @@ def _to_chat(request: ChatRequest, raw: bytes) -> UpstreamRequest:
     if request.max_completion_tokens is not None:
         # LLMTune's chat route knows the older name only.
         fields["max_tokens"] = fields.pop("max_completion_tokens")
-    if any(isinstance(m, DeveloperMessage) for m in request.messages):
-        fields["messages"] = _with_upstream_roles(request, fields["messages"])
+    if request.functions:
+        with_tools(request, fields)
+    if any(map(_needs_rewriting, request.messages)):
+        fields["messages"] = _rewritten(request, fields["messages"])
     if request.stream:
         # Always metered, whether or not the caller asked to see it.
         fields["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
     return UpstreamRequest("chat", CHAT_PATH, _encode(fields), bool(request.stream))
 
 
-def _with_upstream_roles(request: ChatRequest, messages: msgspec.Raw) -> msgspec.Raw:
+def _needs_rewriting(message: Message) -> bool:
+    is_functions = isinstance(message, AssistantMessage) and message.function_call
+    return isinstance(message, DeveloperMessage | FunctionMessage) or bool(is_functions)
+
+
+def _rewritten(request: ChatRequest, messages: msgspec.Raw) -> msgspec.Raw:
+    """The messages in words LLMTune knows; all their other fields as they came."""
     forwarded = _raw_messages.decode(messages)
     for message, fields in zip(request.messages, forwarded, strict=True):
-        if not isinstance(message, FunctionMessage):
-            fields["role"] = msgspec.Raw(_encode(role_of(message)))
+        if isinstance(message, AssistantMessage | FunctionMessage):
+            with_tool_messages(message, fields)
+        else:
+            fields["role"] = role_of(message)
     return msgspec.Raw(_encode(forwarded))

@@ -30,6 +30,7 @@ from gateway.translation.answer import (
 )
 from gateway.translation.answer import Choice as WholeChoice
 from gateway.translation.events import Piece, read_event
+from gateway.translation.functions import as_function_delta, as_function_reason
 from gateway.translation.port import Stamp, TokenDemand
 from gateway.translation.usage import StreamMeter, TokenUsage
 
@@ -59,12 +60,15 @@ class ChatStream:
         model: str,
         demand: TokenDemand,
         wants_usage: bool,
+        speaks_functions: bool = False,
     ) -> None:
+        """`speaks_functions` is for callers that know `function_call` and no tools."""
         self._stamp = stamp
         self._model = model
         self._input_estimate = demand.text_tokens
         self._max_tokens = demand.max_output_tokens
         self._wants_usage = wants_usage
+        self._speaks_functions = speaks_functions
         self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
         self._choices: list[_Choice] = []
         self._head = b""
@@ -136,6 +140,9 @@ class ChatStream:
         logprobs: dict[str, Any] | None = None,
         finish_reason: str | None = None,
     ) -> bytes:
+        if self._speaks_functions:
+            as_function_delta(delta)
+            finish_reason = as_function_reason(finish_reason)
         choice = {
             "index": index,
             "delta": delta,

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartGateway
-from tests.gateway_under_test import MODEL, UPSTREAM_KEY, GatewayUnderTest
+from tests.gateway_under_test import (
+    MODEL,
+    UPSTREAM_KEY,
+    GatewayUnderTest,
+    events_of,
+)
 from tests.upstream import ScriptedUpstream
 
 TEXT = "A good answer."
@@ -133,6 +138,64 @@ async def test_developer_messages_reach_the_chat_route_as_system(
     assert sent["messages"][1] == messages[1]
     assert sent["max_tokens"] == 5
     assert "max_completion_tokens" not in sent
+
+
+FUNCTION = {"name": "f", "parameters": {"type": "object"}}
+CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "f", "arguments": "{}"},
+}
+
+
+async def test_functions_go_up_as_tools_and_come_back_as_a_function_call(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """Clients that never learned of tools still get their calls."""
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    upstream.will_answer({"choices": [choice]})
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "4"},
+    ]
+
+    response = await gateway.chat(
+        messages=history, functions=[FUNCTION], function_call={"name": "f"}
+    )
+
+    sent = upstream.last.json
+    assert sent["tools"] == [{"type": "function", "function": FUNCTION}]
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert sent["messages"][1]["tool_calls"][0]["id"] == "call_f"
+    assert sent["messages"][2] == {
+        "role": "tool",
+        "tool_call_id": "call_f",
+        "content": "4",
+    }
+    answered = response.json()["choices"][0]
+    assert answered["message"]["function_call"] == CALL["function"]
+    assert "tool_calls" not in answered["message"]
+    assert answered["finish_reason"] == "function_call"
+
+
+async def test_function_calls_stream(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """The same, piece by piece."""
+    deltas = [
+        {"tool_calls": [{**CALL, "index": 0}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": " "}}]},
+    ]
+    upstream.will_stream(*[{"choices": [{"index": 0, "delta": d}]} for d in deltas])
+
+    events = events_of(await gateway.chat(functions=[FUNCTION], stream=True))
+
+    said = [event["choices"][0] for event in events[:-1]]
+    calls = [c["delta"]["function_call"] for c in said if "function_call" in c["delta"]]
+    assert calls == [CALL["function"], {"arguments": " "}]
+    assert said[-1]["finish_reason"] == "function_call"
 
 
 async def test_a_base_url_without_v1_works_too(

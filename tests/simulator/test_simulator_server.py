@@ -157,7 +157,7 @@ async def test_usage_summary_adds_up_what_was_answered() -> None:
 
 
 async def test_many_open_streams_are_served_side_by_side() -> None:
-    """A hundred paced streams take as long as one."""
+    """A hundred paced streams take about as long as one, 0.2 s, not 20."""
     knobs = {"tokens_per_second": 100.0, "answer_tokens_min": 20}
     async with simulated(**knobs, answer_tokens_max=20) as (_, client):
         limits = httpx.Limits(max_connections=100)
@@ -169,4 +169,4 @@ async def test_many_open_streams_are_served_side_by_side() -> None:
                 for _ in range(100):
                     group.create_task(crowd.post(CHAT, json=chat(stream=True)))
 
-    assert asyncio.get_running_loop().time() - begun < 2.5
+    assert asyncio.get_running_loop().time() - begun < 8

@@ -214,11 +214,11 @@ def test_chat_body_has_system_for_developer() -> None:
         messages=[
             DEVELOPER,
             {**USER, "cache_control": 1},
-            {"role": "function", "content": "4", "name": "f"},
+            {"role": "tool", "content": "4", "name": "f"},
         ]
     )
 
-    assert ["system", "user", "function"] == [m["role"] for m in sent["messages"]]
+    assert ["system", "user", "tool"] == [m["role"] for m in sent["messages"]]
     assert 1 == sent["messages"][1]["cache_control"]
 
 
