@@ -214,7 +214,7 @@ def test_chat_body_has_system_for_developer() -> None:
         messages=[
             DEVELOPER,
             {**USER, "cache_control": 1},
-            {"role": "tool", "content": "4", "name": "f"},
+            {"role": "function", "content": "4", "name": "f"},
         ]
     )
 
