@@ -41,6 +41,7 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
+    # In place of whatever a library has set up: one line is one JSON object.
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # httpx and httpcore log request lines whose URLs are the operator's business.

@@ -62,6 +62,7 @@ class Gateway:
             lease_ttl_ms=int(settings.lease_ttl_s * 1000),
         )
         self.attendance = Attendance(settings.http_max_in_flight)
+        # Read by /readyz only; the listener is what really stops.
         self.is_draining = False
         self.transport = stock_transport(settings)
         self.authenticator = Authenticator(

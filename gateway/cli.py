@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    # The standard library's parser: seven commands need no framework to start slowly.
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description="An OpenAI-compatible edge gateway for LLMTune."
     )

@@ -62,6 +62,7 @@ async def run_demo(settings: Settings, *, port: int) -> None:
     """Run until interrupted."""
     told = signalled()
     configure_logging("warning")
+    # Whatever plans are set, so that an operator can try their own.
     names = load_plan_book(settings.plans_dir).names
     keys = {plan: new_api_key() for plan in names}
     simulated = SimulatorSettings(

@@ -182,8 +182,7 @@ class ModelNotFound(RequestError):
 class RouteNotFound(RequestError):
     """No such path."""
 
-    status = 404
-    code = "route_not_found"
+    status, code = 404, "route_not_found"
 
 
 class MethodNotAllowed(RequestError):

@@ -30,6 +30,7 @@ _WINDOW_S: Final = {"hour": 3600, "day": 86_400, "month": 2_592_000}
 
 def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
     """The headers every answer to an authenticated call carries."""
+    # What is not enforced would only frighten a client into waiting.
     enforced = [state for state in states if not state.limit.shadow]
     if not enforced:
         return ()

@@ -35,6 +35,7 @@ class EdgeMiddleware:
         self._write_timeout_s = write_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Lifespan events, for servers that send them; ours does not.
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -90,6 +90,7 @@ class ModelCatalog:
             models = await self._list_models(credentials)
         ttl_s = RETRY_S if models is None else self._ttl_s
         listed.fresh_until_s = asyncio.get_running_loop().time() + ttl_s
+        # A list that was had is kept when the next one is not to be had.
         if models is not None:
             listed.models = models
 

@@ -39,6 +39,7 @@ _ERRORS: Final = {
 def openapi_document() -> bytes:
     """The OpenAPI 3.1 document, as JSON."""
     schemas, components = msgspec.json.schema_components(_TYPES, ref_template=REF)
+    # The schemas come back in the order of the types they were made from.
     by_type: dict[Any, Any] = dict(zip(_TYPES, schemas, strict=True))
     document = {
         "openapi": "3.1.0",

@@ -66,6 +66,7 @@ class GatewayServer:
             self._ops = await self._listen(self._gateway.ops_asgi, ops)
         if address.uds is not None:
             return address
+        # Port 0 asks for any; who asked wants to know which.
         return Address(address.host, listener.sockets[0].getsockname()[1])
 
     async def _listen(self, app: ASGIApp, address: Address) -> asyncio.Server:
@@ -123,6 +124,7 @@ class GatewayServer:
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
+        # Asked again and again: a pipelined request starts when the one before it ends.
         while self._state.tasks:
             left_s = ends_at - loop.time()
             if left_s <= 0:

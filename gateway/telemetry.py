@@ -33,6 +33,7 @@ class Telemetry:
     """The gateway's metrics in a registry of their own."""
 
     def __init__(self) -> None:
+        # Of its own, so that two gateways in one process do not share counters.
         self.registry = CollectorRegistry()
         self._define_requests()
         self._define_limits()

@@ -108,6 +108,7 @@ class CompletionRoutes:
                 raise
             await response.fail(error)
             return
+        # OpenAI's own header, which dashboards of applications already read.
         elapsed = b"%d" % (exchange.elapsed_s * 1000)
         await exchange.respond(
             200, reply, (JSON_TYPE, (b"openai-processing-ms", elapsed))

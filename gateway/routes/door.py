@@ -151,5 +151,6 @@ def internal_error(exchange: Exchange, cause: Exception) -> InternalError:
 
 def trace_headers(exchange: Exchange) -> tuple[Header, ...]:
     """The caller's trace context, for the upstream."""
+    # Forwarded as they came: tracing decides what to make of them, not this proxy.
     found = ((name, exchange.header(name)) for name in TRACE_HEADERS)
     return tuple((name, value) for name, value in found if value is not None)

@@ -47,6 +47,7 @@ class OperationRoutes:
         await exchange.respond(200, b'{"status":"live"}')
 
     async def ready(self, exchange: Exchange) -> None:
+        # Never asks the upstream: its outage is no reason to take every replica away.
         details = self._readiness()
         status = 200 if details["status"] == "ready" else 503
         await exchange.respond(status, msgspec.json.encode(details))

@@ -82,6 +82,7 @@ def read_choices(answer: dict[str, Any]) -> list[Choice]:
         if not choices:
             raise UpstreamError("The upstream's answer has no choices.")
         read = [_read_choice(c, i) for i, c in enumerate(choices)]
+        # SDKs find a choice by its place in the array, whatever its index says.
         return sorted(read, key=lambda choice: choice.index)
     text = answer.get("text")
     if isinstance(text, str):
@@ -95,6 +96,7 @@ def _read_choice(choice: Any, position: int) -> Choice:
         raise UpstreamError("A choice of the upstream's answer is not an object.")
     message = choice.get("message")
     if not isinstance(message, dict):
+        # Older generations put the text beside the index, without a message.
         message = {"content": choice.get("text")}
     content = message.get("content")
     if content is not None and not isinstance(content, str):

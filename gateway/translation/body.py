@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn, TypeVar, get_args
 
 import msgspec
 
@@ -20,6 +21,15 @@ _AT: Final = re.compile(
     r"^(?P<complaint>.*) - at (`key` in )?`\$\.?(?P<path>[^`]*)`$", re.DOTALL
 )
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
+_JSON_NAMES: Final = {
+    "float": "number",
+    "int": "integer",
+    "str": "string",
+    "bool": "boolean",
+}
+_TYPE_NAME: Final = re.compile(
+    r"(?<=[`|] )(float|int|str|bool)\b|(?<=`)(float|int|str|bool)\b"
+)
 # Complaints quote what was sent; a role of 30 MiB is not sent back.
 MAX_COMPLAINT_CHARS: Final = 200
 
@@ -33,7 +43,7 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         value = decoder.decode(raw)
         _refuse_duplicate_keys(raw)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), decoder.type) from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
     except _DuplicateKey as error:
@@ -56,18 +66,37 @@ def _refuse_malformed(raw: bytes, error: ValueError) -> NoReturn:
     raise InvalidRequest(f"The body is not valid JSON: {error}") from None
 
 
-def _invalid(text: str) -> InvalidRequest:
+def _invalid(text: str, form: Any) -> InvalidRequest:
     found = _AT.match(text)
     complaint, path = (found["complaint"], found["path"]) if found else (text, "")
     path = _ANONYMOUS.sub("", path)
     if len(complaint) > MAX_COMPLAINT_CHARS:
         complaint = complaint[:MAX_COMPLAINT_CHARS] + "..."
+    if complaint.startswith("Invalid enum value"):
+        complaint += _allowed(form, path)
+    # JSON's words for types, where msgspec writes Python's.
+    complaint = _TYPE_NAME.sub(lambda found: _JSON_NAMES[found[0]], complaint)
     if missing := _MISSING.match(complaint):
         path = f"{path}.{missing['field']}" if path else missing["field"]
         return InvalidRequest(f"Missing required parameter: '{path}'.", param=path)
     if not path:
         return InvalidRequest(f"Invalid body: {complaint}.")
     return InvalidRequest(f"Invalid '{path}': {complaint}.", param=path)
+
+
+def _allowed(form: Any, path: str) -> str:
+    """What a top-level parameter may be, where it is one of a few words."""
+    types = [f.type for f in msgspec.structs.fields(form) if f.encode_name == path]
+    words = [word for kind in types for word in _literals(kind)]
+    return f": one of {', '.join(words)}" if words else ""
+
+
+def _literals(kind: Any) -> Iterator[str]:
+    for argument in get_args(kind):
+        if isinstance(argument, str):
+            yield argument
+        else:
+            yield from _literals(argument)
 
 
 class _DuplicateKey(Exception):

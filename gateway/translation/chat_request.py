@@ -49,6 +49,7 @@ def _check_combinations(request: ChatRequest) -> None:
     """What no single field's type can say."""
     for index, message in enumerate(request.messages):
         _check_message(message, f"messages[{index}]")
+    # A tool carries its description under its own type's name.
     for index, tool in enumerate(request.tools or ()):
         if getattr(tool, tool.type) is None:
             raise _missing(f"tools[{index}].{tool.type}")
@@ -100,6 +101,7 @@ def _missing(path: str) -> InvalidRequest:
 
 def max_output_of(request: ChatRequest) -> int | None:
     """The output the caller allowed each choice; the newer name wins."""
+    # Both may be there: frameworks set the newer beside an older default.
     if request.max_completion_tokens is not None:
         return request.max_completion_tokens
     return request.max_tokens

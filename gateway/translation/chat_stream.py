@@ -72,6 +72,7 @@ class ChatStream:
         self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
         self._choices: list[_Choice] = []
         self._head = b""
+        # Null until the last chunk, as clients that asked for usage expect.
         self._tail = b',"usage":null}\n\n' if wants_usage else b"}\n\n"
 
     @property
@@ -179,6 +180,7 @@ class ChatStream:
             return b""
         if not self._head:
             self._note_head(None)
+        # openai-node throws where no role ever came, so a choice opens with it.
         frames = []
         for missing in range(len(self._choices), index + 1):
             self._choices.append(_Choice())
@@ -229,6 +231,7 @@ def _tool_call_delta(call: dict[str, Any], choice: _Choice) -> list[dict[str, An
     called = called if isinstance(called, dict) else {}
     delta: dict[str, Any] = {}
     if place is None:
+        # The name often comes before any arguments: an opening without them is whole.
         complete = clean_tool_calls([{**call, kind: {field: "", **called}}])
         if not complete:
             return []  # no name yet: nothing a client could open a call with
@@ -240,6 +243,7 @@ def _tool_call_delta(call: dict[str, Any], choice: _Choice) -> list[dict[str, An
     elif isinstance(called.get(field), str) and called[field]:
         delta = {kind: {field: called[field]}}
     choice.last_call = place
+    # By index and by id: upstreams repeat either, or neither.
     choice.calls |= dict.fromkeys(identities, place)
     return [{"index": place, **delta}] if delta else []
 

@@ -19,6 +19,7 @@ _decode: Final = msgspec.json.Decoder().decode
 
 DONE: Final = b"[DONE]"
 
+# In this order: where an event has several, the first is what the others repeat.
 _TEXT_NAMES: Final = ("text", "token", "delta", "content")
 _FINISH_NAMES: Final = ("finish_reason", "finishReason", "stop_reason")
 

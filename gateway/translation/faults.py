@@ -108,24 +108,6 @@ def error_of_status(
     details = _details(fault)
     message = fault.message
     match status:
-        case 404 if _is_about_model(fault):
-            return ModelNotFound(model, details)
-        case 401 | 403:
-            # The key that was refused is ours or passed through; the caller of auth
-            # decides which. Either way the upstream did refuse.
-            return UpstreamRefused(
-                message or "The upstream refused the API key.",
-                status=status,
-                code="invalid_api_key" if status == 401 else "permission_denied",
-                details=details,
-                fault="key_refused",
-            )
-        case 402:
-            return InsufficientCredits(
-                message or "The LLMTune balance is used up.",
-                details=details,
-                is_retryable=False,
-            )
         case 408 | 504:
             return UpstreamTimeout(
                 message or "The upstream timed out.", details=details
@@ -143,13 +125,7 @@ def error_of_status(
                 retry_after_ms=wait_ms,
             )
         case _ if 400 <= status < 500:
-            return UpstreamRefused(
-                message or f"The upstream refused the request with status {status}.",
-                status=status,
-                code=(fault.code or "upstream_refused").lower(),
-                param=fault.param,
-                details=details,
-            )
+            return _refusal(status, fault, model)
         case _ if 300 <= status < 400:
             # Its text, if any, sends people elsewhere; nobody here will go.
             return UpstreamError(
@@ -163,6 +139,39 @@ def error_of_status(
                 message or f"The upstream answered with status {status}.",
                 details=details,
                 fault="failed",
+            )
+
+
+def _refusal(
+    status: int, fault: UpstreamFault, model: str
+) -> UpstreamError | ModelNotFound:
+    """What the upstream says is wrong with the request, its key or its account."""
+    message, details = fault.message, _details(fault)
+    match status:
+        case 404 if _is_about_model(fault):
+            return ModelNotFound(model, details)
+        case 401 | 403:
+            # The key that was refused is ours or the caller's; `UpstreamClient` knows.
+            return UpstreamRefused(
+                message or "The upstream refused the API key.",
+                status=status,
+                code="invalid_api_key" if status == 401 else "permission_denied",
+                details=details,
+                fault="key_refused",
+            )
+        case 402:
+            return InsufficientCredits(
+                message or "The LLMTune balance is used up.",
+                details=details,
+                is_retryable=False,
+            )
+        case _:
+            return UpstreamRefused(
+                message or f"The upstream refused the request with status {status}.",
+                status=status,
+                code=(fault.code or "upstream_refused").lower(),
+                param=fault.param,
+                details=details,
             )
 
 

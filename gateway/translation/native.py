@@ -110,6 +110,7 @@ class NativeStream:
         for piece in event.pieces:
             self._meter.add(piece.text)
             self._is_finished |= piece.finish_reason is not None
+        # The last report wins: earlier ones count a part.
         self._meter.note(event.reported)
         # A data field cannot hold a line break: an event of several lines is several.
         return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"

@@ -67,5 +67,6 @@ def text_of(content: Content | None) -> str:
         return ""
     if isinstance(content, str):
         return content
+    # A refusal is what the assistant said, so it stays in the transcript.
     texts = [part.text if part.text is not None else part.refusal for part in content]
     return "\n".join(text for text in texts if text is not None)

@@ -78,6 +78,7 @@ def first_uncarried_legacy(request: CompletionRequest) -> str | None:
         return "n"
     if request.seed is not None:
         return "seed"
+    # A seed of 0 is a seed; 0 elsewhere is a default.
     return next((name for name in names if getattr(request, name)), None)
 
 

@@ -95,6 +95,7 @@ class TextTranslator:
         return UpstreamRequest("inference", path, _encode(body), self.is_stream)
 
     def _chat_body(self, turns: list[FlatMessage]) -> dict[str, Any]:
+        # One user message is what a text prompt becomes on a chat route.
         body: dict[str, Any] = {
             "model": self._request.model,
             "messages": turns,
@@ -155,6 +156,7 @@ class TextStream:
         self._wants_usage = wants_usage
         self._most_tokens = demand.most_output_tokens
         self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
+        # Which choices have begun, and whether each has ended.
         self._finished: dict[int, bool] = {}
 
     @property

@@ -16,6 +16,7 @@ from policies.estimate import estimate_text_tokens, split_total
 # Beyond this a count is garbage, not usage; it would otherwise spend a whole quota.
 MAX_REPORTED: Final = 2**31
 
+# Every spelling that is documented or implied somewhere: no two generations agree.
 INPUT_NAMES: Final = (
     "prompt_tokens",
     "input_tokens",
@@ -95,6 +96,7 @@ def _from_counts(
         return TokenUsage(tokens_in, tokens_out, is_reported=True, details=details)
     if total is None:
         return None
+    # A side that is missing follows from the other and the total.
     if tokens_in is not None:
         return TokenUsage(tokens_in, max(0, total - tokens_in), is_reported=True)
     if tokens_out is not None:

@@ -163,6 +163,7 @@ class UpstreamClient:
         except GatewayError as error:
             return _Failed(error, is_before_start=False)
         answer = UpstreamAnswer(response, deadline, self._max_bytes)
+        # Nothing else carries an answer: LLMTune documents no other success here.
         if response.status_code == 200:
             return answer
         refusal = await self._refusal(call, answer, response)

@@ -55,6 +55,7 @@ class Deadline:
             async with asyncio.timeout_at(ends_at):
                 yield
         except TimeoutError:
+            # Of the two clocks the one that ran out first is named.
             if ends_at < stage_ends_at:
                 message = f"The upstream took longer than {self.timeouts.total_s:g} s."
             else:

@@ -44,6 +44,7 @@ async def list_models(
     root = credentials.base_url.removesuffix("/v1")
     timeouts = Timeouts(LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S)
     deadline = Deadline(timeouts)
+    # One deadline for both: a picker that waits twice as long has given up.
     for path in LIST_PATHS:
         try:
             body = await _get(transport, root + path, credentials, deadline)
