@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from litestar.handlers import ASGIRouteHandler, asgi
 
@@ -73,18 +73,20 @@ class ModelRoutes:
 
     async def list(self, exchange: Exchange) -> None:
         principal = self._door.authenticate(exchange)
-        models = await self._ask(exchange, self._catalog.visible_to(principal))
+        models = await self._ask(exchange, self._catalog.visible_to, principal)
         await self._door.respond_json(exchange, {"object": "list", "data": models})
 
-    async def _ask(self, exchange: Exchange, answer: Awaitable[T]) -> T:
+    async def _ask(
+        self, exchange: Exchange, ask: Callable[..., Awaitable[T]], *args: Any
+    ) -> T:
         """Wait for the catalog, as long as the client does."""
         async with Presence(exchange.receive, self._attendance) as presence:
             presence.listen()
-            return await answer
+            return await ask(*args)
 
     async def _retrieve(self, exchange: Exchange, model_id: str) -> None:
         principal = self._door.authenticate(exchange)
-        model = await self._ask(exchange, self._catalog.find(principal, model_id))
+        model = await self._ask(exchange, self._catalog.find, principal, model_id)
         if model is None:
             raise ModelNotFound(model_id)
         await self._door.respond_json(exchange, model)
