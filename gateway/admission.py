@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-import anyio
-
 from gateway.auth import Principal
 from gateway.errors import ContextTooLong, GatewayError, InvalidRequest
 from gateway.limit_headers import rejection_error
@@ -30,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Three chances to renew within one ttl: two may be lost to a slow store.
 RENEWALS_PER_TTL: Final = 3
+
+# What a store that does not answer may add to a shutdown.
+SETTLE_TIMEOUT_S: Final = 5.0
 
 
 class Lease:
@@ -99,6 +100,7 @@ class Admission:
         self._now_ms = now_ms
         self._is_over = is_over
         self._held: dict[str, Lease] = {}
+        self._settlements: set[asyncio.Future[bool]] = set()
 
     @asynccontextmanager
     async def admit(
@@ -126,7 +128,7 @@ class Admission:
         finally:
             del self._held[lease.lease_id]
             self._telemetry.leases(len(self._held))
-            await self._settle(lease)
+            self._settle(lease)
 
     async def _admit(
         self, principal: Principal, model: str, demand: TokenDemand
@@ -142,7 +144,7 @@ class Admission:
             )
         except BaseException:
             # Cancelled while the decision was on its way: it may have been a yes.
-            await self._release(workspace, lease_id, NOTHING)
+            self._release(workspace, lease_id, NOTHING)
             raise
         if isinstance(decision, Rejected):
             self._telemetry.rejected(plan.plan, decision)
@@ -165,17 +167,31 @@ class Admission:
         smallest = min(capacities(plan, "tokens"), default=guess.tokens)
         return Usage(1, min(guess.tokens, max(smallest, tokens_in)))
 
-    async def _settle(self, lease: Lease) -> None:
+    def _settle(self, lease: Lease) -> None:
         usage = lease.usage
-        await self._release(lease.workspace, lease.lease_id, lease.actual)
+        self._release(lease.workspace, lease.lease_id, lease.actual)
         if usage is not None:
             self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
 
-    async def _release(self, workspace: str, lease_id: str, actual: Usage) -> None:
-        # Shielded: this often runs because the task is being cancelled, and an
-        # unshielded await would raise and leave the place taken until the lease's ttl.
-        with anyio.CancelScope(shield=True):
-            await self._ledger.settle(workspace, lease_id, actual)
+    def _release(self, workspace: str, lease_id: str, actual: Usage) -> None:
+        # In a task of its own: whoever gives a lease back is often being cancelled, and
+        # an await here could be cut off by a second cancellation, with the place taken
+        # until the lease's ttl. Nor does the client wait for it.
+        settlement = asyncio.ensure_future(
+            self._ledger.settle(workspace, lease_id, actual)
+        )
+        self._settlements.add(settlement)
+        settlement.add_done_callback(self._end_settlement)
+
+    def _end_settlement(self, settlement: asyncio.Future[bool]) -> None:
+        self._settlements.discard(settlement)
+        if not settlement.cancelled() and settlement.exception() is not None:
+            logger.error("settling a lease failed", exc_info=settlement.exception())
+
+    async def finish_settling(self) -> None:
+        """Wait for the settlements under way, before the ledger is closed."""
+        if self._settlements:
+            await asyncio.wait(list(self._settlements), timeout=SETTLE_TIMEOUT_S)
 
     def learn(
         self, principal: Principal, translator: Translator, usage: TokenUsage

@@ -165,6 +165,7 @@ class Gateway:
                 task.cancel()
             # Neither is allowed to keep the rest from being given back.
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.admission.finish_settling()
             await self.transport.aclose()
             await self.ledger.aclose()
 

@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from policies.ledger import Decision, Demand, Usage
-from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
-from tests.gateway_under_test import GatewayUnderTest, chat_body
 from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame, whole
 
 COUNTED = """
@@ -165,44 +162,3 @@ async def test_native_calls_are_held_to_the_larger_of_two_spellings(
 
     assert response.status_code == 400
     assert upstream.requests == []
-
-
-class DistantLedger(MemoryLedger):
-    """A ledger that answers only after a while, as one in another process does."""
-
-    async def admit(self, demand: Demand) -> Decision:
-        await asyncio.sleep(0)
-        decision = await super().admit(demand)
-        await asyncio.sleep(0)
-        return decision
-
-    async def settle(self, workspace: str, lease_id: str, actual: Usage) -> bool:
-        await asyncio.sleep(0)
-        is_settled = await super().settle(workspace, lease_id, actual)
-        await asyncio.sleep(0)
-        return is_settled
-
-
-async def test_a_cancellation_between_yes_and_its_arrival_frees_the_place(
-    start_gateway: StartGateway, upstream: ScriptedUpstream
-) -> None:
-    """The ledger said yes and nobody heard it: the lease must not stay."""
-    clock = iter(range(10**15, 2 * 10**15))
-    ledger = DistantLedger(lambda: next(clock))
-    gateway: GatewayUnderTest = await start_gateway(ledger=ledger)
-
-    for waits in range(1, 12):
-        request = asyncio.ensure_future(gateway.chat())
-        for _ in range(waits):
-            await asyncio.sleep(0)
-        request.cancel()
-        with suppress(asyncio.CancelledError):
-            await request
-
-    await gateway.until_present(0)
-    assert gateway.held() == 0
-    assert (
-        await gateway.client.post(
-            "/v1/chat/completions", json=chat_body(), headers=gateway.auth()
-        )
-    ).status_code == 200

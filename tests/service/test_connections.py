@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest, chat_body
-from tests.upstream import ScriptedUpstream
+from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 
 async def test_a_request_that_asks_for_h2c_is_served_with_its_body(
@@ -67,25 +67,69 @@ async def test_a_byte_behind_a_running_stream_does_not_cut_it(
 
 UNREAD = [
     pytest.param(
-        b"GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\nx", id="livez"
+        b"GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n", id="get"
     ),
-    pytest.param(
-        b"POST /no HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\nx", id="404"
-    ),
-    pytest.param(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n\r\n", id="stray line break"),
+    pytest.param(b"POST /no HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n", id="404"),
+    pytest.param(b"GET /livez HTTP/1.1\r\nhost: x\r\n", id="stray line break"),
 ]
 
 
-@pytest.mark.parametrize("sent", UNREAD)
-async def test_a_body_that_nobody_reads_does_not_hold_its_connection(
-    start_gateway: StartGateway, sent: bytes
+@pytest.mark.parametrize("head", UNREAD)
+async def test_late_bytes_that_nobody_reads_do_not_hold_a_connection(
+    start_gateway: StartGateway, head: bytes
 ) -> None:
     """No key is needed to open a connection, so none is kept for nothing."""
     gateway = await start_gateway(http_header_timeout_s=0.3, http_keepalive_timeout_s=1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.address.port)
+    writer.write(head + b"\r\n")
+    await reader.readuntil(b"}")
 
-    answer = await gateway.send(sent)
+    writer.write(b"\r\n")  # after the answer, when the keep-alive clock is running
 
-    assert answer.startswith(b"HTTP/1.1 ")
+    await asyncio.wait_for(reader.read(), PATIENCE_S)
+    writer.close()
+
+
+async def test_a_client_that_pipelines_without_end_is_cut_off(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """A queue of tiny requests behind a slow answer is memory that a stranger fills."""
+    upstream.will("hang")
+
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.address.port)
+    writer.write(gateway.raw_chat())
+    await upstream.saw()
+
+    writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+
+    await upstream.saw_disconnect()
+    writer.close()
+
+
+async def test_an_unread_answer_on_a_closing_connection_is_given_up(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Closing waits for the reader; the gateway does not wait for ever with it."""
+    gateway = await start_gateway(http_write_timeout_s=0.2)
+    answer = {"text": "x" * 20_000_000}
+    upstream.will_answer(answer)
+    request = gateway.raw_chat().replace(b"host: x", b"host: x\r\nconnection: close")
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", gateway.address.port, limit=1024
+    )
+    writer.write(request)
+    await gateway.until_metric(
+        'requests_total{outcome="ok",route="/v1/chat/completions"}'
+    )
+    await asyncio.sleep(0.5)  # more than twice the time a reader has
+
+    received = 0
+    with suppress(ConnectionError):
+        while piece := await reader.read(65_536):
+            received += len(piece)
+
+    assert received < len(answer["text"])
+    writer.close()
 
 
 async def test_trailers_without_an_end_are_cut_off(gateway: GatewayUnderTest) -> None:
