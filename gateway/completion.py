@@ -62,8 +62,9 @@ class CompletionService:
         request = translator.to_upstream()
         call.exchange.record.upstream_route = request.route
 
-        async with AsyncExitStack() as held:
-            lease = await held.enter_async_context(
+        # Two stacks, because a stream gives its lease back before its connection.
+        async with AsyncExitStack() as held_lease, AsyncExitStack() as held_answer:
+            lease = await held_lease.enter_async_context(
                 self._admission.admit(principal, translator.model, translator.demand)
             )
             call.exchange.decided(lease.states)
@@ -75,7 +76,7 @@ class CompletionService:
 
             # Around the opening only: a key is refused before an answer, never inside.
             with self._authenticator.hearing(principal):
-                answer = await held.enter_async_context(
+                answer = await held_answer.enter_async_context(
                     self._upstream.open(self._upstream_call(call, request))
                 )
 
@@ -88,13 +89,13 @@ class CompletionService:
                 return whole.body
 
             # The body outlives this function. From here the stream owns the connection
-            # and the lease, and gives them back in that order when it ends, fails or is
-            # abandoned.
+            # and the lease, and gives both back when it ends, fails or is abandoned.
             return MeteredStream(
                 answer,
                 translator.stream(call.stamp),
                 lease,
-                held.pop_all(),
+                held_answer.pop_all(),
+                held_lease.pop_all(),
                 learn=learn,
                 max_event_bytes=self._max_event_bytes,
             )

@@ -105,17 +105,25 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         self._unparsed_bytes += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._asks_for_upgrade():
-                self._go_on_without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        self._feed(data)
         if self._unparsed_bytes > self.max_header_bytes:
             self._fault = self._too_large()
             self.send_400_response("")
         self._mind_the_clock()
+
+    def _feed(self, data: bytes) -> None:
+        while data and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._asks_for_upgrade():
+                    return
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+            else:
+                return
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -128,7 +136,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self._has_begun:
+            # Not a trailer: what a proxy in front filters from the headers must not
+            # come in behind the body.
+            super().on_header(name, value)
         self._count(len(name) + len(value) + len(b": \r\n"))
 
     def on_headers_complete(self) -> None:
@@ -160,8 +171,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._running = [c for c in self._running if not c.response_complete]
         super().on_response_complete()
         if self.transport.is_closing():
-            # Closing waits for the client to read, which it can draw out for ever.
-            self.loop.call_later(self.write_timeout_s, self.transport.abort)
+            self._close()
         elif not self._running:
             self._mind_the_clock()
 
@@ -170,20 +180,20 @@ class EdgeProtocol(HttpToolsProtocol):
         is_connect = self.parser.get_method() == b"CONNECT"
         return self.parser.should_upgrade() and not is_connect
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
+    def _without_upgrade(self) -> bytes:
         """
-        Parse the request again as if it had not asked for another protocol.
+        The head of this request as if it had not asked for another protocol.
 
         `curl --http2` and Java's client ask for h2c on every cleartext request and are
         content with HTTP/1.1, but httptools skips the body of a request that asks.
         """
-        method = self.parser.get_method()
+        method, version = self.parser.get_method(), self.parser.get_http_version()
         kept = [pair for pair in self.headers if pair[0] not in _UPGRADE_HEADERS]
-        lines = [b"%b: %b\r\n" % pair for pair in kept]
-        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, self.url, b"".join(lines))
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in kept])
         self.parser = httptools.HttpRequestParser(self)
         self._unparsed_bytes = 0
-        self.data_received(head + rest)
+        start = b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode("ascii"))
+        return start + lines + b"\r\n"
 
     def _count(self, more_bytes: int) -> None:
         self._header_bytes += more_bytes
@@ -205,7 +215,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._start_timer(self.header_timeout_s, self._header_time_is_up)
         elif not self._has_ended:
             # The answer is out, its request is not at its end, and nobody reads it.
-            self._start_timer(self.header_timeout_s, self.transport.close)
+            self._start_timer(self.header_timeout_s, self._close)
         elif self.timeout_keep_alive_task is None:
             # Stray line breaks stopped the keep-alive clock.
             self._start_timer(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -222,7 +232,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._timer = None
         if not self._unparsed_bytes:
             # Nothing was asked, so nothing is answered: a connection opened in advance.
-            self.transport.close()
+            self._close()
             return
         self._fault = RequestTimedOut("The request's headers did not arrive in time.")
         self.send_400_response("")
@@ -235,7 +245,7 @@ class EdgeProtocol(HttpToolsProtocol):
             newest = self._running[-1]
             if len(self._running) > 1 or newest.response_started:
                 # An answer is on its way: bytes of a second one would corrupt it.
-                self.transport.close()
+                self._close()
                 return
             # A body that cannot be read. Its handler learns that the client is gone,
             # and whatever it still answers is dropped.
@@ -251,18 +261,20 @@ class EdgeProtocol(HttpToolsProtocol):
         }
         logger.info("refused before routing", extra={"facts": facts})
         self.transport.write(_raw_response(error, request_id))
-        self.transport.close()
+        self._close()
 
     def timeout_keep_alive_handler(self) -> None:
-        """
-        End an idle connection; one that still has not read its answer is cut off.
+        """End an idle connection."""
+        self._close()
 
-        Closing would wait for it to read, which a slow reader can draw out for ever.
+    def _close(self) -> None:
         """
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
+        Close once what was written has been read, or given up.
+
+        Closing alone waits for the client to read, which it can draw out for ever.
+        """
+        self.transport.close()
+        self.loop.call_later(self.write_timeout_s, self.transport.abort)
 
 
 def _raw_response(error: GatewayError, request_id: str) -> bytes:

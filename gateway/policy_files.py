@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from gateway.settings import Settings, printable_key
 from gateway.telemetry import Telemetry
@@ -23,6 +24,7 @@ from policies.strict_yaml import FileProblems, Problem
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 What: TypeAlias = Literal["plans", "keys"]
 Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
@@ -41,7 +43,10 @@ class PolicyFiles:
         # What was changed and has not been taken.
         self._refused: set[What] = set()
         self.book = self._load_book()
-        self.keyring = self._load_keys(self.book)
+        self.keyring = self._load_keys()
+        orphans = find_unknown_plans(self.keyring, self.book)
+        if orphans:
+            raise FileProblems(orphans)
 
     def _load_book(self) -> PlanBook:
         if self._plans_dir is not None and not self._plans_dir.is_dir():
@@ -60,17 +65,13 @@ class PolicyFiles:
         problem = f"{self._default_plan!r} is not a plan; there are {allowed}"
         return [Problem("environment", "GATEWAY_DEFAULT_PLAN", problem)]
 
-    def _load_keys(self, book: PlanBook) -> Keyring:
+    def _load_keys(self) -> Keyring:
         if self._keys_file is None:
             return Keyring()
         if not self._keys_file.is_file():
             path = str(self._keys_file)
             raise FileProblems([_unreadable("GATEWAY_KEYS_FILE", path)])
-        keyring = load_keys_file(self._keys_file)
-        problems = find_unknown_plans(keyring, book)
-        if problems:
-            raise FileProblems(problems)
-        return keyring
+        return load_keys_file(self._keys_file)
 
     async def watch(self) -> None:
         """Reload on change, until cancelled."""
@@ -92,33 +93,51 @@ class PolicyFiles:
         # Before the load: a refused file is read again only when something changes.
         self._seen = seen
         due = changed | self._refused
-        if "plans" in due:
-            await self._reload("plans")
-        if "keys" in due:
-            await self._reload("keys")
-        if "plans" in due & self._refused:
-            # A plan that only the old keys still needed can go now.
-            await self._reload("plans")
+        book = await self._loaded("plans", self._load_book) if "plans" in due else None
+        ring = await self._loaded("keys", self._load_keys) if "keys" in due else None
+        self._take(due, book, ring)
 
-    async def _reload(self, what: What) -> None:
+    async def _loaded(self, what: What, load: Callable[[], T]) -> T | None:
         try:
             # Beside the loop: tens of thousands of keys take seconds to check.
-            if what == "keys":
-                self.keyring = await asyncio.to_thread(self._load_keys, self.book)
-            else:
-                book = await asyncio.to_thread(self._load_book)
-                orphans = find_unknown_plans(self.keyring, book)
-                if orphans:
-                    raise FileProblems(orphans)
-                self.book = book
+            return await asyncio.to_thread(load)
         except FileProblems as error:
-            self._refused.add(what)
-            self._telemetry.reloaded(what, is_refused=True)
             logger.error("%s refused; the old ones stay in force: %s", what, error)
-        else:
-            self._refused.discard(what)
-            self._telemetry.reloaded(what, is_refused=False)
-            logger.info("%s reloaded", what)
+        except Exception:
+            # Not the file's content, so it may be well the next time.
+            self._seen[what] = ()
+            logger.exception("reading the %s failed", what)
+        return None
+
+    def _take(
+        self, due: set[What], book: PlanBook | None, ring: Keyring | None
+    ) -> None:
+        """
+        Put in force as much of what was loaded as fits together.
+
+        Both if they do, so that a plan and its keys can be renamed in one edit; else
+        the keys, which revoke; else the plans.
+        """
+        taken: set[What] = set()
+        misfits: list[Problem] = []
+        for new_book, new_ring in ((book, ring), (None, ring), (book, None)):
+            if new_book is None and new_ring is None:
+                continue
+            fitting_book = self.book if new_book is None else new_book
+            fitting_ring = self.keyring if new_ring is None else new_ring
+            orphans = find_unknown_plans(fitting_ring, fitting_book)
+            if not orphans:
+                self.book, self.keyring = fitting_book, fitting_ring
+                taken = {"plans"} if new_book is not None else set()
+                taken |= {"keys"} if new_ring is not None else set()
+                break
+            misfits = misfits or orphans
+        for what in due:
+            self._telemetry.reloaded(what, is_refused=what not in taken)
+        self._refused = due - taken
+        if misfits:
+            logger.error("not all fits together: %s", FileProblems(misfits))
+        logger.info("reloaded: %s", ", ".join(sorted(taken)) or "nothing")
 
     def _look(self) -> dict[What, Signature]:
         """What tells one version of the files from the next."""

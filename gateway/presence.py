@@ -90,6 +90,11 @@ class Presence:
             raise ClientGone if self._end == "client_gone" else shutting_down()
         return is_swallowed
 
+    @property
+    def is_shutting_down(self) -> bool:
+        """Whether it is us who ended it."""
+        return self._end == "shutting_down"
+
     def end(self, end: End) -> None:
         """Cancel the block; the first reason is the one that counts."""
         if self._end is None:

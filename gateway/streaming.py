@@ -23,7 +23,7 @@ from gateway.errors import (
     envelope,
 )
 from gateway.exchange import Exchange
-from gateway.presence import Presence
+from gateway.presence import Presence, shutting_down
 from gateway.sse import PING, EventDecoder, ServerSentEvent
 from gateway.translation.events import DONE
 from gateway.translation.faults import error_of_event
@@ -56,7 +56,8 @@ class MeteredStream:
         answer: UpstreamAnswer,
         translator: StreamTranslator,
         lease: Lease,
-        held: AsyncExitStack,
+        held_answer: AsyncExitStack,
+        held_lease: AsyncExitStack,
         *,
         learn: Callable[[TokenUsage], None],
         max_event_bytes: int,
@@ -64,12 +65,13 @@ class MeteredStream:
         self._answer = answer
         self._translator = translator
         self._lease = lease
-        self._held = held
+        self._held_answer = held_answer
+        self._held_lease = held_lease
         self._learn = learn
         self._max_event_bytes = max_event_bytes
         self._decoder: EventDecoder | None = None
         self._failure: GatewayError | None = None
-        self._is_ended = False
+        self.is_ended = False
         self._closed = False
         # Read when the lease is renewed or settled, not per event.
         lease.follow(lambda: translator.usage)
@@ -84,7 +86,7 @@ class MeteredStream:
         """
         if self._failure is not None:
             raise self._failure
-        if self._is_ended:
+        if self.is_ended:
             return None
         if self._decoder is None:
             return await self._begin()
@@ -92,7 +94,7 @@ class MeteredStream:
         if chunk is not None:
             return self._translated(self._decoder.feed(chunk))
         frames = self._translated(self._decoder.finish())
-        return frames if self._is_ended else frames + self._end(is_marked=False)
+        return frames if self.is_ended else frames + self._end(is_marked=False)
 
     async def _begin(self) -> bytes:
         # The first bytes that are not white space tell JSON from events; content types
@@ -132,13 +134,18 @@ class MeteredStream:
 
     def _end(self, *, is_marked: bool) -> bytes:
         frames = self._translator.finish(is_marked=is_marked)
-        self._is_ended = True
+        self.is_ended = True
         self._learn(self._translator.usage)
         return frames
 
     def refund(self, error: GatewayError) -> None:
         """Nothing of it reached the client: it is charged as its error says."""
         self._lease.refund(error)
+
+    async def settle(self) -> None:
+        """Give the lease back: the answer is complete. Safe to call twice."""
+        with anyio.CancelScope(shield=True):
+            await self._held_lease.aclose()
 
     async def read_to_end(self) -> None:
         """
@@ -160,7 +167,10 @@ class MeteredStream:
         # unshielded, the first await below would raise and the lease would linger until
         # its ttl.
         with anyio.CancelScope(shield=True):
-            await self._held.aclose()
+            try:
+                await self._held_answer.aclose()
+            finally:
+                await self._held_lease.aclose()
 
 
 class EventStreamResponse:
@@ -189,6 +199,10 @@ class EventStreamResponse:
         try:
             self._presence.tick(self._ping, first_in_s=self._ping_interval_s)
             while (frames := await self._stream.next_frames()) is not None:
+                if self._stream.is_ended:
+                    # Before the client sees the end: it may ask again at once, and its
+                    # place has to be free by then.
+                    await self._stream.settle()
                 if frames:
                     self._note_first_token()
                     await self._write(frames)
@@ -199,6 +213,16 @@ class EventStreamResponse:
                 self._stream.refund(error)
                 raise
             await self.fail(error)
+        except asyncio.CancelledError:
+            if self._presence.is_shutting_down and not self._exchange.is_started:
+                # It is told to come back, so it is not charged for coming.
+                self._stream.refund(shutting_down())
+            raise
+        except Exception:
+            if not self._exchange.is_started:
+                # A fault of ours costs the caller nothing.
+                self._stream.refund(GatewayError(""))
+            raise
         finally:
             if self._exchange.is_started:
                 self._exchange.used(self._stream.usage)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.access_log import JsonFormatter
+from policies.keyring import digest_of
 from tests.conftest import StartGateway
 from tests.gateway_under_test import MODEL, GatewayUnderTest
 from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame, whole
@@ -34,7 +35,8 @@ async def test_an_answer_is_told_with_who_what_and_how_much(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """And with no word of what was said."""
-    upstream.will_answer({"text": "a secret answer", "tokens": 9})
+    counts = {"input": 41, "output": 7}
+    upstream.will_answer({"text": "a secret answer", "tokens": counts})
     response = await gateway.chat(messages=[{"role": "user", "content": "a question"}])
 
     line = last_line(caplog)
@@ -42,7 +44,7 @@ async def test_an_answer_is_told_with_who_what_and_how_much(
     assert (line["status"], line["outcome"]) == (200, "ok")
     assert (line["workspace"], line["plan"]) == ("ws-open", "open")
     assert (line["model"], line["upstream_route"]) == (MODEL, "inference")
-    assert line["input_tokens"] + line["output_tokens"] == 9
+    assert (line["input_tokens"], line["output_tokens"]) == (41, 7)
     assert line["client"] == "127.0.0.1"
     assert line["duration_ms"] > 0
     assert "secret answer" not in caplog.text
@@ -118,6 +120,24 @@ async def test_a_bad_request_names_the_parameter_and_a_refused_key_its_id(
     """The developer's ticket says neither."""
     await gateway.chat(temperature=9)
     assert last_line(caplog)["param"] == "temperature"
+
+    wrong = {"authorization": "Bearer sk-no-key-of-ours"}
+    await gateway.client.get("/v1/models", headers=wrong)
+    assert last_line(caplog)["key_id"] == digest_of("sk-no-key-of-ours")[:8]
+
+
+async def test_a_stream_is_told_with_its_first_token(
+    gateway: GatewayUnderTest,
+    upstream: ScriptedUpstream,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The figure users feel is in the line, not only in a histogram."""
+    upstream.will_stream({"text": "Hi"})
+    await gateway.chat(stream=True)
+
+    line = last_line(caplog)
+    assert line["is_stream"]
+    assert 0 < line["first_token_ms"] <= line["duration_ms"]
 
 
 async def test_the_first_token_is_not_a_ping(

@@ -72,6 +72,37 @@ async def test_a_whole_request_that_our_shutdown_ends_costs_nothing(
     assert await gateway.used("counted") == NOTHING
 
 
+async def test_a_stream_that_our_shutdown_ends_unbegun_costs_nothing(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """As long as nothing was sent it is a 503 like any other."""
+    gateway = await start_gateway({"counted": COUNTED}, drain_timeout_s=0.1)
+    upstream.will(STREAM_HEAD, "hang")
+    request = asyncio.ensure_future(gateway.chat("counted", stream=True))
+    await upstream.saw()
+    await gateway.server.drain()
+
+    assert (await request).status_code == 503
+    assert await gateway.used("counted") == NOTHING
+
+
+async def test_a_streams_place_is_free_when_its_client_sees_the_end(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Who may have one at a time may ask again at once."""
+    gateway = await start_gateway({"one": "plan: one\nconcurrency: 1\n"})
+    for _ in range(10):
+        # The upstream takes its time to close after its end marker.
+        late = asyncio.Event()
+        end = frame({"text": "Hi"}) + frame("[DONE]")
+        upstream.will(STREAM_HEAD, end, late, LAST_CHUNK)
+        async with gateway.stream_chat("one") as stream:
+            while await stream.next_event() != "[DONE]":
+                pass
+            assert (await gateway.chat("one")).status_code == 200
+            late.set()
+
+
 async def test_an_upload_that_our_shutdown_ends_is_told_so(
     start_gateway: StartGateway,
 ) -> None:

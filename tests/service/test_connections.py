@@ -238,7 +238,7 @@ async def test_a_slow_reader_of_a_whole_answer_is_cut_off(
     gateway = await start_gateway(http_write_timeout_s=0.3)
     upstream.will_answer({"text": "x" * 8_000_000})
     upstream.will_stream({"text": "Hi"}, then="hang")
-    _, writer = await asyncio.open_connection(
+    reader, writer = await asyncio.open_connection(
         "127.0.0.1", gateway.address.port, limit=1024
     )
     writer.write(gateway.raw_chat() + gateway.raw_chat(stream=True))
@@ -246,6 +246,11 @@ async def test_a_slow_reader_of_a_whole_answer_is_cut_off(
     await upstream.saw(2)
     await upstream.saw_disconnect()
     await gateway.until_free()
+    received = 0
+    with suppress(ConnectionError):
+        while piece := await reader.read(65_536):
+            received += len(piece)
+    assert received < 8_000_000
     writer.close()
 
 
@@ -264,3 +269,26 @@ async def test_trace_context_reaches_the_upstream(
     )
 
     assert trace.items() <= upstream.last.headers.items()
+
+
+async def test_many_upgrades_on_one_connection_end_it_quietly(
+    gateway: GatewayUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each asks to be parsed again; thousands are cut off, not recursed into."""
+    upgrade = b"connection: Upgrade\r\nupgrade: h2c\r\n\r\n"
+
+    with suppress(ConnectionError):
+        await gateway.send((b"GET /livez HTTP/1.1\r\nhost: x\r\n" + upgrade) * 3000)
+
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_key_in_a_trailer_opens_nothing(gateway: GatewayUnderTest) -> None:
+    """What a proxy in front filters from headers must not come in behind the body."""
+    chunked = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    )
+    trailer = f"authorization: Bearer {gateway.key()}\r\n\r\n".encode()
+
+    assert (await gateway.send(chunked + trailer)).startswith(b"HTTP/1.1 401 ")

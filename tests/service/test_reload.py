@@ -70,10 +70,27 @@ async def test_a_plan_that_keys_still_need_stays_until_they_are_gone(
     assert gateway.gateway.files.book.names == ("open",)
 
 
-async def test_a_directory_that_cannot_be_read_does_not_end_the_watch(
+async def test_a_plan_and_its_keys_can_be_renamed_in_one_edit(
     start_gateway: StartGateway,
 ) -> None:
-    """Whatever a file system comes up with, the next edit is seen again."""
+    """Neither file fits the other's old version, and both fit each other."""
+    gateway = await start_gateway({"old": "plan: old\n"}, reload_interval_s=3600)
+    plans_dir, keys_file = files_of(gateway)
+    (plans_dir / "old.yaml").unlink()
+    (plans_dir / "new.yaml").write_text("plan: new\n")
+    digest = digest_of(gateway.key("old"))
+    keys_file.write_text(f"keys: [{{sha256: {digest}, workspace: w, plan: new}}]\n")
+
+    await gateway.gateway.files.reload_if_changed()
+
+    assert gateway.gateway.files.book.names == ("new", "open")
+    assert (await gateway.get("/v1/models", "old")).status_code == 200
+
+
+async def test_a_file_that_is_gone_for_a_while_is_taken_when_it_is_back(
+    start_gateway: StartGateway,
+) -> None:
+    """Until then the old one stays in force, and a metric says so."""
     gateway = await start_gateway(reload_interval_s=0.02)
     _, keys_file = files_of(gateway)
     text = keys_file.read_text()
