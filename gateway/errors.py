@@ -188,8 +188,7 @@ class RouteNotFound(RequestError):
 class MethodNotAllowed(RequestError):
     """The path exists, with other methods."""
 
-    status = 405
-    code = "method_not_allowed"
+    status, code = 405, "method_not_allowed"
 
     def __init__(self, method: str, allowed: str) -> None:
         super().__init__(
@@ -201,8 +200,7 @@ class MethodNotAllowed(RequestError):
 class RequestTimedOut(RequestError):
     """The client did not send its request in time."""
 
-    status = 408
-    code = "request_timeout"
+    status, code = 408, "request_timeout"
 
 
 class UnsupportedEncoding(RequestError):
