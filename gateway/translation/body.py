@@ -30,6 +30,13 @@ _JSON_NAMES: Final = {
 _TYPE_NAME: Final = re.compile(
     r"(?<=[`|] )(float|int|str|bool)\b|(?<=`)(float|int|str|bool)\b"
 )
+# A deep JSON schema has 20 levels; each level more is stack of every parser behind us.
+MAX_NESTING: Final = 200
+# A text without an end matches to the end: trying again at each of its quotes would
+# take time that grows with their square.
+_TEXT_OR_BRACKET: Final = re.compile(
+    rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL
+)
 # Complaints quote what was sent; a role of 30 MiB is not sent back.
 MAX_COMPLAINT_CHARS: Final = 200
 
@@ -39,13 +46,14 @@ _ANONYMOUS: Final = re.compile(r"\[\.\.\.\].*$")
 
 def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Decode a JSON body or raise InvalidRequest with the parameter that is wrong."""
+    _refuse_deep_nesting(raw)
     try:
         value = decoder.decode(raw)
         _refuse_duplicate_keys(raw)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), decoder.type) from None
     except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
+        raise _too_deep() from None
     except _DuplicateKey as error:
         raise InvalidRequest(
             f"The key '{error.key}' appears twice in one object.", param=error.key
@@ -55,6 +63,25 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except ValueError as error:
         _refuse_malformed(raw, error)
     return value
+
+
+def _refuse_deep_nesting(raw: bytes) -> None:
+    # Counted, because how deep a parser goes differs from one Python to the next. Only
+    # bodies with that many brackets at all are looked through.
+    if raw.count(b"[") + raw.count(b"{") <= MAX_NESTING:
+        return
+    depth = 0
+    for found in _TEXT_OR_BRACKET.finditer(raw):
+        if found[0] in b"[{":
+            depth += 1
+            if depth > MAX_NESTING:
+                raise _too_deep()
+        elif found[0] in b"]}":
+            depth -= 1
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest("The body is nested too deeply.")
 
 
 def _refuse_malformed(raw: bytes, error: ValueError) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -124,7 +125,7 @@ def test_equal_keys_in_different_objects_are_fine() -> None:
 
 @pytest.mark.parametrize("where", ["x", "tool parameters"])
 def test_every_depth_is_either_carried_or_refused(where: str) -> None:
-    outcomes = {judged(nested(depth, where)) for depth in range(900, 1100)}
+    outcomes = {judged(nested(depth, where)) for depth in range(150, 250)}
 
     assert {None, "The body is nested too deeply."} == outcomes
 
@@ -189,3 +190,21 @@ def judged(raw: bytes) -> str | None:
     except InvalidRequest as error:
         return str(json.loads(envelope(error))["error"]["message"])
     return None
+
+
+def test_brackets_in_text_are_no_nesting() -> None:
+    chat(with_member(b'"x":"' + b'[{\\"' * 500 + b'"'))
+
+
+def test_many_objects_side_by_side_are_no_nesting() -> None:
+    chat(with_member(b'"x":[' + b'{"a":[1]},' * 500 + b"1]"))
+
+
+def test_text_without_an_end_is_looked_through_once() -> None:
+    raw = b"[]" * 300 + b'"' + b'\\"' * 500_000
+
+    started_s = time.perf_counter()
+    refusal(chat, raw)
+
+    # Once takes some 20 ms; once for each of its quotes would take an hour.
+    assert time.perf_counter() - started_s < 5
