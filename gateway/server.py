@@ -12,18 +12,17 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from email.utils import formatdate
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
-from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.app import Gateway
 from gateway.asgi import ASGIApp
 from gateway.http_protocol import EdgeProtocol
+from gateway.listening import keep_date, protocol_config
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -87,18 +86,17 @@ class GatewayServer:
 
     def _protocols(self, app: ASGIApp) -> Any:
         settings = self._gateway.settings
+        keep_alive_s = max(1, round(settings.http_keepalive_timeout_s))
         return partial(
             EdgeProtocol.bounded(settings),
-            config=_protocol_config(app, settings),
+            config=protocol_config(app, keep_alive_s=keep_alive_s),
             server_state=self._state,
             app_state={},
         )
 
     async def keep_date(self) -> None:
-        """Keep the Date header right, once a second."""
-        while True:
-            self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-            await asyncio.sleep(1)
+        """Keep the Date header right until cancelled."""
+        await keep_date(self._state)
 
     async def drain(self) -> None:
         """Take nothing new, let what runs finish, end the rest when the time is up."""
@@ -138,22 +136,6 @@ class GatewayServer:
             task.cancel()
         for connection in list(self._state.connections):
             connection.transport.close()
-
-
-def _protocol_config(app: ASGIApp, settings: Settings) -> Config:
-    config = Config(
-        cast(Any, app),  # uvicorn's and Litestar's ASGI types name the same thing apart
-        lifespan="off",
-        ws="none",
-        interface="asgi3",
-        log_config=None,
-        # Whoever connects is the peer; forwarded addresses decide nothing here.
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=max(1, round(settings.http_keepalive_timeout_s)),
-    )
-    config.load()
-    return config
 
 
 @asynccontextmanager

@@ -12,14 +12,13 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from email.utils import formatdate
 from functools import partial
 from typing import Any, Final, cast
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from gateway.listening import keep_date, protocol_config
 from gateway.simulator.app import Simulator, create_simulator
 from gateway.simulator.exchange import ABORT
 from gateway.simulator.settings import SimulatorSettings
@@ -115,7 +114,7 @@ async def running_simulator(
     listener = await loop.create_server(
         partial(
             SimulatorProtocol,
-            config=protocol_config(simulator),
+            config=protocol_config(simulator, keep_alive_s=KEEP_ALIVE_S),
             server_state=state,
             app_state={},
             board=simulator.board,
@@ -133,29 +132,6 @@ async def running_simulator(
         await asyncio.wait([date])
         await hang_up(state)
         await simulator.aclose()
-
-
-def protocol_config(simulator: Simulator) -> Config:
-    config = Config(
-        # ASGI's callable as uvicorn types it is narrower than ours.
-        cast(Any, simulator),
-        lifespan="off",
-        ws="none",
-        interface="asgi3",
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
-    config.load()
-    return config
-
-
-async def keep_date(state: ServerState) -> None:
-    """Keep the Date header right, once a second as uvicorn's server does."""
-    while True:
-        state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-        await asyncio.sleep(1)
 
 
 async def hang_up(state: ServerState) -> None:
