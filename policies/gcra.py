@@ -5,11 +5,12 @@ A bucket is one number, its theoretical arrival time (TAT): the instant at which
 will be full again. What is used is the way from now to there; spending moves the TAT
 forward, a refund moves it back, the passing of time refills.
 
-The TAT is counted in ticks, chosen per rate so that both a microsecond and a unit are a
-whole number of them: for `limit` units in a period, with g their greatest common
-divisor, a microsecond is limit/g ticks and a unit period/g. Nothing is ever rounded, so
-7 a minute admits 7 at once and then one every 60/7 s, for ever. A ledger whose numbers
-have 53 bits keeps the same TAT as divmod(tat, ticks_per_us), which loses nothing.
+The TAT is counted in ticks of 1/limit microseconds, so that both a microsecond and a
+unit are whole: a microsecond is `limit` ticks and a unit is the period's microseconds.
+Nothing is ever rounded, so 7 a minute admits 7 at once and then one every 60/7 s, for
+ever; and a debt in ticks is the same number at every limit of one period, so a plan
+change keeps it to the tick. A ledger whose numbers have 53 bits keeps the same TAT as
+divmod(tat, limit), which loses nothing.
 
 Counting reservations at once and refunding later keeps this true: since the bucket was
 last full, what was really used never exceeds its capacity plus the refill.
@@ -18,7 +19,6 @@ last full, what was really used never exceeds its capacity plus the refill.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import gcd
 from typing import Final
 
 import msgspec
@@ -27,6 +27,9 @@ from policies.plans import Rate
 
 US_PER_S: Final = 1_000_000
 US_PER_MS: Final = 1000
+
+# 71 years: no wait is longer, and an instant that far ahead still has 53 bits.
+MAX_DEBT_US: Final = 2**51
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -37,14 +40,12 @@ class Pace(msgspec.Struct, frozen=True):
     capacity_ticks: int
 
 
-# As many as there are rates in use, and hashing one is cheaper than a gcd.
+# As many as there are rates in use, and hashing one is cheaper than making it.
 @lru_cache(maxsize=1024)
 def pace_of(rate: Rate) -> Pace:
     """The tick lengths of a rate and the size of its bucket in them."""
     period_us = rate.period_s * US_PER_S
-    shared = gcd(rate.limit, period_us)
-    ticks_per_unit = period_us // shared
-    return Pace(rate.limit // shared, ticks_per_unit, rate.capacity * ticks_per_unit)
+    return Pace(rate.limit, period_us, rate.capacity * period_us)
 
 
 def missing_ticks(pace: Pace, tat: int, now_us: int, units: int) -> int:
@@ -55,7 +56,8 @@ def missing_ticks(pace: Pace, tat: int, now_us: int, units: int) -> int:
 
 def charge(pace: Pace, tat: int, now_us: int, units: int) -> int:
     """The TAT after spending, even where it overdraws: a top-up cannot be refused."""
-    return max(tat, now_us * pace.ticks_per_us) + units * pace.ticks_per_unit
+    charged = max(tat, now_us * pace.ticks_per_us) + units * pace.ticks_per_unit
+    return min(charged, (now_us + MAX_DEBT_US) * pace.ticks_per_us)
 
 
 def refund(pace: Pace, tat: int, now_us: int, units: int) -> int:
@@ -79,11 +81,6 @@ def ticks_to_ms(pace: Pace, ticks: int) -> int:
 
 
 def convert(tat: int, now_us: int, old: Pace, new: Pace) -> int:
-    """
-    The TAT at a new pace with the same units used, as when a plan changes.
-
-    Rounded up to a tick, which is less than a microsecond of refill.
-    """
+    """The TAT at a new pace with the same units used, as when a plan changes."""
     debt = max(0, tat - now_us * old.ticks_per_us)
-    new_debt = -(-debt * new.ticks_per_unit // old.ticks_per_unit)
-    return now_us * new.ticks_per_us + new_debt
+    return now_us * new.ticks_per_us + min(debt, MAX_DEBT_US * new.ticks_per_us)

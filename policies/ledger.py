@@ -10,14 +10,17 @@ The rules, for memory and Redis alike:
   charges nothing: its first reply may have been lost.
 - Repeated with a lease id that was settled within the last ttl it raises LeaseSettled:
   a late duplicate must not hold a place nobody would give back, and a caller that uses
-  ids twice must not run for free.
+  ids twice must not run for free. So does one that arrives after its own settlement.
 - A lease not renewed for its ttl is abandoned: its place is free, and it is settled, as
   of that instant, at the last progress it reported, or at its whole reservation if it
-  reported none.
+  reported none. That is a presumption: an owner that settles after all, within an hour,
+  corrects the amount.
 - A request belongs to the window it was admitted in: what it settles after the window's
   end, refund or top-up, changes nothing in the next one.
 - Usage belongs to a dimension (rate or quota, of what, per what), not to a plan: a
   changed plan takes effect at once and keeps what was used.
+- A key with limits of its own is held to both: they are further dimensions of its
+  workspace, decided in the same admission.
 - A limit in shadow is charged only by what it would have admitted, so that it shows
   what enforcing it would do. Any limit admits a demand for none of its units.
 - Time comes from the ledger (the server's own clock), never from the caller.
@@ -29,7 +32,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from policies.plans import Limit, Plan
+from policies.plans import KeyLimits, Limit, Plan
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -43,6 +46,13 @@ class Usage(msgspec.Struct, frozen=True):
 NOTHING = Usage(requests=0, tokens=0)
 
 
+class KeyScope(msgspec.Struct, frozen=True):
+    """A key with limits of its own; `id` is where what it used is counted."""
+
+    id: str
+    limits: KeyLimits
+
+
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """One request that asks to be admitted."""
 
@@ -51,6 +61,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     # Chosen by the caller, so that a repeated admission can be recognised.
     lease_id: str
     reserve: Usage
+    key: KeyScope | None = None
 
 
 class LimitState(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +72,18 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int
     # Reservations included. May exceed capacity after a top-up.
     used: int
+    # What of it is reserved for requests that still run.
+    reserved: int = 0
+    # Whether it is the key's own limit, not its workspace's.
+    is_of_key: bool = False
     # How long until this limit would be untouched if nothing more came: the bucket full
     # again, or the window's end. 0 for concurrency, whose end nobody knows.
     reset_after_ms: int
+
+    @property
+    def name(self) -> str:
+        """The dimension as operators and clients are told it."""
+        return f"key-{self.limit.name}" if self.is_of_key else self.limit.name
 
     @property
     def remaining(self) -> int:
@@ -77,6 +97,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     states: tuple[LimitState, ...]
     # Shadow limits that would have refused it.
     shadowed: tuple[Limit, ...] = ()
+    # False: decided without the shared store, by a share of the plan or not at all.
+    is_exact: bool = True
 
 
 RejectionReason: TypeAlias = Literal[
@@ -99,6 +121,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     # help (too_large) or nobody knows (concurrency).
     retry_after_ms: int | None
     states: tuple[LimitState, ...]
+    is_exact: bool = True
 
 
 Decision: TypeAlias = Admitted | Rejected
@@ -106,6 +129,14 @@ Decision: TypeAlias = Admitted | Rejected
 
 class LeaseSettled(Exception):
     """An admission was repeated after its lease was settled; nothing was charged."""
+
+
+class LedgerUnavailable(Exception):
+    """The ledger cannot decide now, and the plan does not let it guess."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__("the ledger cannot decide now")
+        self.retry_after_ms = retry_after_ms
 
 
 class Ledger(Protocol):
@@ -120,8 +151,22 @@ class Ledger(Protocol):
         """
         Check every limit, then charge all of them or none.
 
-        Raises LeaseSettled for a lease id that was settled within the last ttl.
+        Raises LeaseSettled for a lease id that was settled within the last ttl, and
+        LedgerUnavailable where a shared store is away and the plan says closed.
         """
+        ...
+
+    async def adopt(self, demand: Demand, age_ms: int = 0) -> bool:
+        """
+        Hold and charge a lease that was admitted elsewhere, whatever the limits say.
+
+        `age_ms` is how long ago that was. A lease that is known keeps its charge, and
+        one that was abandoned lives again. False if it has been settled.
+        """
+        ...
+
+    async def preview(self, demand: Demand) -> Decision:
+        """What `admit` would decide now; charges nothing and ignores the lease id."""
         ...
 
     async def renew(self, workspace: str, lease_id: str, tokens: int) -> bool:
@@ -142,8 +187,14 @@ class Ledger(Protocol):
         """
         ...
 
-    async def inspect(self, workspace: str, plan: Plan) -> tuple[LimitState, ...]:
-        """Where the workspace stands under this plan; charges nothing."""
+    async def inspect(
+        self, workspace: str, plan: Plan, key: KeyScope | None = None
+    ) -> tuple[LimitState, ...]:
+        """
+        Where the workspace stands under this plan, and the key; charges nothing.
+
+        In order: the plan's rates, quotas and concurrency, then the key's.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -16,15 +16,24 @@ from typing import Final, TypeAlias
 import msgspec
 
 from policies.ledger import (
-    Admitted,
     Decision,
     Demand,
+    KeyScope,
     LeaseSettled,
     LimitState,
     Usage,
 )
 from policies.plans import MAX_LIMIT, Plan
-from policies.workspace_usage import HeldLease, WorkspaceUsage
+from policies.workspace_usage import (
+    HeldLease,
+    Scope,
+    Slot,
+    WorkspaceUsage,
+    admitted,
+    charge,
+    rejected,
+    slots_of,
+)
 
 # Three renewals of 10 s fit in. At half, one stalled round of renewals loses live
 # leases; at double, a crashed process holds its places for a minute.
@@ -32,6 +41,11 @@ LEASE_TTL_MS: Final = 30_000
 # Settled ids outlive any repeated admission, which comes within a second. At a full
 # 8,000 requests a second this is 2 s of them, in about 5 MB.
 MAX_SETTLED_IDS: Final = 16_384
+# How long an owner that was taken for dead may still say what it really used: longer
+# than any outage it could have been cut off by and lived through.
+ABANDONED_KEPT_US: Final = 3600 * 1_000_000
+# More than any limit can hold, so that what is cut to it is refused like the rest.
+MAX_DEMAND: Final = MAX_LIMIT + 1
 # An admission brings at most one workspace and one settled id, so looking at two of
 # each catches up.
 CHORES_PER_ADMISSION: Final = 2
@@ -75,6 +89,7 @@ class MemoryLedger:
         # entry after many removals.
         self._leases: OrderedDict[_LeaseKey, HeldLease] = OrderedDict()
         self._settled: OrderedDict[_LeaseKey, int] = OrderedDict()
+        self._abandoned: OrderedDict[_LeaseKey, HeldLease] = OrderedDict()
         self._abandoned_total = 0
 
     @property
@@ -101,32 +116,62 @@ class MemoryLedger:
 
         Raises LeaseSettled for a lease id that was settled within the last ttl.
         """
-        if demand.reserve.requests < 0 or demand.reserve.tokens < 0:
-            raise ValueError("a reservation cannot be negative")
         now_us = self._clock_us()
         self._keep_house(now_us)
-        usage = self._usages.get(demand.workspace)
-        if usage is None:
-            usage = self._remember_workspace(demand.workspace, now_us)
-        usage.follow(demand.plan, now_us)
         key = (demand.workspace, demand.lease_id)
+        scopes = self._usage(demand.workspace, now_us).follow(
+            demand.plan, demand.key, now_us
+        )
+        slots = slots_of(scopes)
         lease = self._leases.get(key)
         if lease is not None:
             # Whoever repeats an admission is alive.
             self._extend(key, lease, now_us)
         else:
             self._refuse_settled(key, now_us)
-            trial = usage.try_out(demand.reserve, now_us)
-            if trial.violated:
-                return usage.reject(demand.reserve, trial, now_us)
-            end_us = now_us + self._lease_ttl_us
-            lease = usage.charge(demand.reserve, trial, now_us, end_us)
-            self._leases[key] = lease
-        return Admitted(
-            lease_id=demand.lease_id,
-            states=usage.states(now_us),
-            shadowed=lease.shadowed,
+            reserve = checked(demand.reserve)
+            refused = [slot for slot in slots if not slot.fits(reserve, now_us)]
+            if not all(slot.limit.shadow for slot in refused):
+                return rejected(demand, slots, now_us)
+            lease = self._hold(key, scopes, reserve, refused, now_us)
+        return admitted(demand.lease_id, slots, lease.refused, now_us)
+
+    async def adopt(self, demand: Demand, age_ms: int = 0) -> bool:
+        """Hold and charge a lease that was admitted elsewhere; False if it ended."""
+        now_us = self._clock_us()
+        self._keep_house(now_us)
+        key = (demand.workspace, demand.lease_id)
+        scopes = self._usage(demand.workspace, now_us).follow(
+            demand.plan, demand.key, now_us
         )
+        lease = self._leases.get(key)
+        abandoned = self._abandoned.pop(key, None)
+        if lease is not None:
+            self._extend(key, lease, now_us)
+        elif abandoned is not None:
+            abandoned.take_places()
+            abandoned.expires_us = now_us + self._lease_ttl_us
+            self._leases[key] = abandoned
+            self._settled.pop(key, None)
+        elif self._settled.get(key, 0) > now_us:
+            return False
+        else:
+            reserve = checked(demand.reserve)
+            then_us = now_us - max(0, age_ms) * 1000
+            self._hold(key, scopes, reserve, [], now_us, charged_us=then_us)
+        return True
+
+    async def preview(self, demand: Demand) -> Decision:
+        """What `admit` would decide now; charges nothing and ignores the lease id."""
+        now_us = self._clock_us()
+        self._reclaim_abandoned(now_us)
+        slots = self._looked_at(demand.workspace, demand.plan, demand.key, now_us)
+        reserve = checked(demand.reserve)
+        refused = [slot for slot in slots if not slot.fits(reserve, now_us)]
+        if not all(slot.limit.shadow for slot in refused):
+            return rejected(demand, slots, now_us)
+        dimensions = {slot.dimension for slot in refused}
+        return admitted(demand.lease_id, slots, dimensions, now_us)
 
     async def renew(self, workspace: str, lease_id: str, tokens: int) -> bool:
         """Keep a lease alive and note its progress, which never falls."""
@@ -136,7 +181,8 @@ class MemoryLedger:
         lease = self._leases.get(key)
         if lease is None:
             return False
-        lease.progress_tokens = max(lease.progress_tokens, _bound(tokens))
+        progress = bounded(Usage(0, tokens), MAX_LIMIT).tokens
+        lease.progress_tokens = max(lease.progress_tokens, progress)
         self._extend(key, lease, now_us)
         return True
 
@@ -145,24 +191,23 @@ class MemoryLedger:
         now_us = self._clock_us()
         self._reclaim_abandoned(now_us)
         key = (workspace, lease_id)
-        lease = self._leases.pop(key, None)
-        if lease is None:
-            return False
-        used = Usage(_bound(actual.requests), _bound(actual.tokens))
-        lease.settle(used, now_us)
-        self._settled[key] = now_us + self._lease_ttl_us
-        if len(self._settled) > self._max_settled_ids:
-            self._settled.popitem(last=False)
-        return True
+        held = self._leases.pop(key, None)
+        if held is not None:
+            held.take_places(-1)
+        lease = held or self._abandoned.pop(key, None)
+        if lease is not None:
+            lease.correct(bounded(actual, MAX_LIMIT), now_us)
+        self._bar(key, now_us)
+        return lease is not None
 
-    async def inspect(self, workspace: str, plan: Plan) -> tuple[LimitState, ...]:
-        """Where the workspace stands under this plan; charges nothing."""
+    async def inspect(
+        self, workspace: str, plan: Plan, key: KeyScope | None = None
+    ) -> tuple[LimitState, ...]:
+        """Where the workspace stands under this plan, and the key; charges nothing."""
         now_us = self._clock_us()
         self._reclaim_abandoned(now_us)
-        usage = self._usages.get(workspace)
-        looked_at = usage.copy() if usage else WorkspaceUsage()
-        looked_at.follow(plan, now_us)
-        return looked_at.states(now_us)
+        slots = self._looked_at(workspace, plan, key, now_us)
+        return tuple(slot.state(now_us) for slot in slots)
 
     async def aclose(self) -> None:
         """Nothing is held outside the process."""
@@ -171,18 +216,52 @@ class MemoryLedger:
         """Reclaim and forget what is due, for a process without admissions."""
         self._keep_house(self._clock_us(), max_chores)
 
+    def _hold(
+        self,
+        key: _LeaseKey,
+        scopes: list[Scope],
+        reserve: Usage,
+        refused: list[Slot],
+        now_us: int,
+        *,
+        charged_us: int | None = None,
+    ) -> HeldLease:
+        end_us = now_us + self._lease_ttl_us
+        then_us = now_us if charged_us is None else charged_us
+        lease = charge(reserve, scopes, refused, then_us, end_us)
+        self._leases[key] = lease
+        return lease
+
     def _extend(self, key: _LeaseKey, lease: HeldLease, now_us: int) -> None:
         lease.expires_us = now_us + self._lease_ttl_us
         self._leases.move_to_end(key)
 
-    def _refuse_settled(self, key: _LeaseKey, now_us: int) -> None:
+    def _bar(self, key: _LeaseKey, now_us: int) -> None:
+        """Let no admission of this lease id pass for a ttl."""
         if self._settled.get(key, 0) > now_us:
+            return
+        self._settled[key] = now_us + self._lease_ttl_us
+        self._settled.move_to_end(key)
+        if len(self._settled) > self._max_settled_ids:
+            self._settled.popitem(last=False)
+
+    def _refuse_settled(self, key: _LeaseKey, now_us: int) -> None:
+        if self._settled.get(key, 0) > now_us or key in self._abandoned:
             raise LeaseSettled(key[1])
 
-    def _remember_workspace(self, workspace: str, now_us: int) -> WorkspaceUsage:
-        usage = self._usages[workspace] = WorkspaceUsage()
-        heapq.heappush(self._visits, (now_us + self._lease_ttl_us, workspace))
+    def _usage(self, workspace: str, now_us: int) -> WorkspaceUsage:
+        usage = self._usages.get(workspace)
+        if usage is None:
+            usage = self._usages[workspace] = WorkspaceUsage()
+            heapq.heappush(self._visits, (now_us + self._lease_ttl_us, workspace))
         return usage
+
+    def _looked_at(
+        self, workspace: str, plan: Plan, key: KeyScope | None, now_us: int
+    ) -> list[Slot]:
+        usage = self._usages.get(workspace)
+        looked_at = usage.copy() if usage else WorkspaceUsage()
+        return slots_of(looked_at.follow(plan, key, now_us))
 
     def _keep_house(self, now_us: int, max_chores: int = CHORES_PER_ADMISSION) -> None:
         self._reclaim_abandoned(now_us)
@@ -198,12 +277,23 @@ class MemoryLedger:
     def _reclaim_abandoned(self, now_us: int) -> None:
         # Not limited in number: each was admitted once, and no decision may be taken
         # while a place or a reservation that is free still counts.
-        while self._leases:
-            if next(iter(self._leases.values())).expires_us > now_us:
-                return
-            _, lease = self._leases.popitem(last=False)
+        due: list[tuple[int, str, _LeaseKey]] = []
+        for key, lease in self._leases.items():
+            if lease.expires_us > now_us:
+                break
+            due.append((lease.expires_us, key[1], key))
+        # Of those that ended at one instant, by id: an order every ledger can keep.
+        for expires_us, _, key in sorted(due):
+            lease = self._leases.pop(key)
             lease.abandon()
             self._abandoned_total += 1
+            if expires_us + ABANDONED_KEPT_US > now_us:
+                self._abandoned[key] = lease
+        while self._abandoned:
+            key, lease = next(iter(self._abandoned.items()))
+            if lease.expires_us + ABANDONED_KEPT_US > now_us:
+                break
+            del self._abandoned[key]
 
     def _visit(self, now_us: int) -> None:
         workspace = self._visits[0][1]
@@ -226,7 +316,21 @@ class MemoryLedger:
                 )
 
 
-def _bound(units: int) -> int:
-    # An upstream's report may be absurd; it must neither pay the caller nor lock it out
-    # for longer than any limit could.
-    return min(max(0, units), MAX_LIMIT)
+def checked(reserve: Usage) -> Usage:
+    """A reservation as it is charged; ValueError if it is none."""
+    if reserve.requests < 0 or reserve.tokens < 0:
+        raise ValueError("a reservation cannot be negative")
+    return bounded(reserve, MAX_DEMAND)
+
+
+def bounded(usage: Usage, most: int) -> Usage:
+    """
+    A usage no ledger has to be afraid of.
+
+    An upstream's report may be absurd; it must neither pay the caller nor lock it out
+    for longer than any limit could.
+    """
+    return Usage(
+        min(max(0, usage.requests), most),
+        min(max(0, usage.tokens), most),
+    )

@@ -1,5 +1,5 @@
 """
-What one workspace has used of one limit, in memory.
+What one workspace, or one key of it, has used of one limit, in memory.
 
 A meter outlives the limit it was made for: a changed plan re-labels it and the usage
 stays. What is charged is charged to an account, and refunded to the same one.
@@ -12,45 +12,46 @@ from typing import Final, TypeAlias
 
 from policies import gcra
 from policies.gcra import Pace
-from policies.ledger import LimitState
-from policies.plans import Quota, Rate
+from policies.ledger import Usage
+from policies.plans import Concurrency, Limit, Quota, Rate
 from policies.windows import window_at
 
 # Longer than any wait, so that the longest wait of several is found by comparing.
 NEVER_MS: Final = 2**62
+# Nobody knows when a lease ends: of several violated limits any other binds longer.
+UNKNOWN_MS: Final = 0
+
+# Sums stay exact in the 53 bits a Lua number has, whatever upstreams report.
+MAX_COUNTED: Final = 2**52
+
+
+def units_of(limit: Limit, usage: Usage) -> int:
+    """What a limit counts of a usage; a request takes one place."""
+    if isinstance(limit, Concurrency):
+        return 1
+    return usage.tokens if limit.of == "tokens" else usage.requests
 
 
 class RateMeter:
     """A bucket, which is its own account: it has no window that could end."""
 
-    __slots__ = ("counts_tokens", "limit", "pace", "tat")
+    __slots__ = ("limit", "pace", "tat")
 
     def __init__(self, limit: Rate) -> None:
         self.limit = limit
-        self.counts_tokens = limit.of == "tokens"
         self.pace: Pace = gcra.pace_of(limit)
         self.tat = 0
 
-    def copy(self) -> RateMeter:
-        return copy(self)
-
-    def follow(self, limit: Rate, now_us: int) -> None:
+    def follow(self, limit: Limit, now_us: int) -> None:
         """Count on under another limit of the same dimension."""
+        assert isinstance(limit, Rate)  # noqa: S101 - what the dimension is of
         pace = gcra.pace_of(limit)
         self.tat = gcra.convert(self.tat, now_us, self.pace, pace)
         self.limit, self.pace = limit, pace
 
-    def wait_ms(self, units: int, now_us: int) -> int:
-        """How long until this would fit: 0 is now."""
-        if units == 0:
-            # Whoever asks nothing of a limit is not refused by it, even overdrawn.
-            return 0
-        missing = gcra.missing_ticks(self.pace, self.tat, now_us, units)
-        if missing <= 0:
-            return 0
-        if units > self.limit.capacity:
-            return NEVER_MS
-        return gcra.ticks_to_ms(self.pace, missing)
+    def fits(self, units: int, now_us: int) -> bool:
+        # Whoever asks nothing of a limit is not refused by it, even overdrawn.
+        return units == 0 or gcra.missing_ticks(self.pace, self.tat, now_us, units) <= 0
 
     def charge(self, units: int, now_us: int) -> RateMeter:
         self.tat = gcra.charge(self.pace, self.tat, now_us, units)
@@ -60,20 +61,25 @@ class RateMeter:
         """Top up by this many units, or refund where negative."""
         if units > 0:
             self.tat = gcra.charge(self.pace, self.tat, now_us, units)
-        else:
+        elif units < 0:
             self.tat = gcra.refund(self.pace, self.tat, now_us, -units)
 
     def idle_at_us(self) -> int:
         """From when on nothing would be lost by forgetting this meter."""
         return -(-self.tat // self.pace.ticks_per_us)
 
-    def state(self, now_us: int) -> LimitState:
-        return LimitState(
-            limit=self.limit,
-            capacity=self.limit.capacity,
-            used=gcra.used_units(self.pace, self.tat, now_us),
-            reset_after_ms=gcra.reset_after_ms(self.pace, self.tat, now_us),
-        )
+    def used(self, now_us: int) -> int:
+        return gcra.used_units(self.pace, self.tat, now_us)
+
+    def wait_ms(self, units: int, now_us: int) -> int:
+        """How long until what does not fit now would."""
+        if units > self.limit.capacity:
+            return NEVER_MS
+        missing = gcra.missing_ticks(self.pace, self.tat, now_us, units)
+        return gcra.ticks_to_ms(self.pace, missing)
+
+    def reset_after_ms(self, now_us: int) -> int:
+        return gcra.reset_after_ms(self.pace, self.tat, now_us)
 
 
 class Tally:
@@ -84,26 +90,25 @@ class Tally:
     reaches a tally nobody looks at any more.
     """
 
-    __slots__ = ("counts_tokens", "end_us", "used")
+    __slots__ = ("end_us", "limit", "used")
 
     def __init__(self, limit: Quota, now_us: int) -> None:
-        self.counts_tokens = limit.of == "tokens"
+        self.limit = limit
         self.end_us = window_at(limit.per, now_us // gcra.US_PER_MS).end_ms * 1000
         self.used = 0
 
     def adjust(self, units: int, now_us: int) -> None:
         """Top up by this many units, or refund where negative."""
-        self.used = max(0, self.used + units)
+        self.used = min(max(0, self.used + units), MAX_COUNTED)
 
 
 class QuotaMeter:
     """A budget, with the tally of the window that is running."""
 
-    __slots__ = ("counts_tokens", "limit", "tally")
+    __slots__ = ("limit", "tally")
 
     def __init__(self, limit: Quota, now_us: int) -> None:
         self.limit = limit
-        self.counts_tokens = limit.of == "tokens"
         self.tally = Tally(limit, now_us)
 
     def copy(self) -> QuotaMeter:
@@ -111,38 +116,33 @@ class QuotaMeter:
         copied.tally = copy(self.tally)
         return copied
 
-    def follow(self, limit: Quota, now_us: int) -> None:
+    def follow(self, limit: Limit, now_us: int) -> None:
         """Count on under another limit of the same dimension."""
+        assert isinstance(limit, Quota)  # noqa: S101 - what the dimension is of
         self.limit = limit
 
-    def wait_ms(self, units: int, now_us: int) -> int:
-        """How long until this would fit: 0 is now."""
-        if units == 0:
-            return 0
-        tally = self._running_tally(now_us)
-        if tally.used + units <= self.limit.limit:
-            return 0
-        if units > self.limit.limit:
-            return NEVER_MS
-        return _ms_until(tally.end_us, now_us)
+    def fits(self, units: int, now_us: int) -> bool:
+        return units == 0 or self.used(now_us) + units <= self.limit.limit
 
     def charge(self, units: int, now_us: int) -> Tally:
         tally = self._running_tally(now_us)
-        tally.used += units
+        tally.adjust(units, now_us)
         return tally
 
     def idle_at_us(self) -> int:
         """From when on nothing would be lost by forgetting this meter."""
         return self.tally.end_us if self.tally.used else 0
 
-    def state(self, now_us: int) -> LimitState:
-        tally = self._running_tally(now_us)
-        return LimitState(
-            limit=self.limit,
-            capacity=self.limit.limit,
-            used=tally.used,
-            reset_after_ms=_ms_until(tally.end_us, now_us),
-        )
+    def used(self, now_us: int) -> int:
+        return self._running_tally(now_us).used
+
+    def wait_ms(self, units: int, now_us: int) -> int:
+        """How long until what does not fit now would."""
+        return NEVER_MS if units > self.limit.limit else self.reset_after_ms(now_us)
+
+    def reset_after_ms(self, now_us: int) -> int:
+        end_us = self._running_tally(now_us).end_us
+        return -(-(end_us - now_us) // gcra.US_PER_MS)
 
     def _running_tally(self, now_us: int) -> Tally:
         if now_us >= self.tally.end_us:
@@ -154,5 +154,9 @@ Meter: TypeAlias = RateMeter | QuotaMeter
 Account: TypeAlias = RateMeter | Tally
 
 
-def _ms_until(instant_us: int, now_us: int) -> int:
-    return -(-(instant_us - now_us) // gcra.US_PER_MS)
+def new_meter(limit: Rate | Quota, now_us: int) -> Meter:
+    return RateMeter(limit) if isinstance(limit, Rate) else QuotaMeter(limit, now_us)
+
+
+def copy_of(meter: Meter) -> Meter:
+    return copy(meter) if isinstance(meter, RateMeter) else meter.copy()

@@ -87,6 +87,19 @@ class Concurrency(Strict, frozen=True, kw_only=True):
 Limit: TypeAlias = Rate | Quota | Concurrency
 
 
+class KeyLimits(Strict, frozen=True, kw_only=True):
+    """What one API key may do less than its workspace's plan; counted for itself."""
+
+    concurrency: Concurrency | None = None
+    rates: tuple[Rate, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Every limit in the order it is reported: rates, quotas, concurrency."""
+        return _in_order(self.rates, self.quotas, self.concurrency)
+
+
 class RequestBounds(Strict, frozen=True, kw_only=True):
     """The largest single request; None is unbounded."""
 
@@ -118,5 +131,13 @@ class Plan(Strict, frozen=True, kw_only=True):
     @property
     def limits(self) -> tuple[Limit, ...]:
         """Every limit in the order it is reported: rates, quotas, concurrency."""
-        last: tuple[Limit, ...] = (self.concurrency,) if self.concurrency else ()
-        return (*self.rates, *self.quotas, *last)
+        return _in_order(self.rates, self.quotas, self.concurrency)
+
+
+def _in_order(
+    rates: tuple[Rate, ...],
+    quotas: tuple[Quota, ...],
+    concurrency: Concurrency | None,
+) -> tuple[Limit, ...]:
+    last: tuple[Limit, ...] = (concurrency,) if concurrency else ()
+    return (*rates, *quotas, *last)

@@ -1,209 +1,289 @@
 """
 Everything one workspace has used and holds, in memory, and what a demand meets there.
 
-Meters are kept by dimension (what kind of limit, of what, per what), apart from the
-plan that is in force: usage survives a plan change in either direction.
+Meters are kept by dimension, apart from the plan that is in force: usage survives a
+plan change in either direction. A key with limits of its own is a second scope beside
+the workspace's, with meters and places of its own.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from copy import copy
+from typing import Final
 
-from policies.ledger import LimitState, Rejected, RejectionReason, Usage
-from policies.meters import NEVER_MS, Account, Meter, QuotaMeter, RateMeter
-from policies.plans import Concurrency, Limit, Plan, Quota, Rate
+import msgspec
 
-_Dimension: TypeAlias = tuple[type[Limit], str, str]
+from policies.dimensions import dimension_of
+from policies.ledger import (
+    Admitted,
+    Demand,
+    KeyScope,
+    LimitState,
+    Rejected,
+    RejectionReason,
+    Usage,
+)
+from policies.meters import (
+    NEVER_MS,
+    UNKNOWN_MS,
+    Account,
+    Meter,
+    copy_of,
+    new_meter,
+    units_of,
+)
+from policies.plans import Concurrency, KeyLimits, Limit, Plan, Rate
+
+
+class Places:
+    """The leases of a workspace or of one key of it, and what they reserved."""
+
+    __slots__ = ("beyond_shadow", "held", "reserved", "scope_id")
+
+    def __init__(self, scope_id: str) -> None:
+        # A key's, or empty for the workspace itself.
+        self.scope_id = scope_id
+        self.held = 0
+        # Of them, those a concurrency limit in shadow would have refused.
+        self.beyond_shadow = 0
+        # What they were charged at their admission.
+        self.reserved = Usage(0, 0)
+
+    def taken(self, limit: Limit) -> int:
+        # In shadow, a lease that enforcement would have refused takes no place; once
+        # the limit is enforced, every lease that runs does.
+        return self.held - self.beyond_shadow if limit.shadow else self.held
+
+    def take(self, reserve: Usage, *, is_beyond_shadow: bool, sign: int = 1) -> None:
+        """One lease more, or with the sign -1 one less."""
+        self.held += sign
+        self.beyond_shadow += sign * is_beyond_shadow
+        self.reserved = Usage(
+            self.reserved.requests + sign * reserve.requests,
+            self.reserved.tokens + sign * reserve.tokens,
+        )
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """One limit in force and where it is counted; concurrency has no meter."""
+
+    limit: Limit
+    dimension: str
+    places: Places
+    meter: Meter | None
+
+    def fits(self, demanded: Usage, now_us: int) -> bool:
+        """Whether the limit has room for it now."""
+        if self.meter is not None:
+            return self.meter.fits(units_of(self.limit, demanded), now_us)
+        return self.places.taken(self.limit) < self.limit.limit
+
+    def wait_ms(self, demanded: Usage, now_us: int) -> int:
+        """How long until what does not fit now would."""
+        if self.meter is None:
+            return UNKNOWN_MS
+        return self.meter.wait_ms(units_of(self.limit, demanded), now_us)
+
+    def state(self, now_us: int) -> LimitState:
+        """Where the limit stands."""
+        limit, meter = self.limit, self.meter
+        if meter is None:
+            used = reserved = self.places.taken(limit)
+            reset_after_ms = 0
+        else:
+            used = meter.used(now_us)
+            reserved = min(used, units_of(limit, self.places.reserved))
+            reset_after_ms = meter.reset_after_ms(now_us)
+        return LimitState(
+            limit=limit,
+            capacity=limit.capacity if isinstance(limit, Rate) else limit.limit,
+            used=used,
+            reserved=reserved,
+            is_of_key=bool(self.places.scope_id),
+            reset_after_ms=reset_after_ms,
+        )
+
+
+class Scope:
+    """The workspace itself, or one key of it: its meters, its places, its limits."""
+
+    __slots__ = ("_limits", "_meters", "places", "slots")
+
+    def __init__(self, scope_id: str) -> None:
+        self.places = Places(scope_id)
+        # The limits in force, in the order they are reported.
+        self.slots: list[Slot] = []
+        self._limits: Plan | KeyLimits | None = None
+        self._meters: dict[str, Meter] = {}
+
+    def copy(self) -> Scope:
+        copied = Scope(self.places.scope_id)
+        copied.places = copy(self.places)
+        copied._meters = {key: copy_of(meter) for key, meter in self._meters.items()}
+        return copied
+
+    def follow(self, limits: Plan | KeyLimits, now_us: int) -> None:
+        """Put limits in force; usage in each of their dimensions is kept."""
+        if limits is not self._limits:
+            self._limits = limits
+            self.slots = [self._slot(limit, now_us) for limit in limits.limits]
+
+    def idle_at_us(self) -> int:
+        """From when on nothing would be lost by forgetting it."""
+        return max((meter.idle_at_us() for meter in self._meters.values()), default=0)
+
+    def _slot(self, limit: Limit, now_us: int) -> Slot:
+        dimension = dimension_of(limit, self.places.scope_id)
+        if isinstance(limit, Concurrency):
+            return Slot(limit, dimension, self.places, None)
+        meter = self._meters.get(dimension)
+        if meter is None:
+            meter = self._meters[dimension] = new_meter(limit, now_us)
+        meter.follow(limit, now_us)
+        return Slot(limit, dimension, self.places, meter)
+
+
+_ANY_PLACES: Final = Concurrency(limit=0)
 
 
 class HeldLease:
-    """A lease as its ledger keeps it."""
+    """A lease as its ledger keeps it; abandoned ones for as long as they may return."""
 
     __slots__ = (
         "accounts",
+        "charged",
         "expires_us",
-        "is_beyond_shadow",
+        "places",
         "progress_tokens",
+        "refused",
         "reserve",
-        "shadowed",
-        "usage",
     )
 
-    def __init__(
-        self, usage: WorkspaceUsage, reserve: Usage, trial: Trial, expires_us: int
-    ) -> None:
-        self.usage = usage
+    def __init__(self, reserve: Usage, places: list[Places], expires_us: int) -> None:
         self.reserve = reserve
+        # What the accounts stand at for this lease.
+        self.charged = reserve
+        self.places = places
         self.expires_us = expires_us
         # 0 is no report: nothing that has reached an upstream is free.
         self.progress_tokens = 0
-        self.accounts: list[Account] = []
-        self.shadowed = tuple(trial.shadowed)
-        # Runs although a concurrency limit in shadow would have refused it.
-        self.is_beyond_shadow = trial.is_beyond_shadow
+        self.accounts: list[tuple[Limit, Account]] = []
+        # Dimensions whose limit, in shadow, would have refused it.
+        self.refused: set[str] = set()
 
-    def settle(self, actual: Usage, now_us: int) -> None:
-        """Correct every account that was charged, and give the place back."""
-        more_requests = actual.requests - self.reserve.requests
-        more_tokens = actual.tokens - self.reserve.tokens
-        for account in self.accounts:
-            units = more_tokens if account.counts_tokens else more_requests
-            if units:
-                account.adjust(units, now_us)
-        self.usage.held -= 1
-        self.usage.held_beyond_shadow -= self.is_beyond_shadow
+    def correct(self, actual: Usage, now_us: int) -> None:
+        """Replace what the accounts were charged."""
+        for limit, account in self.accounts:
+            account.adjust(
+                units_of(limit, actual) - units_of(limit, self.charged), now_us
+            )
+        self.charged = actual
+
+    def take_places(self, sign: int = 1) -> None:
+        """Take the places, or with the sign -1 give them back."""
+        for places in self.places:
+            is_beyond = dimension_of(_ANY_PLACES, places.scope_id) in self.refused
+            places.take(self.reserve, is_beyond_shadow=is_beyond, sign=sign)
 
     def abandon(self) -> None:
         """Settle at the last progress, or at the reservation if there was none."""
         tokens = self.progress_tokens or self.reserve.tokens
         # As of the instant it ended, which may be long past: what it tops up has been
         # paid back by refill since then.
-        self.settle(Usage(self.reserve.requests, tokens), self.expires_us)
-
-
-class Trial:
-    """How a demand fares against every limit, before anything is charged."""
-
-    __slots__ = ("fitting", "is_beyond_shadow", "shadowed", "violated")
-
-    def __init__(self) -> None:
-        self.fitting: list[Meter] = []
-        self.shadowed: list[Limit] = []
-        self.is_beyond_shadow = False
-        # Each with the wait until it would admit. None is concurrency: nobody knows its
-        # wait, and counted as 0 it binds only where no other limit does.
-        self.violated: list[tuple[int, Meter | None]] = []
+        self.correct(Usage(self.reserve.requests, tokens), self.expires_us)
+        self.take_places(-1)
 
 
 class WorkspaceUsage:
-    """The meters and the number of leases of one workspace."""
+    """The scopes of one workspace."""
 
-    __slots__ = (
-        "_concurrency",
-        "_meters",
-        "_plan",
-        "_running",
-        "held",
-        "held_beyond_shadow",
-    )
+    __slots__ = ("_keys", "_workspace")
 
     def __init__(self) -> None:
-        self.held = 0
-        self.held_beyond_shadow = 0
-        self._plan: Plan | None = None
-        self._concurrency: Concurrency | None = None
-        self._meters: dict[_Dimension, Meter] = {}
-        # The meters of the plan in force, in the order its limits are reported.
-        self._running: list[Meter] = []
+        self._workspace = Scope("")
+        self._keys: dict[str, Scope] = {}
 
     def copy(self) -> WorkspaceUsage:
-        """For a look under another plan, without leaving a trace here."""
+        """For a look that leaves no trace here."""
         copied = WorkspaceUsage()
-        copied.held = self.held
-        copied.held_beyond_shadow = self.held_beyond_shadow
-        copied._meters = {key: meter.copy() for key, meter in self._meters.items()}
+        copied._workspace = self._workspace.copy()
+        copied._keys = {scope_id: key.copy() for scope_id, key in self._keys.items()}
         return copied
 
-    def follow(self, plan: Plan, now_us: int) -> None:
-        """Put a plan in force; usage in each of its dimensions is kept."""
-        if plan is self._plan:
-            return
-        self._plan = plan
-        self._concurrency = plan.concurrency
-        self._running = [
-            *(self._follow_rate(rate, now_us) for rate in plan.rates),
-            *(self._follow_quota(quota, now_us) for quota in plan.quotas),
-        ]
+    @property
+    def held(self) -> int:
+        return self._workspace.places.held
 
-    def try_out(self, reserve: Usage, now_us: int) -> Trial:
-        """Ask every limit; charges nothing."""
-        trial = Trial()
-        for meter in self._running:
-            units = reserve.tokens if meter.counts_tokens else reserve.requests
-            wait_ms = meter.wait_ms(units, now_us)
-            if wait_ms == 0:
-                trial.fitting.append(meter)
-            elif meter.limit.shadow:
-                trial.shadowed.append(meter.limit)
-            else:
-                trial.violated.append((wait_ms, meter))
-        limit = self._concurrency
-        if limit is not None and self._count_held(limit) >= limit.limit:
-            if limit.shadow:
-                trial.shadowed.append(limit)
-                trial.is_beyond_shadow = True
-            else:
-                trial.violated.append((0, None))
-        return trial
-
-    def charge(
-        self, reserve: Usage, trial: Trial, now_us: int, end_us: int
-    ) -> HeldLease:
-        """Spend what fitted, and take a place until `end_us`."""
-        lease = HeldLease(self, reserve, trial, end_us)
-        for meter in trial.fitting:
-            units = reserve.tokens if meter.counts_tokens else reserve.requests
-            lease.accounts.append(meter.charge(units, now_us))
-        self.held += 1
-        self.held_beyond_shadow += trial.is_beyond_shadow
-        return lease
-
-    def reject(self, reserve: Usage, trial: Trial, now_us: int) -> Rejected:
-        """Say which of the violated limits binds longest; the first one of equals."""
-        wait_ms, meter = max(trial.violated, key=lambda violation: violation[0])
-        states = self.states(now_us)
-        reason: RejectionReason
-        if meter is None:
-            reason, requested, binding = "concurrency", 1, states[-1]
-        else:
-            reason = "rate" if isinstance(meter, RateMeter) else "quota"
-            requested = reserve.tokens if meter.counts_tokens else reserve.requests
-            binding = states[self._running.index(meter)]
-        if wait_ms >= NEVER_MS:
-            reason = "too_large"
-        return Rejected(
-            reason=reason,
-            binding=binding,
-            requested=requested,
-            retry_after_ms=wait_ms if reason in ("rate", "quota") else None,
-            states=states,
-        )
-
-    def states(self, now_us: int) -> tuple[LimitState, ...]:
-        states = [meter.state(now_us) for meter in self._running]
-        limit = self._concurrency
-        if limit is not None:
-            states.append(
-                LimitState(
-                    limit=limit,
-                    capacity=limit.limit,
-                    used=self._count_held(limit),
-                    reset_after_ms=0,
-                )
-            )
-        return tuple(states)
+    def follow(self, plan: Plan, key: KeyScope | None, now_us: int) -> list[Scope]:
+        """Put limits in force; the scopes that a demand of this key has to pass."""
+        self._workspace.follow(plan, now_us)
+        if key is None:
+            return [self._workspace]
+        scope = self._keys.setdefault(key.id, Scope(key.id))
+        scope.follow(key.limits, now_us)
+        return [self._workspace, scope]
 
     def idle_at_us(self) -> int:
         """From when on nothing would be lost by forgetting the workspace."""
-        return max((meter.idle_at_us() for meter in self._meters.values()), default=0)
+        scopes = (self._workspace, *self._keys.values())
+        return max(scope.idle_at_us() for scope in scopes)
 
-    def _count_held(self, limit: Concurrency) -> int:
-        # In shadow, a lease that enforcement would have refused takes no place; once
-        # the limit is enforced, every lease that runs does.
-        return self.held - self.held_beyond_shadow if limit.shadow else self.held
 
-    def _follow_rate(self, limit: Rate, now_us: int) -> Meter:
-        dimension = (Rate, limit.of, limit.per)
-        meter = self._meters.get(dimension)
-        if isinstance(meter, RateMeter):
-            meter.follow(limit, now_us)
-            return meter
-        return self._meters.setdefault(dimension, RateMeter(limit))
+def slots_of(scopes: list[Scope]) -> list[Slot]:
+    return [slot for scope in scopes for slot in scope.slots]
 
-    def _follow_quota(self, limit: Quota, now_us: int) -> Meter:
-        dimension = (Quota, limit.of, limit.per)
-        meter = self._meters.get(dimension)
-        if isinstance(meter, QuotaMeter):
-            meter.follow(limit, now_us)
-            return meter
-        return self._meters.setdefault(dimension, QuotaMeter(limit, now_us))
+
+def charge(
+    reserve: Usage, scopes: list[Scope], refused: list[Slot], now_us: int, end_us: int
+) -> HeldLease:
+    """Spend everywhere but where it was refused, and take the places."""
+    lease = HeldLease(reserve, [scope.places for scope in scopes], end_us)
+    lease.refused = {slot.dimension for slot in refused}
+    for slot in slots_of(scopes):
+        if slot.meter is not None and slot.dimension not in lease.refused:
+            account = slot.meter.charge(units_of(slot.limit, reserve), now_us)
+            lease.accounts.append((slot.limit, account))
+    lease.take_places()
+    return lease
+
+
+def admitted(
+    lease_id: str, slots: list[Slot], refused: set[str], now_us: int
+) -> Admitted:
+    """A yes, with the shadow limits that would have said no."""
+    return Admitted(
+        lease_id=lease_id,
+        states=tuple(slot.state(now_us) for slot in slots),
+        shadowed=tuple(
+            slot.limit
+            for slot in slots
+            if slot.limit.shadow and slot.dimension in refused
+        ),
+    )
+
+
+def rejected(demand: Demand, slots: list[Slot], now_us: int) -> Rejected:
+    """A no, naming the limit that binds longest; of equals the first."""
+    reserve = demand.reserve
+    waits_ms = [
+        (slot.wait_ms(reserve, now_us), index)
+        for index, slot in enumerate(slots)
+        if not slot.limit.shadow and not slot.fits(reserve, now_us)
+    ]
+    wait_ms, index = max(waits_ms, key=lambda wait: wait[0])
+    slot = slots[index]
+    reason: RejectionReason
+    if slot.meter is None:
+        reason = "concurrency"
+    elif wait_ms >= NEVER_MS:
+        reason = "too_large"
+    else:
+        reason = "rate" if isinstance(slot.limit, Rate) else "quota"
+    states = tuple(each.state(now_us) for each in slots)
+    return Rejected(
+        reason=reason,
+        binding=states[index],
+        requested=units_of(slot.limit, reserve),
+        retry_after_ms=wait_ms if reason in ("rate", "quota") else None,
+        states=states,
+    )

@@ -6,12 +6,21 @@ from collections.abc import Callable
 
 import pytest
 
-from policies.ledger import NOTHING, Admitted, Demand, Ledger, Rejected, Usage
+from policies.ledger import (
+    NOTHING,
+    Admitted,
+    Demand,
+    LeaseSettled,
+    Ledger,
+    Rejected,
+    Usage,
+)
 from policies.plans import Concurrency, Plan, Quota, Rate
 
 MakeDemand = Callable[..., Demand]
 Advance = Callable[[int], None]
 
+HOUR_MS = 3_600_000
 QUOTA = Quota(of="tokens", limit=5000, per="day")
 PLAN = Plan(plan="p", quotas=(QUOTA,), concurrency=Concurrency(limit=1))
 
@@ -88,16 +97,57 @@ async def test_abandoned_lease_is_settled_at_its_last_progress(
     assert await used(ledger) == [expected, 0]
 
 
-async def test_settlement_after_abandonment_changes_nothing(
+async def test_owner_that_was_taken_for_dead_corrects_the_amount(
     ledger: Ledger, lease: str, advance: Advance
 ) -> None:
-    """A lease is settled once, by its owner or by its end."""
+    """An outage longer than a lease makes no charge wrong: its owner knows better."""
     await ledger.renew("acme", lease, 100)
     advance(ledger.lease_ttl_ms)
+    assert await used(ledger) == [100, 0]
+
+    assert await ledger.settle("acme", lease, Usage(1, 5))
+
+    assert await used(ledger) == [5, 0]
+    assert not await ledger.settle("acme", lease, Usage(1, 50))
+
+
+async def test_owner_that_was_taken_for_dead_is_heard_for_an_hour(
+    ledger: Ledger, lease: str, advance: Advance
+) -> None:
+    """Then what was presumed stands."""
+    advance(ledger.lease_ttl_ms + HOUR_MS - 1)
+    assert await used(ledger) == [600, 0]
+    advance(1)
 
     assert not await ledger.settle("acme", lease, Usage(1, 5))
 
-    assert await used(ledger) == [100, 0]
+    assert await used(ledger) == [600, 0]
+
+
+async def test_abandoned_lease_is_not_admitted_again(
+    ledger: Ledger, lease: str, advance: Advance, demand: MakeDemand
+) -> None:
+    """Its id has had its admission."""
+    advance(ledger.lease_ttl_ms)
+
+    with pytest.raises(LeaseSettled):
+        await ledger.admit(demand(PLAN, 600, lease_id=lease))
+
+    assert await used(ledger) == [600, 0]
+
+
+async def test_settlement_that_overtakes_its_admission_bars_it(
+    ledger: Ledger, demand: MakeDemand, advance: Advance
+) -> None:
+    """A cancelled admission may still be on its way; it must not hold a place."""
+    assert not await ledger.settle("acme", "late", NOTHING)
+
+    with pytest.raises(LeaseSettled):
+        await ledger.admit(demand(PLAN, 600, lease_id="late"))
+    assert await used(ledger) == [0, 0]
+
+    advance(ledger.lease_ttl_ms)
+    assert isinstance(await ledger.admit(demand(PLAN, lease_id="late")), Admitted)
 
 
 async def test_renewal_after_the_end_is_refused(
