@@ -12,6 +12,8 @@ import pytest
 from tests.gateway_under_test import GatewayUnderTest, gateway_under_test
 from tests.upstream import ScriptedUpstream, scripted_upstream
 
+pytest_plugins = ["tests.redis_fixtures"]
+
 StartGateway: TypeAlias = Callable[..., Awaitable[GatewayUnderTest]]
 
 

@@ -1,0 +1,1 @@
+"""Real Redis servers that tests start, stop, freeze and send through time."""
