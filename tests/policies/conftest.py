@@ -1,15 +1,16 @@
 """
 Ledgers under test, and control over the time they live in.
 
-The tests of `test_ledger_*.py` know the port only. Another implementation joins them as
-a second parameter of `ledger`, if `advance` and `travel_to` can move its clock.
+The tests of `test_ledger_*.py` know the port only, and run on every implementation:
+memory, one Redis, and a cluster, whose time stands still until a test moves it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import Final, Literal
 
 import pytest
 from hypothesis import settings
@@ -17,13 +18,16 @@ from hypothesis import settings
 from policies.ledger import Demand, Ledger, Usage
 from policies.memory_ledger import MemoryLedger
 from policies.plans import Plan
+from policies.redis_ledger import RedisLedger
+from policies.store.store import open_store
+from tests.servers.clock import START, FakeClock
 
 # A loaded machine makes a fast example slow now and then; that is no finding.
 settings.register_profile("policies", deadline=None)
 settings.load_profile("policies")
 
-# A Monday, early in its month, its day and its hour.
-START = datetime(2026, 11, 2, 6, 0, 0, tzinfo=UTC)
+# A server under a standing clock is not slow; a loaded machine may be.
+PATIENCE_S: Final = 5.0
 
 
 class Clock:
@@ -44,24 +48,60 @@ class Clock:
         self.now_us = int(moment.timestamp()) * 1_000_000
 
 
+LedgerKind = Literal["memory", "redis", "cluster"]
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
+def ledger_kind(request: pytest.FixtureRequest) -> LedgerKind:
+    """Every test of the port runs on each; a module of one ledger's own says which."""
+    kind: LedgerKind = request.param
+    return kind
+
+
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["memory"])
-def ledger(request: pytest.FixtureRequest, clock: Clock) -> Ledger:
-    return MemoryLedger(clock)
+def clock(request: pytest.FixtureRequest, ledger_kind: LedgerKind) -> Clock | FakeClock:
+    if ledger_kind == "memory":
+        return Clock()
+    found: FakeClock = request.getfixturevalue("redis_clock")
+    return found
 
 
 @pytest.fixture
-def advance(clock: Clock) -> Callable[[int], None]:
+def store_url(request: pytest.FixtureRequest, ledger_kind: LedgerKind) -> str | None:
+    """Where an empty store is; None for the memory ledger."""
+    if ledger_kind == "memory":
+        return None
+    name = "timed_redis" if ledger_kind == "redis" else "timed_cluster"
+    url: str = request.getfixturevalue(name).url
+    return url
+
+
+@pytest.fixture
+async def ledger(
+    store_url: str | None, clock: Clock | FakeClock
+) -> AsyncIterator[Ledger]:
+    if store_url is None:
+        yield MemoryLedger(clock)
+        return
+    store = open_store(
+        store_url,
+        timeout_s=PATIENCE_S,
+        connect_timeout_s=PATIENCE_S,
+        client_name="test",
+    )
+    redis = RedisLedger(store)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+def advance(clock: Clock | FakeClock) -> Callable[[int], None]:
     """Let milliseconds pass."""
     return clock.advance
 
 
 @pytest.fixture
-def travel_to(clock: Clock) -> Callable[[str], None]:
+def travel_to(clock: Clock | FakeClock) -> Callable[[str], None]:
     """Go to an instant in UTC, later than now."""
     return clock.travel_to
 

@@ -33,6 +33,11 @@ def finish(call: Coroutine[Any, Any, T]) -> T:
 
 
 @pytest.fixture
+def ledger_kind() -> str:
+    return "memory"
+
+
+@pytest.fixture
 def memory(clock: Callable[[], int]) -> MemoryLedger:
     return MemoryLedger(clock)
 

@@ -1,0 +1,28 @@
+"""
+The names of everything kept in Redis, built here and nowhere else.
+
+The braces of a name are its cluster slot: what one script touches shares them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+# A hash, a digest's record in each field. No workspace's, so that a key can be found by
+# its digest alone.
+KEY_RECORDS: Final = "gw:{keys}:records"
+# A sorted set of the same digests, by when they expire.
+KEY_EXPIRIES: Final = "gw:{keys}:expiries"
+# The channel on which the digest of every changed record is published.
+KEY_CHANGES: Final = "gw:{keys}:changed"
+# A sorted set of the replicas that live, by until when that is taken for granted.
+REPLICAS: Final = "gw:replicas"
+
+
+@lru_cache(maxsize=10_000)
+def ledger_keys(workspace: str) -> tuple[str, str, str, str]:
+    """What the ledger's scripts take: usage, leases, charges, settled ids."""
+    # A workspace's name has none of the characters that would end the slot's part.
+    stem = f"gw:{{{workspace}}}"
+    return (f"{stem}:usage", f"{stem}:leases", f"{stem}:charges", f"{stem}:settled")

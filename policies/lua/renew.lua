@@ -1,0 +1,24 @@
+--[[
+Keep a lease alive and note the tokens used so far.
+
+KEYS     as of admit.lua
+
+ARGV[1]  lease_id
+ARGV[2]  tokens    used so far; never lowers what was noted
+ARGV[3]  ttl_us
+
+Reply    {renewed 0|1}; 0 is a lease that is settled, abandoned or unknown
+
+A second run changes nothing but the expiry.
+]]
+local lease_id, tokens, ttl_us = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+reclaim()
+local charge, is_live = find_lease(lease_id)
+if is_live then
+  charge.progress = math.max(charge.progress, tokens)
+  read({ 'places' })
+  hold(lease_id, charge, now_us + ttl_us)
+end
+write(ttl_us)
+return { is_live and 1 or 0 }
