@@ -1,13 +1,15 @@
 """
 Who is calling: an API key becomes a principal, or the request ends with a 401.
 
-Known keys come from the keys file. With a default plan set, an unknown key is let in on
-that plan and goes upstream itself (bring your own key): the upstream is then the judge,
-and a key it refused is refused here for a while, so that guessing does not reach it.
+Known keys come from the keys file, and then from the store. With a default plan set, an
+unknown key that is not of our making is let in on that plan and goes upstream itself
+(bring your own key): the upstream is then the judge, and a key it refused is refused
+here for a while, so that guessing does not reach it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -17,20 +19,38 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import InvalidApiKey, ModelNotFound, UpstreamRefused
+from gateway.errors import (
+    InvalidApiKey,
+    ModelNotFound,
+    StoreUnavailable,
+    UpstreamRefused,
+)
 from gateway.policy_files import PolicyFiles
 from gateway.secret import Secret
 from gateway.settings import Settings
 from gateway.upstream.client import Credentials
-from policies.keyring import KEY_ID_CHARS, digest_of
+from policies.key_cache import KeysUnavailable, StoredKeys
+from policies.keyring import (
+    KEY_ID_CHARS,
+    KEY_PREFIX,
+    KeyRecord,
+    digest_of,
+    has_checksum,
+)
+from policies.ledger import KeyScope
 from policies.model_patterns import is_model_allowed, matches_any
 from policies.plans import Plan
+
+logger = logging.getLogger(__name__)
 
 # LLMTune's and our keys are under 100 characters; a digest of more is work for nothing.
 MAX_KEY_CHARS: Final = 512
 
 # A guesser's keys are remembered only this many at a time, about 1 MB.
 MAX_REFUSED: Final = 10_000
+
+# Plans named by stored keys and missing here, of which the log has been told.
+MAX_MISSED: Final = 1000
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +61,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     # The key's own narrowing of the plan's models.
     models: tuple[str, ...] | None
+    # The key's own limits, and where they are counted.
+    key_scope: KeyScope | None = None
     api_key: Secret
     is_own_key: bool
 
@@ -61,10 +83,13 @@ class Authenticator:
         self,
         settings: Settings,
         files: PolicyFiles,
+        keys: StoredKeys | None = None,
         *,
         now: Callable[[], datetime],
     ) -> None:
         self._files = files
+        self._keys = keys
+        self._missed_plans: set[str] = set()
         self._default_plan = settings.default_plan
         self._upstream_url = settings.upstream_url.rstrip("/")
         self._upstream_key = settings.upstream_api_key
@@ -72,13 +97,27 @@ class Authenticator:
         self._refused: OrderedDict[str, float] = OrderedDict()
         self._now = now
 
-    def authenticate(self, authorization: bytes | None) -> Principal:
-        """The principal of a key, or InvalidApiKey."""
+    async def authenticate(self, authorization: bytes | None) -> Principal:
+        """
+        The principal of a key, or InvalidApiKey.
+
+        StoreUnavailable where only the store could tell: an application must not
+        conclude that its key is wrong.
+        """
         api_key = _key_in(authorization)
-        record = self._files.keyring.lookup(api_key)
+        digest = digest_of(api_key)
+        # The file's word counts, so that an operator can overrule the store.
+        record = self._files.keyring.lookup_digest(digest)
+        if record is None and self._keys is not None and has_checksum(api_key):
+            record = await _stored(self._keys, digest)
         if record is None:
-            return self._bring_your_own(api_key)
+            return self._bring_your_own(api_key, digest)
+        return self._known(api_key, record)
+
+    def _known(self, api_key: str, record: KeyRecord) -> Principal:
         plan = self._files.book.plan_for(record.plan, record.workspace)
+        if plan is None:
+            self._miss(record.plan)
         if plan is None or record.is_expired(self._now()):
             raise _incorrect(record.sha256)
         return Principal(
@@ -86,17 +125,25 @@ class Authenticator:
             plan=plan,
             key_id=record.key_id,
             models=record.models,
+            key_scope=record.key_scope,
             api_key=Secret(api_key),
             is_own_key=False,
         )
 
-    def _bring_your_own(self, api_key: str) -> Principal:
-        plan_name = self._default_plan
-        digest = digest_of(api_key)
+    def _miss(self, plan: str) -> None:
+        # Only of keys in the store: a keys file with an unknown plan is not taken.
+        if plan not in self._missed_plans and len(self._missed_plans) < MAX_MISSED:
+            self._missed_plans.add(plan)
+            logger.warning("keys in the store name plan %r, which is not here", plan)
+
+    def _bring_your_own(self, api_key: str, digest: str) -> Principal:
+        # A key of ours that is no longer known stays ours: it goes to no upstream.
+        if self._default_plan is None or api_key.startswith(KEY_PREFIX):
+            raise _incorrect(digest)
         # The digest names the workspace, so that a key's usage stays its own.
         workspace = f"key-{digest[:32]}"
-        plan = plan_name and self._files.book.plan_for(plan_name, workspace)
-        if not plan or self._is_refused(digest):
+        plan = self._files.book.plan_for(self._default_plan, workspace)
+        if plan is None or self._is_refused(digest):
             raise _incorrect(digest)
         return Principal(
             workspace=workspace,
@@ -143,6 +190,18 @@ class Authenticator:
         if own_key is None or principal.is_own_key:
             return Credentials(url, principal.api_key, is_callers_key=True)
         return Credentials(url, own_key, is_callers_key=False)
+
+
+async def _stored(keys: StoredKeys, digest: str) -> KeyRecord | None:
+    try:
+        # Without a task switch where the answer is remembered.
+        return await keys.find(digest)
+    except KeysUnavailable as error:
+        raise StoreUnavailable(
+            "The gateway cannot look up API keys at the moment; try again.",
+            retry_after_ms=error.retry_after_ms,
+            is_retryable=True,
+        ) from error
 
 
 def _key_in(authorization: bytes | None) -> str:

@@ -14,13 +14,14 @@ from typing import Any
 import msgspec
 import uvloop
 
-from gateway import __version__
+from gateway import __version__, key_commands
 from gateway.access_log import configure_logging
+from gateway.conformance import cli as conformance_cli
 from gateway.demo import run_demo
+from gateway.key_options import CommandProblem
 from gateway.server import Address, serve
 from gateway.settings import Settings, SettingsProblem, load_settings, unknown_variables
 from gateway.simulator import cli as simulator_cli
-from policies.keyring import digest_of, new_api_key
 from policies.plan_files import load_plan_book
 from policies.strict_yaml import FileProblems
 
@@ -37,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(str(problem), 2)
     except FileProblems as problems:
         return _complain(str(problems), 1)
+    except CommandProblem as problem:
+        return _complain(str(problem), problem.exit_code)
     except OSError as error:
         hint = "; choose another with --port" if error.errno == EADDRINUSE else ""
         text = f"{error.strerror or error}: {error.filename or ''}".strip(": ")
@@ -70,8 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     simulator_cli.add_arguments(simulate)
     simulate.set_defaults(run=simulator_cli.run)
 
+    proving = commands.add_parser(
+        "conformance", help="prove the limiter of a running deployment"
+    )
+    conformance_cli.add_arguments(proving)
+    proving.set_defaults(run=conformance_cli.run)
+
     _add_plans(commands)
-    _add_keys(commands)
+    keys = commands.add_parser("keys", help="API keys: in the store, or for a file")
+    key_commands.add_arguments(keys)
     return parser
 
 
@@ -93,20 +103,6 @@ def _add_plans(commands: Any) -> None:
             help="default: GATEWAY_PLANS_DIR, else the shipped plans",
         )
         action.set_defaults(run=run)
-
-
-def _add_keys(commands: Any) -> None:
-    keys = commands.add_parser("keys", help="lines for a keys file")
-    actions = keys.add_subparsers(title="actions", required=True, metavar="ACTION")
-    hashing = actions.add_parser(
-        "hash", help="the keys-file line of a key read from standard input"
-    )
-    hashing.add_argument(
-        "--new", action="store_true", help="make a key and print it once, to stderr"
-    )
-    hashing.add_argument("--workspace", default="my-workspace")
-    hashing.add_argument("--plan", default="sandbox")
-    hashing.set_defaults(run=_keys_hash)
 
 
 def _port(text: str) -> int:
@@ -132,10 +128,11 @@ def _run(main_task: Coroutine[Any, Any, None]) -> int:
 def _serve(args: argparse.Namespace) -> int:
     settings = _settings()
     if args.workers != 1:
-        # Each process would count for itself, and the plan's limits would hold nowhere.
+        # With memory:// each would count for itself, and the plan's limits would hold
+        # nowhere; with a store, each would show the scraper its own metrics.
         return _complain(
-            f"--workers {args.workers}: the memory:// store counts within one process;"
-            " only 1 is allowed",
+            f"--workers {args.workers}: only 1 is allowed; for more cores run more"
+            " replicas with one GATEWAY_STORE_URL",
             2,
         )
     return _run(serve(settings, Address(args.host, args.port, args.uds)))
@@ -163,25 +160,6 @@ def _plans_show(args: argparse.Namespace) -> int:
         shown.append({"workspace": workspace, **msgspec.to_builtins(override)})
         assert plan == override.plan  # noqa: S101 - an override keeps its plan's name
     sys.stdout.write(msgspec.yaml.encode(shown).decode())
-    return 0
-
-
-def _keys_hash(args: argparse.Namespace) -> int:
-    if args.new:
-        api_key = new_api_key()
-        print(f"the key, shown this once: {api_key}", file=sys.stderr)
-    else:
-        # From standard input: an argument would stay in the shell's history.
-        api_key = sys.stdin.readline().strip()
-        if not api_key:
-            return _complain("no key on standard input", 2)
-    record = {
-        "sha256": digest_of(api_key),
-        "workspace": args.workspace,
-        "plan": args.plan,
-    }
-    # One line, to be appended below `keys:`.
-    sys.stdout.write(f"- {msgspec.json.encode(record).decode()}\n")
     return 0
 
 

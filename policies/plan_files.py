@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from policies.limit_fields import check_limits, spell_out_concurrency
 from policies.model_patterns import find_pattern_problem
 from policies.names import find_plan_name_problem, find_workspace_problem
-from policies.plans import RATE_PERIOD_S, Plan
+from policies.plans import Plan
 from policies.strict_fields import TextRule, check_fields
 from policies.strict_yaml import (
     FileProblems,
@@ -34,9 +35,6 @@ from policies.strict_yaml import (
 
 # Some 2,000 workspaces with overrides in one file; the shipped plans have 2 KB.
 MAX_PLAN_FILE_BYTES: Final = 1024 * 1024
-# A bucket that refills for longer than a year is a quota written in the wrong place,
-# and its end would not fit the 53 bits in which a Lua ledger counts microseconds.
-MAX_REFILL_DAYS: Final = 366
 MAX_TITLE_CHARS: Final = 100
 # Enough for replicas to tell two books apart; nobody gains from forging one.
 DIGEST_CHARS: Final = 12
@@ -192,65 +190,15 @@ def _check_plan_fields(
     *,
     leave_out: Collection[str] = (),
 ) -> None:
-    _spell_out_concurrency(fields, field, findings)
+    spell_out_concurrency(fields, field, findings)
     check_fields(
         fields, _PlanFile, field, findings, rules=_TEXT_RULES, leave_out=leave_out
     )
-    for group in ("rates", "quotas"):
-        limits = fields.get(group)
-        if isinstance(limits, list):
-            _check_limits(limits, join_field(field, group), findings)
+    check_limits(fields, field, findings)
     if fields.get("models") == []:
         findings.add(
             join_field(field, "models"), "must name a model; leave it out to allow all"
         )
-
-
-def _spell_out_concurrency(
-    fields: dict[str, YamlValue], field: str, findings: Findings
-) -> None:
-    short = fields.get("concurrency")
-    if short is None or isinstance(short, dict):
-        return
-    if isinstance(short, int) and not isinstance(short, bool):
-        fields["concurrency"] = {"limit": short}
-        return
-    del fields["concurrency"]
-    findings.add(
-        join_field(field, "concurrency"),
-        "must be a whole number, or a mapping such as {limit: 2, shadow: true}",
-    )
-
-
-def _check_limits(limits: list[YamlValue], field: str, findings: Findings) -> None:
-    first_index: dict[tuple[YamlValue, YamlValue], int] = {}
-    for index, limit in enumerate(limits):
-        if not isinstance(limit, dict):
-            continue
-        of, per = limit.get("of"), limit.get("per")
-        if not isinstance(of, str) or not isinstance(per, str):
-            continue
-        # Usage is kept by what is counted and how long, so two would share one counter.
-        first = first_index.setdefault((of, per), index)
-        if first != index:
-            findings.add(f"{field}[{index}]", f"limits the same as {field}[{first}]")
-        problem = _find_burst_problem(limit)
-        if problem:
-            findings.add(f"{field}[{index}].burst", problem)
-
-
-def _find_burst_problem(rate: dict[str, YamlValue]) -> str | None:
-    limit, burst = rate.get("limit"), rate.get("burst")
-    period_s = next((s for per, s in RATE_PERIOD_S.items() if per == rate["per"]), 0)
-    if not isinstance(limit, int) or not isinstance(burst, int) or limit < 1:
-        return None
-    refill_days = burst * period_s // limit // 86_400
-    if refill_days <= MAX_REFILL_DAYS:
-        return None
-    return (
-        f"would take {refill_days} days to refill, and {MAX_REFILL_DAYS} are the most; "
-        "a budget over a long time is a quota"
-    )
 
 
 def _find_title_problem(title: str) -> str | None:

@@ -15,11 +15,13 @@ from policies.keyring import (
     Keyring,
     digest_of,
     find_unknown_plans,
+    has_checksum,
     load_keys_file,
     new_api_key,
 )
+from policies.ledger import KeyScope
 from policies.plan_files import PlanBook
-from policies.plans import Plan
+from policies.plans import Concurrency, KeyLimits, Plan
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DIGEST = hashlib.sha256(b"a key").hexdigest()
@@ -238,7 +240,28 @@ def test_new_keys_are_marked_and_never_the_same() -> None:
     keys = {new_api_key() for _ in range(100)}
 
     assert len(keys) == 100
-    assert all(key.startswith("llmtune_gw_") and len(key) == 54 for key in keys)
+    assert all(key.startswith("llmtune_gw_") and len(key) == 60 for key in keys)
+
+
+def test_new_key_ends_with_its_checksum() -> None:
+    api_key = new_api_key()
+    slips = [
+        api_key[:at] + ("B" if api_key[at] == "A" else "A") + api_key[at + 1 :]
+        for at in range(len(api_key))
+    ]
+
+    assert has_checksum(api_key)
+    assert not any(map(has_checksum, [*slips, api_key[:-1], f"{api_key}0", ""]))
+    assert not has_checksum("llmtune_gw_" + "A" * 43 + "000000")
+
+
+def test_key_with_limits_counts_where_its_digest_says() -> None:
+    limits = KeyLimits(concurrency=Concurrency(limit=1))
+    record = KeyRecord(sha256=DIGEST, workspace="w", plan="p", limits=limits)
+    empty = KeyRecord(sha256=DIGEST, workspace="w", plan="p", limits=KeyLimits())
+
+    assert KeyScope(DIGEST[:16], limits) == record.key_scope
+    assert empty.key_scope is None
 
 
 def test_digest_is_plain_sha256() -> None:
