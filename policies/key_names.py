@@ -21,8 +21,8 @@ REPLICAS: Final = "gw:replicas"
 
 
 @lru_cache(maxsize=10_000)
-def ledger_keys(workspace: str) -> tuple[str, str, str, str]:
-    """What the ledger's scripts take: usage, leases, charges, settled ids."""
+def ledger_keys(workspace: str) -> tuple[str, str, str]:
+    """What the ledger's scripts take: usage, leases, charges."""
     # A workspace's name has none of the characters that would end the slot's part.
     stem = f"gw:{{{workspace}}}"
-    return (f"{stem}:usage", f"{stem}:leases", f"{stem}:charges", f"{stem}:settled")
+    return (f"{stem}:usage", f"{stem}:leases", f"{stem}:charges")

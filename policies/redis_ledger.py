@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
+import msgspec
+
 from policies import gcra
 from policies.dimensions import dimension_of
 from policies.key_names import ledger_keys
@@ -25,7 +27,7 @@ from policies.ledger import (
 )
 from policies.memory_ledger import LEASE_TTL_MS, bounded, checked
 from policies.meters import QuotaMeter, RateMeter, Tally
-from policies.plans import MAX_LIMIT, KeyLimits, Limit, Plan, Rate
+from policies.plans import MAX_LIMIT, KeyLimits, Limit, Plan, Quota, Rate
 from policies.store.scripts import Script, load_script
 from policies.store.store import Store
 from policies.workspace_usage import (
@@ -119,16 +121,15 @@ class RedisLedger:
     async def _ask(self, mode: Mode, demand: Demand, age_ms: int = 0) -> Sequence[int]:
         reserve = checked(demand.reserve)
         key = demand.key
-        arguments: tuple[str | int, ...] = (
+        arguments: tuple[str | int | bytes, ...] = (
             mode,
             demand.lease_id,
             reserve.requests,
             reserve.tokens,
             self._ttl_us,
             age_ms * 1000,
-            key.id if key else "-",
-            *_arguments(demand.plan, ""),
-            *(_arguments(key.limits, key.id) if key else ()),
+            key.id if key else "",
+            _packed_limits(demand.plan, key.limits if key else None),
         )
         reply: Sequence[int] = await self._store.run(
             ADMIT, ledger_keys(demand.workspace), arguments
@@ -136,26 +137,30 @@ class RedisLedger:
         return reply
 
 
-# Plans and keys are few and live long; hashing one is cheaper than writing it out.
+# Plans and keys are few and live long; hashing one is cheaper than packing it.
 @lru_cache(maxsize=4096)
-def _arguments(limits: Plan | KeyLimits, scope_id: str) -> tuple[str, ...]:
-    """Five for each limit, as admit.lua says."""
-    return tuple(
-        text for limit in limits.limits for text in _limit_arguments(limit, scope_id)
-    )
+def _packed_limits(plan: Plan, key: KeyLimits | None) -> bytes:
+    """Every limit of both, as admit.lua says."""
+    limits = [_described(limit, is_key=False) for limit in plan.limits]
+    limits += [_described(limit, is_key=True) for limit in key.limits] if key else []
+    return msgspec.msgpack.encode(limits)
 
 
-def _limit_arguments(limit: Limit, scope_id: str) -> tuple[str, ...]:
+def _described(limit: Limit, *, is_key: bool) -> list[str | int | bool]:
+    kind, of_tokens = "leases", False
+    period: int | str = 0
     capacity_us, rest = 0, 0
     if isinstance(limit, Rate):
+        kind, of_tokens = "rate", limit.of == "tokens"
+        period = limit.period_s * gcra.US_PER_S
         capacity_us, rest = divmod(gcra.pace_of(limit).capacity_ticks, limit.limit)
-    return (
-        dimension_of(limit, scope_id),
-        str(limit.limit),
-        str(capacity_us),
-        str(rest),
-        str(int(limit.shadow)),
-    )
+    elif isinstance(limit, Quota):
+        kind, period, of_tokens = "quota", limit.per, limit.of == "tokens"
+    name, most = dimension_of(limit), limit.limit
+    is_shadow = limit.shadow
+    return [
+        name, kind, of_tokens, is_key, most, period, capacity_us, rest, is_shadow
+    ]  # fmt: skip
 
 
 def _decision(demand: Demand, reply: Sequence[int]) -> Decision:

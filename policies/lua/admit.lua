@@ -1,10 +1,9 @@
 --[[
 Admit a request against every limit at once, or charge nothing.
 
-KEYS[1]  usage    hash, dimension -> what is used of it (usage.lua)
-KEYS[2]  leases   zset, lease id -> expiry in epoch us (leases.lua)
+KEYS[1]  usage    hash, scope -> what is used there (usage.lua)
+KEYS[2]  leases   zset, lease id -> what it is, and until when (leases.lua)
 KEYS[3]  charges  hash, lease id -> what it was charged (leases.lua)
-KEYS[4]  settled  zset, lease id -> until when it is barred, in epoch us
 
 ARGV[1]  mode     admit; adopt: charge it whatever the limits say; preview: only look
 ARGV[2]  lease_id
@@ -12,9 +11,10 @@ ARGV[3]  requests
 ARGV[4]  tokens   the reservation
 ARGV[5]  ttl_us   a lease not renewed for this long is abandoned
 ARGV[6]  age_us   how long ago an adopted lease was admitted
-ARGV[7]  scope    of a key with limits of its own, or -
-ARGV[8]  ...      five for each limit: dimension, limit, capacity_us, capacity_rest (a
-                  rate's bucket as time, the rest in 1/limit us), shadow 0|1
+ARGV[7]  scope    of a key with limits of its own, or empty
+ARGV[8]  limits   msgpack, for each {dimension, rate|quota|leases, is_tokens, is_key,
+                  limit, period_us or window, capacity_us, capacity_rest, is_shadow};
+                  a rate's bucket as time, the rest in 1/limit us
 
 Reply    {code, now_us, held, beyond_shadow, requests, tokens of the workspace's places,
          the same four of the key's, then three for each limit: a rate's debt_us and
@@ -23,68 +23,59 @@ Reply    {code, now_us, held, beyond_shadow, requests, tokens of the workspace's
 
 A second run with a held lease id renews it and charges nothing.
 ]]
-local mode, lease_id, scope = ARGV[1], ARGV[2], ARGV[7]
+local mode, lease_id, key_scope = ARGV[1], ARGV[2], ARGV[7]
 local requests, tokens = tonumber(ARGV[3]), tonumber(ARGV[4])
 local ttl_us, then_us = tonumber(ARGV[5]), now_us - tonumber(ARGV[6])
-local key_places = 'places#' .. scope
 
 reclaim()
-local dimensions = { 'places', key_places }
+-- Whether each limit in shadow refused it, by whether it is the key's and its dimension.
+local refused, is_refused = { [false] = {}, [true] = {} }, false
 for _, limit in ipairs(limits) do
-  if not limit.places then dimensions[#dimensions + 1] = limit.dimension end
-end
-read(dimensions)
-
-local function units_of(limit)
-  return string.sub(limit.dimension, 1, 1) == 't' and tokens or requests
-end
-
-local refused, is_refused = {}, false
-for _, limit in ipairs(limits) do
-  if not limit.places then follow_limit(limit) end
-  if not has_room(limit, units_of(limit)) then
-    refused[limit.dimension] = true
-    is_refused = is_refused or not limit.is_shadow
+  follow_limit(limit, limit[IS_KEY] and key_scope or WORKSPACE)
+  if not has_room(limit, limit[IS_TOKENS] and tokens or requests) then
+    refused[limit[IS_KEY]][limit[DIMENSION]] = true
+    is_refused = is_refused or not limit[IS_SHADOW]
   end
+end
+
+local function charge_limit(limit, accounts)
+  local units = limit[IS_TOKENS] and tokens or requests
+  local window = limit[WINDOW]
+  if limit[KIND] == 'quota' then
+    needs_until(limit[END_MS])
+    if then_us < now_us then window = window_at(limit[PERIOD], div(then_us, 1000)) end
+  end
+  adjust(limit[SCOPE_ID], limit[DIMENSION], window, units, then_us)
+  accounts[#accounts + 1], accounts[#accounts + 2] = limit[DIMENSION], window
 end
 
 local function charge_all()
-  local fields = {}
+  local accounts = { [false] = {}, [true] = {} }
   for _, limit in ipairs(limits) do
-    if refused[limit.dimension] then
-      fields[#fields + 1] = '!' .. limit.dimension
-    elseif not limit.places then
-      if limit.per then
-        local window = window_at(limit.per, div(then_us, 1000))
-        limit.account = limit.dimension .. '=' .. text(window)
-        needs_until(limit.end_ms)
-      end
-      adjust(limit.account, units_of(limit), then_us)
-      -- Even where nothing is charged: the settlement will need its pace or window.
-      changed[limit.dimension] = true
-      fields[#fields + 1] = limit.account
+    local is_key = limit[IS_KEY]
+    if limit[KIND] ~= 'leases' and not refused[is_key][limit[DIMENSION]] then
+      charge_limit(limit, accounts[is_key])
     end
   end
-  local charge = { requests = requests, tokens = tokens, progress = 0, scope = scope,
-    rest = table.concat(fields, ' '), refused = refused }
+  local charge = { requests, tokens, 0, tokens, key_scope, accounts[false],
+    accounts[true], refused[false], refused[true] }
   take_places(charge, 1)
   return charge
 end
 
 local function decide()
   if mode == 'preview' then return is_refused and 0 or 1 end
-  local charge, is_live = find_lease(lease_id)
-  if is_live then
-    refused = charge.refused
+  local charge, is_held, is_barred = find_lease(lease_id)
+  if is_held then
+    refused = { [false] = charge[REFUSED], [true] = charge[REFUSED + 1] }
   elseif charge and mode == 'adopt' then
-    read_accounts(charge)
     take_places(charge, 1)
-  elseif charge or is_barred(lease_id) then
+  elseif is_barred then
     return 2
   elseif is_refused and mode == 'admit' then
     return 0
   else
-    if mode == 'adopt' then refused = {} end
+    if mode == 'adopt' then refused = { [false] = {}, [true] = {} } end
     charge = charge_all()
   end
   hold(lease_id, charge, now_us + ttl_us)
@@ -93,9 +84,12 @@ end
 
 local code = decide()
 local reply = { code, now_us }
-for _, places in ipairs({ 'places', key_places }) do
-  for i = 1, 4 do reply[#reply + 1] = meters[places][i] end
+for _, id in ipairs({ WORKSPACE, key_scope }) do
+  local places = id == '' and { 0, 0, 0, 0 } or scope_of(id).places
+  for i = 1, 4 do reply[#reply + 1] = places[i] end
 end
-for _, limit in ipairs(limits) do add_state(reply, limit, refused[limit.dimension]) end
+for _, limit in ipairs(limits) do
+  add_state(reply, limit, refused[limit[IS_KEY]][limit[DIMENSION]])
+end
 if mode ~= 'preview' then write(ttl_us) end
 return reply

@@ -1,54 +1,56 @@
 --[[
-Leases: who holds them, what they were charged, and what becomes of those whose owner
-was not heard of for a ttl. Shared by the ledger's scripts.
+Leases: who holds them and what they were charged. Shared by the ledger's scripts.
 
-A charge, the value of a lease id in the hash, is
-  "requests tokens progress charged scope account account ..."
-with the reserved requests and tokens; the last progress; the tokens the accounts stand
-at, `-` while it is held; the key's scope, `-` for none; and the accounts, `!dimension`
-for a limit in shadow that would have refused it.
+A lease id's score in the zset says what it is:
+  below 0     abandoned; -score is until when its owner may still correct its charge
+  up to 2^52  held; when it ends unless it is renewed, in epoch us
+  above       settled; 2^52 less is until when no admission of the id passes
+
+A charge, the value of a lease id in the hash, is msgpack: {requests, tokens, progress,
+charged, scope, accounts, key_accounts, refused, key_refused} with the reservation; the
+last progress; the tokens its accounts stand at; the key's scope or ''; accounts as
+{dimension, window, dimension, window, ...}; and refused[dimension] = true for a limit in
+shadow that would have refused it.
 ]]
-local leases_key, charges_key, settled_key = KEYS[2], KEYS[3], KEYS[4]
+local leases_key, charges_key = KEYS[2], KEYS[3]
+local SETTLED = 4503599627370496 -- 2^52
 -- How long an owner that was taken for dead may still correct its charge, as in
--- memory_ledger.py. Meanwhile its lease's score is negative: minus the end of that time.
+-- memory_ledger.py.
 local KEPT_US = 3600000000
--- Reclaimed at once: 3 ms of a single-threaded server. What is left waits for the next
--- call; until then its places count as taken.
+-- Reclaimed at once: some ms of a single-threaded server. What is left waits for the
+-- next call; until then its places count as taken.
 local MAX_RECLAIMED = 1000
 
-local abandoned, forgotten = {}, {} -- lease id -> charge; lease ids
+local REQUESTS, TOKENS, PROGRESS, CHARGED, SCOPE = 1, 2, 3, 4, 5
+local ACCOUNTS, REFUSED = 6, 8 -- the workspace's; the key's stand one further
 
-local function parse_charge(value)
-  local charge = { accounts = {}, refused = {} }
-  local rest
-  charge.requests, charge.tokens, charge.progress, charge.charged, charge.scope, rest =
-    string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(.*)$')
-  charge.requests, charge.tokens = tonumber(charge.requests), tonumber(charge.tokens)
-  charge.progress = tonumber(charge.progress)
-  charge.charged = tonumber(charge.charged)
-  for account in string.gmatch(rest, '%S+') do
-    if string.sub(account, 1, 1) == '!' then
-      charge.refused[string.sub(account, 2)] = true
-    else
-      charge.accounts[#charge.accounts + 1] = account
-    end
+-- What this call has found to be abandoned: lease id -> charge. And what is forgotten.
+local abandoned, forgotten, held_id = {}, {}, nil
+
+local function correct_accounts(scope_id, accounts, more_requests, more_tokens, at_us)
+  for i = 1, #accounts, 2 do
+    local is_tokens = string.byte(accounts[i]) == 116 -- 't'
+    adjust(scope_id, accounts[i], accounts[i + 1],
+      is_tokens and more_tokens or more_requests, at_us)
   end
-  charge.rest = rest
-  return charge
 end
 
-local function charge_text(charge)
-  return table.concat({ text(charge.requests), text(charge.tokens),
-    text(charge.progress), charge.charged and text(charge.charged) or '-',
-    charge.scope, charge.rest }, ' ')
+-- Replaces what the accounts were charged.
+local function correct(charge, requests, tokens, at_us)
+  local more_requests = requests - charge[REQUESTS]
+  local more_tokens = tokens - charge[CHARGED]
+  correct_accounts(WORKSPACE, charge[ACCOUNTS], more_requests, more_tokens, at_us)
+  if charge[SCOPE] ~= '' then
+    correct_accounts(charge[SCOPE], charge[ACCOUNTS + 1], more_requests, more_tokens,
+      at_us)
+  end
 end
 
--- Reads every dimension the charge stands in.
-local function read_accounts(charge)
-  local dimensions = { 'places' }
-  if charge.scope ~= '-' then dimensions[2] = 'places#' .. charge.scope end
-  for _, account in ipairs(charge.accounts) do
-    dimensions[#dimensions + 1] = string.match(account, '^[^=]+')
+-- Takes the lease's places, or with the sign -1 gives them back.
+local function take_places(charge, sign)
+  local requests, tokens = charge[REQUESTS], charge[TOKENS]
+  take_place(WORKSPACE, charge[REFUSED].leases, requests, tokens, sign)
+  if charge[SCOPE] ~= '' then
+    take_place(charge[SCOPE], charge[REFUSED + 1].leases, requests, tokens, sign)
   end
-  read(dimensions)
 end

@@ -1,58 +1,60 @@
 --[[
-The limits of a plan and a key, as arguments: whether each has room, and its state.
+The limits of a plan and a key, as an argument: whether each has room, and its state.
 Part of admit.lua.
 ]]
-local FIRST, STEP = 8, 5
-local limits = {}
-for at = FIRST, #ARGV, STEP do
-  limits[#limits + 1] = { dimension = ARGV[at], limit = tonumber(ARGV[at + 1]),
-    capacity_us = tonumber(ARGV[at + 2]), capacity_rest = tonumber(ARGV[at + 3]),
-    is_shadow = ARGV[at + 4] == '1', account = ARGV[at],
-    places = string.match(ARGV[at], '^leases(.*)$') }
-end
+local limits = cmsgpack.unpack(ARGV[8])
+local DIMENSION, KIND, IS_TOKENS, IS_KEY, LIMIT, PERIOD = 1, 2, 3, 4, 5, 6
+local CAPACITY_US, CAPACITY_REST, IS_SHADOW = 7, 8, 9
+-- Found out here: the scope's id, the meter, and of a quota its window and its end.
+local SCOPE_ID, METER, WINDOW, END_MS = 10, 11, 12, 13
 
 -- Brings a limit's meter to now: the window that runs, the pace of the plan in force.
-local function follow_limit(limit)
-  local meter = meters[limit.dimension]
-  limit.per = string.match(limit.dimension, '@(%a+)')
-  if limit.per then
-    local window, end_ms = window_at(limit.per, div(now_us, 1000))
-    if meter[1] ~= window then meter[1], meter[2] = window, 0 end
-    limit.account, limit.end_ms = limit.dimension .. '=' .. text(window), end_ms
+local function follow_limit(limit, scope_id)
+  local scope, dimension = scope_of(scope_id), limit[DIMENSION]
+  local meter = scope[dimension]
+  limit[SCOPE_ID], limit[WINDOW] = scope_id, 0
+  if limit[KIND] == 'quota' then
+    limit[WINDOW], limit[END_MS] = window_at(limit[PERIOD], div(now_us, 1000))
+    meter = meter or { 0, 0 }
+    if meter[1] ~= limit[WINDOW] then meter[1], meter[2] = limit[WINDOW], 0 end
+  elseif limit[KIND] == 'rate' then
+    meter = meter or { 0, 0, limit[LIMIT], limit[PERIOD] }
+    if meter[3] ~= limit[LIMIT] then
+      follow(meter, limit[LIMIT])
+      -- From this decision on it refills at the new pace, even if it is a no.
+      changed[scope_id] = true
+    end
   else
-    follow(limit.dimension, limit.limit)
+    meter = scope.places
   end
-end
-
-local function rate_has_room(limit, units)
-  local meter = meters[limit.dimension]
-  local period_us = PERIOD_US[string.match(limit.dimension, '/(%a+)')]
-  local us, rest = muldiv(units, period_us, limit.limit)
-  local debt_us, debt_rest = debt_at(meter, now_us)
-  us, rest = us + debt_us, rest + debt_rest
-  us, rest = us + div(rest, limit.limit), rest % limit.limit
-  return us < limit.capacity_us
-    or (us == limit.capacity_us and rest <= limit.capacity_rest)
+  limit[METER] = meter
+  if limit[KIND] ~= 'leases' then scope[dimension] = meter end
 end
 
 local function has_room(limit, units)
-  if limit.places then
-    local places = meters['places' .. limit.places]
-    return places[1] - (limit.is_shadow and places[2] or 0) < limit.limit
+  local meter = limit[METER]
+  if limit[KIND] == 'leases' then
+    return meter[1] - (limit[IS_SHADOW] and meter[2] or 0) < limit[LIMIT]
   end
   -- Whoever asks nothing of a limit is not refused by it, even overdrawn.
   if units == 0 then return true end
-  if limit.per then return meters[limit.dimension][2] + units <= limit.limit end
-  return rate_has_room(limit, units)
+  if limit[KIND] == 'quota' then return meter[2] + units <= limit[LIMIT] end
+  local us, rest = muldiv(units, limit[PERIOD], limit[LIMIT])
+  local debt_us, debt_rest = debt_at(meter, now_us)
+  us, rest = us + debt_us, rest + debt_rest
+  us, rest = us + div(rest, limit[LIMIT]), rest % limit[LIMIT]
+  return us < limit[CAPACITY_US]
+    or (us == limit[CAPACITY_US] and rest <= limit[CAPACITY_REST])
 end
 
 -- What the caller words its answer from: the state after the decision.
 local function add_state(reply, limit, is_refused)
   local a, b = 0, 0
-  if limit.per then
-    a = meters[limit.dimension][2]
-  elseif not limit.places then
-    a, b = debt_at(meters[limit.dimension], now_us)
+  if limit[KIND] == 'quota' then
+    a = limit[METER][2]
+  elseif limit[KIND] == 'rate' then
+    a, b = debt_at(limit[METER], now_us)
   end
-  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = a, b, is_refused and 1 or 0
+  local size = #reply
+  reply[size + 1], reply[size + 2], reply[size + 3] = a, b, is_refused and 1 or 0
 end

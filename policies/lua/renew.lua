@@ -14,11 +14,10 @@ A second run changes nothing but the expiry.
 local lease_id, tokens, ttl_us = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 reclaim()
-local charge, is_live = find_lease(lease_id)
-if is_live then
-  charge.progress = math.max(charge.progress, tokens)
-  read({ 'places' })
+local charge, is_held = find_lease(lease_id)
+if is_held then
+  charge[PROGRESS] = math.max(charge[PROGRESS], tokens)
   hold(lease_id, charge, now_us + ttl_us)
 end
 write(ttl_us)
-return { is_live and 1 or 0 }
+return { is_held and 1 or 0 }

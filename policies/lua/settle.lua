@@ -15,24 +15,19 @@ A second run finds no charge and changes nothing.
 local lease_id, requests, tokens = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local ttl_us = tonumber(ARGV[4])
 
--- Ids barred no longer are forgotten here: a settlement brings at most one.
-local MAX_FORGOTTEN = 10
-
 reclaim()
-local charge, is_live = find_lease(lease_id)
+-- Ids that are barred no longer.
+redis.call('ZREMRANGEBYSCORE', leases_key, SETTLED, SETTLED + now_us)
+local charge, is_held, is_barred = find_lease(lease_id)
 if charge then
-  read_accounts(charge)
   correct(charge, requests, tokens, now_us)
-  if is_live then take_places(charge, -1) end
-  drop(lease_id)
+  if is_held then take_places(charge, -1) end
+  abandoned[lease_id] = nil
+end
+if charge or not is_barred then
+  held_id = lease_id
+  redis.call('HDEL', charges_key, lease_id)
+  redis.call('ZADD', leases_key, SETTLED + now_us + ttl_us, lease_id)
 end
 write(ttl_us)
-
-local old = redis.call('ZRANGEBYSCORE', settled_key, '-inf', text(now_us),
-  'LIMIT', 0, MAX_FORGOTTEN)
-if #old > 0 then redis.call('ZREM', settled_key, unpack(old)) end
-if charge or not is_barred(lease_id) then
-  redis.call('ZADD', settled_key, text(now_us + ttl_us), lease_id)
-  redis.call('PEXPIREAT', settled_key, text(math.ceil((now_us + ttl_us) / 1000)))
-end
 return { charge and 1 or 0 }

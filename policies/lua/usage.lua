@@ -2,39 +2,39 @@
 What a workspace has used: read once, changed here, written once. Shared by the
 ledger's scripts.
 
-A field of the hash is a dimension, as dimensions.py names it, and its value
-  of a rate    "tat_us rest limit": the TAT is tat_us + rest/limit microseconds
-  of a quota   "window used"
-  of places    "held beyond_shadow requests tokens": leases, and what they reserved
-and `until` is the instant in ms from which on nothing of it matters.
+The hash has a field for each scope, `-` for the workspace itself and else a key with
+limits of its own, and its value is msgpack: by dimension, as dimensions.py names it,
+  a rate       {tat_us, rest, limit, period_us}: its TAT is tat_us + rest/limit us
+  a quota      {window, used}
+  `places`     {held, beyond_shadow, requests, tokens}: leases, and what they reserved
+and in the workspace's `until_ms`, from which on nothing of all this matters. What a
+newer version of these scripts may have added is kept as it is.
 ]]
 local usage_key = KEYS[1]
+local WORKSPACE = '-'
 local MAX_DEBT_US = 2251799813685248 -- 2^51: gcra.py
 local MAX_COUNTED = 4503599627370496 -- 2^52: meters.py
 
 local clock = redis.call('TIME')
 local now_us = clock[1] * 1000000 + clock[2]
-local meters, changed, until_ms = {}, {}, 0
+local scopes, changed = {}, {}
 
-local function parse(dimension, value)
-  local a, b, c, d = string.match(value or '', '^(%S+) (%S+) ?(%S*) ?(%S*)$')
-  meters[dimension] = { tonumber(a) or 0, tonumber(b) or 0, tonumber(c) or 0,
-    tonumber(d) or 0 }
+local function load_scope(id, value)
+  local scope = value and cmsgpack.unpack(value) or { places = { 0, 0, 0, 0 } }
+  scopes[id] = scope
+  return scope
 end
 
--- Reads these dimensions, and `until`, unless they are known already.
-local function read(dimensions)
-  local missing = { 'until' }
-  for _, dimension in ipairs(dimensions) do
-    if not meters[dimension] then missing[#missing + 1] = dimension end
-  end
-  local values = redis.call('HMGET', usage_key, unpack(missing))
-  until_ms = math.max(until_ms, tonumber(values[1] or 0))
-  for i = 2, #missing do parse(missing[i], values[i]) end
+local function scope_of(id)
+  return scopes[id] or load_scope(id, redis.call('HGET', usage_key, id))
 end
 
 local function needs_until(at_ms)
-  until_ms = math.max(until_ms, math.ceil(at_ms))
+  local workspace = scope_of(WORKSPACE)
+  if at_ms > (workspace.until_ms or 0) then
+    workspace.until_ms = math.ceil(at_ms)
+    changed[WORKSPACE] = true
+  end
 end
 
 -- A rate's debt at an instant, in whole microseconds and a rest of 1/limit of them.
@@ -43,20 +43,16 @@ local function debt_at(rate, at_us)
   return rate[1] - at_us, rate[2]
 end
 
--- Counts on at another limit: the debt in units stays, and in ticks too (gcra.py). From
--- this decision on it refills at the new pace, even if the decision is a no.
-local function follow(dimension, limit)
-  local rate = meters[dimension]
-  if rate[3] == limit then return end
-  if rate[3] > 0 then
-    local debt_us, rest = debt_at(rate, now_us)
-    local us, ticks = muldiv(debt_us, rate[3], limit)
-    ticks = ticks + rest
-    us, rest = us + div(ticks, limit), ticks % limit
-    if us >= MAX_DEBT_US then us, rest = MAX_DEBT_US, 0 end
-    rate[1], rate[2] = now_us + us, rest
-    changed[dimension] = true
-    needs_until(rate[1] / 1000 + 1)
-  end
-  rate[3] = limit
+local function set_debt(rate, at_us, debt_us, rest)
+  if debt_us >= MAX_DEBT_US then debt_us, rest = MAX_DEBT_US, 0 end
+  rate[1], rate[2] = at_us + debt_us, rest
+  needs_until(rate[1] / 1000 + 1)
+end
+
+-- Counts on at another limit: the debt in units stays, and in ticks too (gcra.py).
+local function follow(rate, limit)
+  local debt_us, rest = debt_at(rate, now_us)
+  local us, ticks = muldiv(debt_us, rate[3], limit)
+  ticks, rate[3] = ticks + rest, limit
+  set_debt(rate, now_us, us + div(ticks, limit), ticks % limit)
 end
