@@ -46,6 +46,7 @@ _SHARED: Final = ("numbers", "windows", "usage", "accounts", "leases", "settleme
 ADMIT: Final[Script] = load_script(*_SHARED, "limits", "admit")
 RENEW: Final[Script] = load_script(*_SHARED, "renew")
 SETTLE: Final[Script] = load_script(*_SHARED, "settle")
+LEDGER_SCRIPTS: Final = (ADMIT, RENEW, SETTLE)
 
 REJECTED: Final = 0
 SETTLED_BEFORE: Final = 2

@@ -9,6 +9,7 @@ not written yet survives a lost connection and goes out on the next.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
@@ -48,8 +49,10 @@ class Pipe:
         timeout_s: float,
         connect_timeout_s: float,
         max_waiting: int = MAX_WAITING,
+        scripts: Sequence[Script] = (),
     ) -> None:
         self.flushes_total = 0
+        self._scripts = scripts
         self._connection = connection
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
@@ -181,7 +184,28 @@ class Pipe:
             self._connecting = None
         if link.is_open:
             self._link = link
+            self._load_ahead(link)
         self._flush()
+
+    def _load_ahead(self, link: Link) -> None:
+        """
+        Load the scripts that are known beforehand, before anything uses them.
+
+        A script loaded when it is missed runs after commands that were sent later: a
+        settlement after the admission that needs its place.
+        """
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        due_s = now_s + self._timeout_s
+        loads = [
+            Command(pack("SCRIPT", "LOAD", each.text), loop.create_future(), due_s, 0)
+            for each in self._scripts
+        ]
+        for load in loads:
+            # Whoever runs the script will hear why it could not be loaded.
+            load.reply.add_done_callback(lambda done: done.exception())
+        if loads:
+            link.write(loads, now_s)
 
     def _forget_link(self) -> None:
         self._link = None

@@ -160,9 +160,10 @@ def open_store(
     connect_timeout_s: float = 0.25,
     client_name: str,
     max_waiting: int = MAX_WAITING,
+    scripts: Sequence[Script] = (),
 ) -> Store:
     """
-    A store that connects when it is first asked.
+    A store that connects when it is first asked, and then loads `scripts`.
 
     `timeout_s` is from a call to its reply; `connect_timeout_s` is for a connection,
     which goes on being made when its callers have given up. Raises StoreUrlProblem.
@@ -184,6 +185,7 @@ def open_store(
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
             max_waiting=max_waiting,
+            scripts=scripts,
         )
 
     nodes: Nodes

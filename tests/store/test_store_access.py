@@ -58,8 +58,12 @@ async def test_sentinels_and_their_master_are_reached_by_tls(
     url = f"rediss+sentinel://localhost:{relay.port}/gateway-test"
 
     async with sentinel:
-        served = await to_store(f"{url}?{trust}").run(COUNT, ["n"], [1])
-        refused = await refusal(to_store(url).ping())
+        trusting, wary = to_store(f"{url}?{trust}"), to_store(url)
+        served = await trusting.run(COUNT, ["n"], [1])
+        refused = await refusal(wary.ping())
+        # Before the relays, which leave open what is open when they stop.
+        await trusting.aclose()
+        await wary.aclose()
     relay.stop()
 
     assert 1 == served

@@ -31,6 +31,22 @@ async def test_a_script_runs_on_a_server_that_never_saw_it(
     assert [3, 5] == [await store.run(COUNT, ["n"], [n]) for n in (3, 2)]
 
 
+async def test_scripts_given_beforehand_are_loaded_with_every_connection(
+    start_redis: StartRedis, to_store: OpenStore
+) -> None:
+    """None is missed, so none runs after what was sent later."""
+    server = await start_redis()
+    store = to_store(server.unix_url, scripts=[COUNT])
+    for _ in range(2):
+        assert await store.run(COUNT, ["n"], [0]) == 0
+        await server.restart()
+        await until_served(store)
+
+    assert await store.run(COUNT, ["n"], [0]) == 0
+
+    assert "errorstat_NOSCRIPT" not in await server.connect().info("errorstats")
+
+
 async def test_flushed_scripts_are_loaded_once_for_all_callers(
     start_redis: StartRedis, to_store: OpenStore
 ) -> None:
