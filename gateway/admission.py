@@ -10,19 +10,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
+import msgspec
+
 from gateway.auth import Principal
-from gateway.errors import ContextTooLong, GatewayError, InvalidRequest
+from gateway.errors import (
+    ContextTooLong,
+    GatewayError,
+    InvalidRequest,
+    StoreUnavailable,
+)
 from gateway.limit_headers import rejection_error
 from gateway.telemetry import Telemetry
 from gateway.translation.port import TokenDemand, Translator
 from gateway.translation.usage import TokenUsage
 from policies.estimate import OutputEstimator, estimate_usage
-from policies.ledger import NOTHING, Demand, Ledger, LimitState, Rejected, Usage
-from policies.plans import Plan, Unit
+from policies.ledger import (
+    NOTHING,
+    Decision,
+    Demand,
+    Ledger,
+    LedgerUnavailable,
+    LimitState,
+    Rejected,
+    Usage,
+)
+from policies.plans import Concurrency, Limit, Plan, Rate, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +59,16 @@ class Lease:
         plan: Plan,
         reserved: Usage,
         states: tuple[LimitState, ...],
+        *,
+        is_exact: bool = True,
     ) -> None:
         self.lease_id = lease_id
         self.workspace = workspace
         self.plan = plan
         self.reserved = reserved
         self.states = states
+        # False where the shared store was away when it was admitted.
+        self.is_exact = is_exact
         # Nothing is spent until the upstream is called: a request that ends before is
         # refunded whole.
         self._meter: Callable[[], TokenUsage] | None = None
@@ -77,6 +97,13 @@ class Lease:
         """What the lease is settled at if it ends now."""
         usage = self.usage
         return Usage(1, usage.total_tokens) if usage else self._failed_at
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What would become of a request, and what it would reserve."""
+
+    reserve: Usage
+    decision: Decision
 
 
 class Admission:
@@ -137,11 +164,10 @@ class Admission:
         reserve = self._reservation(principal, model, demand)
         lease_id = uuid.uuid4().hex
         try:
-            decision = await self._ledger.admit(
-                Demand(
-                    workspace=workspace, plan=plan, lease_id=lease_id, reserve=reserve
-                )
-            )
+            decision = await self._ledger.admit(_asked(principal, reserve, lease_id))
+        except LedgerUnavailable as error:
+            # Undecided, so there is nothing to give back.
+            raise store_unavailable(error) from error
         except BaseException:
             # Cancelled while the decision was on its way: it may have been a yes.
             self._release(workspace, lease_id, NOTHING)
@@ -150,7 +176,36 @@ class Admission:
             self._telemetry.rejected(plan.plan, decision)
             raise rejection_error(decision, plan, now_ms=self._now_ms())
         self._telemetry.admitted(plan.plan, decision)
-        return Lease(lease_id, workspace, plan, reserve, decision.states)
+        return Lease(
+            lease_id,
+            workspace,
+            plan,
+            reserve,
+            decision.states,
+            is_exact=decision.is_exact,
+        )
+
+    async def preview(
+        self, principal: Principal, model: str, demand: TokenDemand
+    ) -> Preview:
+        """What `admit` would do now; charges nothing and holds nothing."""
+        check_bounds(principal.plan, demand)
+        reserve = self._reservation(principal, model, demand)
+        return Preview(reserve, await self._preview(principal, reserve))
+
+    async def survey(self, principal: Principal) -> Decision:
+        """
+        Where the workspace and the key stand, and whether that is exact.
+
+        The answer to a demand for nothing, because it says both of one moment.
+        """
+        return await self._preview(principal, NOTHING)
+
+    async def _preview(self, principal: Principal, reserve: Usage) -> Decision:
+        try:
+            return await self._ledger.preview(_asked(principal, reserve, "preview"))
+        except LedgerUnavailable as error:
+            raise store_unavailable(error) from error
 
     def _reservation(
         self, principal: Principal, model: str, demand: TokenDemand
@@ -159,12 +214,13 @@ class Admission:
         if demand.max_output_tokens is not None:
             most = demand.max_output_tokens
             return estimate_usage(tokens_in, most, choices=choices)
-        plan = principal.plan
+        plan, key = principal.plan, principal.key_scope
         usual = self._estimator.expect(principal.workspace, model, plan)
         guess = estimate_usage(tokens_in, usual, choices=choices)
-        # A guess of ours must not make a request larger than its plan can ever hold:
+        # A guess of ours must not make a request larger than its limits can ever hold:
         # the caller said nothing that it could take back.
-        smallest = min(capacities(plan, "tokens"), default=guess.tokens)
+        limits = (*plan.limits, *(key.limits.limits if key else ()))
+        smallest = min(capacities(limits, "tokens"), default=guess.tokens)
         return Usage(1, min(guess.tokens, max(smallest, tokens_in)))
 
     def _settle(self, lease: Lease) -> None:
@@ -204,8 +260,14 @@ class Admission:
             )
 
     async def inspect(self, principal: Principal) -> tuple[LimitState, ...]:
-        """Where the workspace stands; charges nothing."""
-        return await self._ledger.inspect(principal.workspace, principal.plan)
+        """Where workspace and key stand, as far as is known now; charges nothing."""
+        try:
+            return await self._ledger.inspect(
+                principal.workspace, principal.plan, principal.key_scope
+            )
+        except LedgerUnavailable:
+            # For the headers of an answer that needs no decision: it goes without.
+            return ()
 
     @property
     def held(self) -> int:
@@ -236,13 +298,33 @@ class Admission:
             logger.warning("lease lost", extra={"facts": facts})
 
 
-def capacities(plan: Plan, unit: Unit) -> list[int]:
-    """The most of a unit that each enforced limit of a plan can ever admit at once."""
-    rates = [
-        rate.capacity for rate in plan.rates if rate.of == unit and not rate.shadow
+def _asked(principal: Principal, reserve: Usage, lease_id: str) -> Demand:
+    return Demand(
+        workspace=principal.workspace,
+        plan=principal.plan,
+        lease_id=lease_id,
+        reserve=reserve,
+        key=principal.key_scope,
+    )
+
+
+def store_unavailable(error: LedgerUnavailable) -> StoreUnavailable:
+    """What the client is told while its limits cannot be checked."""
+    wait_s = error.retry_after_ms / 1000
+    return StoreUnavailable(
+        "Your plan's limits cannot be checked at the moment."
+        f" Please try again in {wait_s:g}s.",
+        retry_after_ms=error.retry_after_ms,
+    )
+
+
+def capacities(limits: Iterable[Limit], unit: Unit) -> list[int]:
+    """The most of a unit that each of the enforced limits can ever admit at once."""
+    return [
+        limit.capacity if isinstance(limit, Rate) else limit.limit
+        for limit in limits
+        if not isinstance(limit, Concurrency) and limit.of == unit and not limit.shadow
     ]
-    quotas = [q.limit for q in plan.quotas if q.of == unit and not q.shadow]
-    return rates + quotas
 
 
 def check_bounds(plan: Plan, demand: TokenDemand) -> None:

@@ -15,6 +15,7 @@ from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
 from gateway.errors import Header
 from gateway.exchange import Exchange
+from gateway.limit_headers import degraded_headers
 from gateway.streaming import MeteredStream
 from gateway.translation.port import Stamp, Translator, UpstreamRequest
 from gateway.translation.usage import TokenUsage
@@ -68,6 +69,9 @@ class CompletionService:
                 self._admission.admit(principal, translator.model, translator.demand)
             )
             call.exchange.decided(lease.states)
+            call.exchange.add_headers(
+                degraded_headers(lease.plan, is_exact=lease.is_exact)
+            )
 
             # From here the prompt is spent, whatever becomes of the answer.
             prompt = TokenUsage(translator.demand.input_tokens, 0, is_reported=False)

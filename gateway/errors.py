@@ -22,108 +22,34 @@ GatewayError                       status  code                     the client m
 │   ├── UpstreamOverloaded         503     upstream_overloaded      yes, when told
 │   └── UpstreamTimeout            504     upstream_timeout         yes
 ├── Overloaded                     503     server_is_overloaded     yes, when told
+├── StoreUnavailable               503     store_unavailable        yes, when told
 ├── ShuttingDown                   503     shutting_down            yes, elsewhere
 └── InternalError                  500     internal_error           yes
 
 One end of a request has no answer, because nobody is there to read it: `ClientGone`.
-`envelope` is the only function that writes an error body.
+`envelope` (of `gateway.envelope`, like `GatewayError`) is the only function that writes
+an error body.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
-import msgspec
+from gateway.envelope import (
+    Fault,
+    GatewayError,
+    Header,
+    Outcome,
+    envelope,
+    retry_headers,
+)
 
-Header: TypeAlias = tuple[bytes, bytes]
-Outcome: TypeAlias = Literal[
-    "ok",
-    "invalid",
-    "unauthorized",
-    "rejected",
-    "upstream_error",
-    "client_gone",
-    "unavailable",
-    "failed",
-]
-# What an upstream did, finer than the codes that clients branch on: for logs, metrics.
-Fault: TypeAlias = Literal[
-    "connect_failed",
-    "connect_timeout",
-    "pool_full",
-    "hung_up",
-    "timeout",
-    "bad_answer",
-    "too_large",
-    "error_in_answer",
-    "cut_short",
-    "redirect",
-    "own_key_refused",
-    "key_refused",
-    "refused",
-    "no_credits",
-    "rate_limited",
-    "overloaded",
-    "failed",
-]
-
-# Clients sleep for whole seconds, so 0 would make them retry at once, in step.
-RETRY_AFTER_FLOOR_S: Final = 1
-
-# OpenAI's SDKs wait as told up to one or two minutes and then either give up or, older
-# ones, retry on a schedule of their own; openai-node 6 sleeps however long it is told.
-# Beyond a minute the truth is sent together with the advice not to retry.
-LONGEST_USEFUL_WAIT_MS: Final = 60_000
+# With what is drawn here, all that a module which raises or answers errors needs.
+__all__ = ["Fault", "GatewayError", "Header", "Outcome", "envelope", "retry_headers"]
 
 
 class ClientGone(Exception):
     """The client left before its answer was complete."""
-
-
-class GatewayError(Exception):
-    """Anything the client is told in an envelope."""
-
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-    type: ClassVar[str] = "server_error"
-    outcome: ClassVar[Outcome] = "failed"
-    # Whether a failed request still spends one of the plan's requests: yes where the
-    # client is at fault, no where the gateway or the upstream is. Tokens are never
-    # spent.
-    spends_request: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        param: str | None = None,
-        details: dict[str, Any] | None = None,
-        retry_after_ms: int | None = None,
-        is_retryable: bool | None = None,
-        headers: tuple[Header, ...] = (),
-        fault: Fault | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.fault = fault
-        self.message = message
-        self.param = param
-        self.details = details
-        self.retry_after_ms = retry_after_ms
-        self.is_retryable = is_retryable
-        self.headers = headers
-
-    @property
-    def http_status(self) -> int:
-        return self.status
-
-    @property
-    def error_code(self) -> str:
-        return self.code
-
-    @property
-    def error_type(self) -> str:
-        return self.type
 
 
 class RequestError(GatewayError):
@@ -335,6 +261,15 @@ class Overloaded(GatewayError):
     type = "service_unavailable_error"
 
 
+class StoreUnavailable(GatewayError):
+    """What the shared store knows is needed for an answer, and it is away."""
+
+    outcome: ClassVar[Outcome] = "unavailable"
+    status = 503
+    code = "store_unavailable"
+    type = "service_unavailable_error"
+
+
 class ShuttingDown(GatewayError):
     """This replica is draining; another one will do."""
 
@@ -349,50 +284,3 @@ class InternalError(GatewayError):
 
     def __init__(self, error_id: str) -> None:
         super().__init__(f"The gateway failed; quote error id {error_id}.")
-
-
-class _Body(msgspec.Struct, omit_defaults=True):
-    # All four of OpenAI's keys are always present; only LLMTune's own may be absent.
-    message: str = msgspec.field()
-    type: str = msgspec.field()
-    param: str | None = msgspec.field()
-    code: str | None = msgspec.field()
-    details: dict[str, Any] | None = None
-
-
-class _Envelope(msgspec.Struct):
-    error: _Body
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def envelope(error: GatewayError) -> bytes:
-    """The one JSON form of every error, from any layer."""
-    return _encode(
-        _Envelope(
-            _Body(
-                message=error.message,
-                type=error.error_type,
-                param=error.param,
-                code=error.error_code,
-                details=error.details,
-            )
-        )
-    )
-
-
-def retry_headers(error: GatewayError) -> tuple[Header, ...]:
-    """How long to wait and whether to, in the headers that SDKs read."""
-    headers: list[Header] = []
-    is_retryable = error.is_retryable
-    if error.retry_after_ms is not None:
-        wait_ms = error.retry_after_ms
-        wait_s = max(RETRY_AFTER_FLOOR_S, math.ceil(wait_ms / 1000))
-        headers.append((b"retry-after", b"%d" % wait_s))
-        headers.append((b"retry-after-ms", b"%d" % wait_ms))
-        if wait_ms > LONGEST_USEFUL_WAIT_MS:
-            is_retryable = False
-    if is_retryable is not None:
-        headers.append((b"x-should-retry", b"true" if is_retryable else b"false"))
-    return tuple(headers)

@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Final, assert_never
+from typing import Any, Final, Literal, TypeAlias, assert_never
 
 from gateway.errors import Header, LimitCode, LimitExceeded
 from policies.ledger import LimitState, Rejected
 from policies.plans import Concurrency, Limit, Plan, Quota, Rate, Unit
 
 UNITS: Final[tuple[Unit, ...]] = ("requests", "tokens")
+
+DEGRADED: Final = b"x-llmtune-degraded"
+StandIn: TypeAlias = Literal["share", "open"]
 
 # A lease may end at any moment, so the shortest wait that does not make a busy
 # workspace poll: at half of it the retries outnumber the answers, at double slots stand
@@ -45,13 +48,26 @@ def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
                 (b"x-ratelimit-remaining-" + name, b"%d" % tightest.remaining),
                 (b"x-ratelimit-reset-" + name, reset),
             ]
-    policy = ", ".join(_policy_item(s.limit, s.capacity) for s in enforced)
+    policy = ", ".join(_policy_item(s.limit, s.name, s.capacity) for s in enforced)
     now = ", ".join(_state_item(state) for state in enforced)
     headers += [
         (b"ratelimit-policy", policy.encode()),
         (b"ratelimit", now.encode()),
     ]
     return tuple(headers)
+
+
+def degraded_headers(plan: Plan, *, is_exact: bool) -> tuple[Header, ...]:
+    """How an answer was decided that was decided without the shared store."""
+    if is_exact:
+        return ()
+    return ((DEGRADED, stand_in(plan).encode()),)
+
+
+def stand_in(plan: Plan) -> StandIn:
+    """What decides for this plan while the shared store is away."""
+    # A closed plan is refused by then; where it is only looked at, a share is shown.
+    return "open" if plan.on_store_failure == "open" else "share"
 
 
 def _tightest(states: list[LimitState], unit: Unit) -> LimitState | None:
@@ -84,10 +100,10 @@ def go_duration(milliseconds: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _policy_item(limit: Limit, capacity: int) -> str:
+def _policy_item(limit: Limit, name: str, capacity: int) -> str:
     match limit:
         case Concurrency():
-            return f'"{limit.name}";q={capacity};qu="concurrent-requests"'
+            return f'"{name}";q={capacity};qu="concurrent-requests"'
         case Rate():
             window = f";w={limit.period_s}"
         case Quota():
@@ -96,11 +112,11 @@ def _policy_item(limit: Limit, capacity: int) -> str:
             assert_never(limit)
     # The draft's registry has no unit for tokens, and forbids inventing values of `qu`.
     unit = ';llmtune-unit="tokens"' if limit.of == "tokens" else ""
-    return f'"{limit.name}";q={limit.limit}{window}{unit}'
+    return f'"{name}";q={limit.limit}{window}{unit}'
 
 
 def _state_item(state: LimitState) -> str:
-    item = f'"{state.limit.name}";r={state.remaining}'
+    item = f'"{state.name}";r={state.remaining}'
     if state.reset_after_ms:
         item += f";t={math.ceil(state.reset_after_ms / 1000)}"
     return item
@@ -117,11 +133,14 @@ def rejection_error(rejected: Rejected, plan: Plan, *, now_ms: int) -> LimitExce
         limit_code=code,
         retry_after_ms=wait_ms,
         is_retryable=is_retryable,
-        headers=limit_headers(rejected.states),
+        headers=(
+            *limit_headers(rejected.states),
+            *degraded_headers(plan, is_exact=rejected.is_exact),
+        ),
         details={
             **_described(state, plan),
             "requested": rejected.requested,
-            "resets_at": _moment(now_ms, state),
+            "resets_at": resets_at(state, now_ms=now_ms),
             "whose": "gateway",
         },
     )
@@ -132,8 +151,10 @@ def _wording(
 ) -> tuple[LimitCode, str, int | None, bool | None]:
     """Code, message, wait and whether retrying helps."""
     state, wait_ms = rejected.binding, rejected.retry_after_ms
-    title = plan.title or plan.plan
-    kind = f"{state.limit.name} on plan {title}"
+    whose = f"on plan {plan.title or plan.plan}"
+    if state.is_of_key:
+        whose = "of this API key"
+    kind = f"{state.name} {whose}"
     figures = (
         f"Limit {state.capacity}, Used {state.used}, Requested {rejected.requested}"
     )
@@ -158,13 +179,13 @@ def _wording(
 def _described(state: LimitState, plan: Plan) -> dict[str, Any]:
     return {
         "plan": plan.plan,
-        "dimension": state.limit.name,
+        "dimension": state.name,
         "limit": state.capacity,
         "used": state.used,
     }
 
 
-def _moment(now_ms: int, state: LimitState) -> int | None:
+def resets_at(state: LimitState, *, now_ms: int) -> int | None:
     """
     When the limit is untouched again, in whole epoch seconds; None for concurrency.
     """

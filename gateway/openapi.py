@@ -13,12 +13,19 @@ from typing import Any, Final
 import msgspec
 
 from gateway import __version__
+from gateway.limit_report import LimitsReport, PreviewReport
 from gateway.schemas.llmtune import NativeRequest
 from gateway.schemas.openai import ChatRequest, CompletionRequest
 
 REF: Final = "#/components/schemas/{name}"
 
-_TYPES: Final = (ChatRequest, CompletionRequest, NativeRequest)
+_TYPES: Final = (
+    ChatRequest,
+    CompletionRequest,
+    NativeRequest,
+    LimitsReport,
+    PreviewReport,
+)
 
 _ERRORS: Final = {
     "400": "The request is not what the route takes; `param` names the place.",
@@ -30,7 +37,8 @@ _ERRORS: Final = {
     "429": "A limit of the plan, or of the upstream: `details.whose` says which.",
     "431": "The headers are too large.",
     "502": "The upstream failed.",
-    "503": "The upstream is overloaded, or this replica is full or shutting down.",
+    "503": "The upstream is overloaded, this replica is full or shutting down, or the"
+    " store of keys and limits is away.",
     "504": "The upstream was too slow.",
 }
 
@@ -79,10 +87,18 @@ def _paths(schema_of: dict[Any, Any]) -> dict[str, Any]:
         "/v1/playground/inference": {
             "post": _completion("LLMTune's playground inference", native)
         },
-        "/v1/models": {"get": _read("List the models this key may use", "ModelList")},
+        "/v1/models": {
+            "get": _read("List the models this key may use", _ref("ModelList"))
+        },
         "/v1/models/{model}": {
             "parameters": [model_id],
-            "get": _read("One model", "Model", "400", "404"),
+            "get": _read("One model", _ref("Model"), "400", "404"),
+        },
+        "/v1/limits": {
+            "get": _read("Where this key's limits stand", schema_of[LimitsReport])
+        },
+        "/v1/limits/preview": {
+            "post": _preview(schema_of[ChatRequest], schema_of[PreviewReport])
         },
         "/livez": {"get": _open("Whether the process is alive", "200")},
         "/readyz": {"get": _open("Whether it takes requests", "200", "503")},
@@ -93,10 +109,7 @@ def _completion(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
     json_answer = {"schema": {"type": "object"}}
     return {
         "summary": summary,
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        },
+        "requestBody": _body(schema),
         "responses": {
             "200": {
                 "description": "The answer; with `stream: true`, server-sent events.",
@@ -112,17 +125,27 @@ def _completion(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(summary: str, answer: str, *errors: str) -> dict[str, Any]:
+def _read(summary: str, answer: dict[str, Any], *errors: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": answer}}
     return {
         "summary": summary,
         "responses": {
-            "200": {
-                "description": "Found.",
-                "content": {"application/json": {"schema": _ref(answer)}},
-            },
-            **_errors("401", *errors),
+            "200": {"description": "Found.", "content": content},
+            **_errors("401", "503", *errors),
         },
     }
+
+
+def _preview(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    refused = ("400", "404", "408", "413", "431")
+    return {
+        **_read("What would become of a chat completion", answer, *refused),
+        "requestBody": _body(request),
+    }
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _open(summary: str, *statuses: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class CompletionRoutes:
 
     async def complete(self, exchange: Exchange, parse: Parse, prefix: str) -> None:
         """Authenticate, parse, complete, answer."""
-        principal = self._door.authenticate(exchange)
+        principal = await self._door.authenticate(exchange)
         response: EventStreamResponse | None = None
         try:
             async with Presence(exchange.receive, self._attendance) as presence:

@@ -91,11 +91,11 @@ class Door:
             exchange.decided(await self._admission.inspect(principal))
         await exchange.fail(error)
 
-    def authenticate(self, exchange: Exchange) -> Principal:
-        """The principal of this request, or InvalidApiKey."""
+    async def authenticate(self, exchange: Exchange) -> Principal:
+        """The principal of this request; InvalidApiKey or StoreUnavailable."""
         record = exchange.record
         try:
-            principal = self._authenticator.authenticate(
+            principal = await self._authenticator.authenticate(
                 exchange.header(b"authorization")
             )
         except InvalidApiKey as error:

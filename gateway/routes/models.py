@@ -72,7 +72,7 @@ class ModelRoutes:
         await self._door.answer(exchange, handle)
 
     async def list(self, exchange: Exchange) -> None:
-        principal = self._door.authenticate(exchange)
+        principal = await self._door.authenticate(exchange)
         models = await self._ask(exchange, self._catalog.visible_to, principal)
         await self._door.respond_json(exchange, {"object": "list", "data": models})
 
@@ -85,7 +85,7 @@ class ModelRoutes:
             return await ask(*args)
 
     async def _retrieve(self, exchange: Exchange, model_id: str) -> None:
-        principal = self._door.authenticate(exchange)
+        principal = await self._door.authenticate(exchange)
         model = await self._ask(exchange, self._catalog.find, principal, model_id)
         if model is None:
             raise ModelNotFound(model_id)

@@ -178,7 +178,7 @@ async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
     scope: dict[str, Any] = {"headers": [], "extensions": {}}
     exchange = Exchange(scope, receive, send, write_timeout_s=10)
     parts = gateway.gateway
-    principal = parts.authenticator.authenticate(
+    principal = await parts.authenticator.authenticate(
         gateway.auth("one")["authorization"].encode()
     )
     body = httpx.Request("POST", "http://x", json=chat_body(stream=stream)).content

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from gateway.errors import LimitExceeded, envelope, retry_headers
 from gateway.limit_headers import (
     CONCURRENCY_RETRY_MS,
+    degraded_headers,
     go_duration,
     limit_headers,
     rejection_error,
 )
 from policies.ledger import LimitState, Rejected, RejectionReason
-from policies.plans import Concurrency, Limit, Plan, Quota, Rate
+from policies.plans import Concurrency, Limit, Plan, Quota, Rate, StoreFailure
 
 NOW_MS = 1_700_000_000_500
 PLAN = Plan(plan="growth", title="Growth")
@@ -37,11 +38,14 @@ CAPACITY: dict[str, int] = {
 }
 
 
-def state(limit: Limit, used: int = 0, reset_after_ms: int = 0) -> LimitState:
+def state(
+    limit: Limit, used: int = 0, reset_after_ms: int = 0, *, is_of_key: bool = False
+) -> LimitState:
     return LimitState(
         limit=limit,
         capacity=CAPACITY[limit.name],
         used=used,
+        is_of_key=is_of_key,
         reset_after_ms=reset_after_ms,
     )
 
@@ -57,14 +61,17 @@ def rejected(
     used: int = 5,
     wait_ms: int | None = None,
     plan: Plan = PLAN,
+    is_of_key: bool = False,
+    is_exact: bool = True,
 ) -> LimitExceeded:
-    binding = state(limit, used, 30_000)
+    binding = state(limit, used, 30_000, is_of_key=is_of_key)
     decision = Rejected(
         reason=reason,
         binding=binding,
         requested=3,
         retry_after_ms=wait_ms,
         states=(binding,),
+        is_exact=is_exact,
     )
     return rejection_error(decision, plan, now_ms=NOW_MS)
 
@@ -184,6 +191,21 @@ def test_openais_headers_report_the_limit_with_the_least_left() -> None:
         headers["x-ratelimit-limit-tokens"],
         headers["x-ratelimit-remaining-tokens"],
     )
+
+
+def test_openais_headers_report_the_tighter_of_workspace_and_key() -> None:
+    headers = sent(state(TPM, 100), state(TPM, 5_000, is_of_key=True))
+
+    assert "35000" == headers["x-ratelimit-remaining-tokens"]
+
+
+@pytest.mark.parametrize("limit", [RPM, TPM, DAILY, MONTHLY, FIVE])
+def test_keys_limit_is_told_from_its_workspaces(limit: Limit) -> None:
+    headers = sent(state(limit, 1, 1), state(limit, 2, 1, is_of_key=True))
+
+    both = [f'"{limit.name}"', f'"key-{limit.name}"']
+    for name in ("ratelimit", "ratelimit-policy"):
+        assert both == [item.split(";")[0] for item in headers[name].split(", ")]
 
 
 def test_overdrawn_limit_has_nothing_left() -> None:
@@ -327,3 +349,36 @@ def test_plan_without_a_title_is_called_by_its_name() -> None:
     error = rejected(RPM, "rate", plan=Plan(plan="sandbox"))
 
     assert "on plan sandbox:" in error.message
+
+
+def test_rejection_by_a_keys_limit_says_that_it_is_the_keys() -> None:
+    error = rejected(RPM, "rate", wait_ms=1500, is_of_key=True)
+
+    assert "key-requests-per-minute" == (error.details or {})["dimension"]
+    assert error.message.startswith(
+        "Rate limit reached for key-requests-per-minute of this API key: Limit 10,"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "header"),
+    [
+        pytest.param("share", b"share", id="share"),
+        pytest.param("open", b"open", id="open"),
+        # Refused by then; what it is shown meanwhile is a share.
+        pytest.param("closed", b"share", id="closed"),
+    ],
+)
+def test_decision_without_the_store_names_what_stood_in(
+    mode: StoreFailure, header: bytes
+) -> None:
+    plan = Plan(plan="p", on_store_failure=mode)
+
+    assert ((b"x-llmtune-degraded", header),) == degraded_headers(plan, is_exact=False)
+    assert () == degraded_headers(plan, is_exact=True)
+
+
+def test_rejection_without_the_store_says_so() -> None:
+    error = rejected(RPM, "rate", is_exact=False)
+
+    assert (b"x-llmtune-degraded", b"share") == error.headers[-1]

@@ -134,7 +134,17 @@ def test_wrong_upstream_url_is_refused_and_hides_what_may_be_secret(
     )
 
 
-@pytest.mark.parametrize("url", ["redis://:secret@host", "rediss://u:secret@h/0", "x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://x:secret@y",
+        "redis://:secret@host:port",
+        "redis://:secret@host/0?tiemout=1",
+        "redis+sentinel://u:secret@h",
+        "rabbit://u:secret@h/0",
+        "secret",
+    ],
+)
 def test_unknown_store_is_refused_and_hides_its_password(url: str) -> None:
     line = problem("STORE_URL", url)
 

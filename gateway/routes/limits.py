@@ -1,0 +1,116 @@
+"""
+`/v1/limits`: where a key's limits stand, and what they would make of a request.
+
+Neither route counts against any limit, holds a lease or asks the upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+from litestar.handlers import ASGIRouteHandler
+
+from gateway.admission import Admission, Preview
+from gateway.auth import Principal
+from gateway.exchange import Exchange
+from gateway.limit_headers import degraded_headers
+from gateway.limit_report import report_limits, report_preview
+from gateway.presence import Attendance, Presence
+from gateway.routes.completions import PARSED_BESIDE_BYTES
+from gateway.routes.door import Door
+from gateway.settings import Settings
+from gateway.translation.chat import ChatTranslator
+from gateway.translation.port import Translator
+from policies.ledger import Decision
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class LimitRoutes:
+    """Tells a caller where it stands."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        door: Door,
+        admission: Admission,
+        attendance: Attendance,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._door = door
+        self._admission = admission
+        self._attendance = attendance
+        self._now_ms = now_ms
+        # As the completions are parsed: what passes here must pass there.
+        self._parse = partial(
+            ChatTranslator,
+            dialect=settings.upstream_dialect,
+            prompt_form=settings.upstream_prompt_form,
+        )
+
+    def handlers(self) -> list[ASGIRouteHandler]:
+        return [
+            self._door.route("/v1/limits", "/limits", GET=self.report),
+            self._door.route(
+                "/v1/limits/preview", "/limits/preview", POST=self.preview
+            ),
+        ]
+
+    async def report(self, exchange: Exchange) -> None:
+        """Every limit of the caller's plan and key, as it stands."""
+        principal = await self._door.authenticate(exchange)
+        async with Presence(exchange.receive, self._attendance) as presence:
+            presence.listen()
+            decision = await self._admission.survey(principal)
+        report = report_limits(
+            principal.workspace, principal.plan, decision, now_ms=self._now_ms()
+        )
+        await self._respond(exchange, principal, decision, report)
+
+    async def preview(self, exchange: Exchange) -> None:
+        """What would become of this chat completion, were it sent now."""
+        principal = await self._door.authenticate(exchange)
+        async with Presence(exchange.receive, self._attendance) as presence:
+            translator = await self._read(exchange, principal)
+            presence.listen()
+            preview = await self._try_out(principal, translator)
+        report = report_preview(
+            principal.plan, preview.reserve, preview.decision, now_ms=self._now_ms()
+        )
+        await self._respond(exchange, principal, preview.decision, report)
+
+    async def _read(self, exchange: Exchange, principal: Principal) -> Translator:
+        raw = await self._door.read(exchange, principal)
+        if len(raw) > PARSED_BESIDE_BYTES:
+            # A large body is checked as slowly here as where it is meant to go.
+            translator = await asyncio.to_thread(self._parse, raw)
+        else:
+            translator = self._parse(raw)
+        exchange.record.model = translator.model
+        return translator
+
+    async def _try_out(self, principal: Principal, translator: Translator) -> Preview:
+        # In the order of a completion, so that the first error is the same.
+        principal.require(translator.model)
+        translator.to_upstream()
+        return await self._admission.preview(
+            principal, translator.model, translator.demand
+        )
+
+    async def _respond(
+        self,
+        exchange: Exchange,
+        principal: Principal,
+        decision: Decision,
+        report: msgspec.Struct,
+    ) -> None:
+        exchange.decided(decision.states)
+        exchange.add_headers(
+            degraded_headers(principal.plan, is_exact=decision.is_exact)
+        )
+        await exchange.respond(200, _encode(report))
