@@ -1,0 +1,202 @@
+"""Runs against real gateways: good ones pass, and each fault is found."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from gateway.conformance.report import Report
+from gateway.settings import SettingsProblem, load_settings
+from policies.memory_ledger import MemoryLedger
+from tests.conformance.ledgers import (
+    DistantLedger,
+    LeakingLedger,
+    MisleadingLedger,
+    OverchargingLedger,
+    RacingLedger,
+    StingyLedger,
+    wall_clock_us,
+)
+from tests.conformance.replicas import failed, found, measured, replicas
+from tests.gateway_under_test import until
+from tests.servers.redis_server import RedisServer
+
+# Both buckets and the streams are filled, so nothing that can be reached is skipped.
+REACHED: Final = ("requests-per-second", "tokens-per-second", "concurrency")
+
+
+async def test_replicas_that_share_a_ledger_pass_every_check(tmp_path: Path) -> None:
+    """A limiter that is exact is told so, with every figure at its bound."""
+    async with replicas(tmp_path, 2, ledger=DistantLedger(wall_clock_us)) as both:
+        report = await measured(both)
+
+    assert set() == failed(report)
+    assert report.exit_code == 0
+    for dimension in REACHED:
+        assert found(report, "over-admission", dimension).verdict == "pass"
+        assert found(report, "under-admission", dimension).verdict == "pass"
+        assert found(report, "agreement", dimension).verdict == "pass"
+    assert found(report, "leaked-leases", "concurrency").verdict == "pass"
+    assert found(report, "header-truth", "retry-after-ms").verdict == "pass"
+    assert found(report, "header-truth", "preview").verdict == "pass"
+    assert found(report, "settlement", "tokens-per-calendar-month").figure == 0
+
+
+async def test_replicas_that_count_for_themselves_fail(tmp_path: Path) -> None:
+    """The commonest fault, N times the plan, is found in every dimension."""
+    async with replicas(tmp_path, 2) as strangers:
+        report = await measured(
+            strangers, only=["over-admission", "agreement"], seconds=30
+        )
+
+    assert report.exit_code == 1
+    assert failed(report) >= {
+        *(("over-admission", dimension) for dimension in REACHED),
+        ("agreement", "concurrency"),
+        ("agreement", "tokens-per-calendar-month"),
+    }
+    assert found(report, "over-admission", "concurrency").figure == 3
+
+
+# Of requests only, so that one bucket is filled, and slow enough that a wait which is
+# too long can be told from one that is not.
+PACED: Final = """
+plan: small
+concurrency: 3
+rates: [{of: requests, limit: 4, per: second, burst: 6}]
+quotas: [{of: tokens, limit: 200000, per: month}]
+"""
+
+
+async def test_each_fault_is_found_by_its_check(tmp_path: Path) -> None:
+    """What other limiters got wrong, one at a time; together, to save time."""
+    faults: dict[str, tuple[MemoryLedger, str, str]] = {
+        "racing": (RacingLedger(wall_clock_us), "over-admission", "concurrency"),
+        "leaking": (LeakingLedger(), "leaked-leases", "concurrency"),
+        "overcharging": (
+            OverchargingLedger(wall_clock_us),
+            "settlement",
+            "tokens-per-calendar-month",
+        ),
+        "stingy": (
+            StingyLedger(wall_clock_us),
+            "under-admission",
+            "requests-per-second",
+        ),
+        "short": (MisleadingLedger(0.3), "header-truth", "retry-after-ms"),
+        "long": (MisleadingLedger(3.0), "header-truth", "retry-after-ms"),
+    }
+
+    async def run(name: str, ledger: MemoryLedger, check: str) -> Report:
+        home = tmp_path / name
+        home.mkdir()
+        async with replicas(home, 1, PACED, ledger=ledger) as gateways:
+            report = await measured(gateways, only=[check])
+            if isinstance(ledger, LeakingLedger):
+                await ledger.mend()
+            return report
+
+    reports = await asyncio.gather(
+        *(run(name, ledger, check) for name, (ledger, check, _) in faults.items())
+    )
+
+    for (name, (_, check, subject)), report in zip(
+        faults.items(), reports, strict=True
+    ):
+        assert found(report, check, subject).verdict == "FAIL", name
+
+
+async def test_replicas_on_one_redis_pass(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """Limits are exact across replicas, as the README promises."""
+    try:
+        load_settings({"GATEWAY_STORE_URL": redis_server.url})
+    except SettingsProblem:
+        pytest.skip("there is no Redis ledger yet")
+    async with replicas(tmp_path, 2, store_url=redis_server.url) as both:
+        report = await measured(both)
+
+    assert set() == failed(report)
+    for dimension in REACHED:
+        assert found(report, "over-admission", dimension).verdict == "pass"
+
+
+async def test_a_quota_is_filled_when_that_is_allowed(tmp_path: Path) -> None:
+    """It is exact too; finding out locks the workspace out until the window ends."""
+    plan = "plan: small\nquotas: [{of: requests, limit: 30, per: month}]\n"
+    only = ["over-admission", "under-admission"]
+    async with replicas(tmp_path, 1, plan) as (gateway,):
+        report = await measured([gateway], only=only, fill_quotas=True)
+        used = await gateway.used("small")
+
+    dimension = "requests-per-calendar-month"
+    assert {dimension: 30} == used
+    assert found(report, "over-admission", dimension).verdict == "pass"
+    assert found(report, "under-admission", dimension).verdict == "pass"
+
+
+async def test_a_limit_too_large_to_reach_is_skipped_with_its_reason(
+    tmp_path: Path,
+) -> None:
+    """Nobody's bill is risked for a figure, and nobody is locked out by default."""
+    plan = """
+plan: small
+concurrency: 500
+rates: [{of: requests, limit: 90000, per: minute}]
+quotas: [{of: tokens, limit: 2000000, per: month}, {of: requests, limit: 30, per: day}]
+"""
+    async with replicas(tmp_path, 1, plan) as (gateway,):
+        report = await measured([gateway], only=["over-admission"])
+
+    reasons = {finding.subject: finding.reason for finding in report.checks}
+    assert "90,000 requests" in reasons["requests-per-minute"]
+    assert "--concurrency" in reasons["concurrency"]
+    assert (
+        "a quota of 2,000,000 tokens a month would cost too much to fill"
+        == reasons["tokens-per-calendar-month"]
+    )
+    assert "--unsafe-fill-quotas" in reasons["requests-per-calendar-day"]
+    assert report.requests_sent < 10
+
+
+async def test_other_traffic_is_noticed_and_excuses_what_it_could_spoil(
+    tmp_path: Path,
+) -> None:
+    """A shared workspace gets no false alarm."""
+    async with replicas(tmp_path, 1) as (gateway,):
+
+        async def use_it_too() -> None:
+            while True:
+                await gateway.chat("small", max_tokens=1)
+                await asyncio.sleep(0.1)
+
+        others = asyncio.create_task(use_it_too())
+        report = await measured([gateway], only=["settlement"])
+        others.cancel()
+        with suppress(asyncio.CancelledError):
+            await others
+
+    assert set() == failed(report)
+    assert any("other traffic" in note for note in report.notes)
+    quota = found(report, "settlement", "requests-per-calendar-month")
+    assert quota.verdict == "skipped"
+
+
+async def test_a_run_that_is_cancelled_gives_back_every_stream(
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C in the middle leaves no place taken."""
+    async with replicas(tmp_path, 1) as (gateway,):
+        run = asyncio.create_task(measured([gateway], only=["leaked-leases"]))
+        await until(lambda: gateway.held("small") == 3, "three streams")
+        run.cancel()
+        with suppress(asyncio.CancelledError):
+            await run
+
+        await gateway.until_free("small")
+        assert run.cancelled()
