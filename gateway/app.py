@@ -37,16 +37,17 @@ from gateway.policy_files import PolicyFiles
 from gateway.presence import Attendance
 from gateway.routes.completions import CompletionRoutes
 from gateway.routes.door import Door, internal_error
+from gateway.routes.limits import LimitRoutes
 from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
 from gateway.settings import Settings
+from gateway.shared_store import open_shared_store
 from gateway.telemetry import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
 from gateway.upstream.transport import stock_transport
 from policies.estimate import OutputEstimator
 from policies.ledger import Ledger
-from policies.memory_ledger import MemoryLedger
 
 
 class Gateway:
@@ -57,16 +58,19 @@ class Gateway:
         self.settings = settings
         self.telemetry = Telemetry()
         self.files = PolicyFiles(settings, self.telemetry)
-        self.ledger = ledger or MemoryLedger(
-            steady_clock_us(),
-            lease_ttl_ms=int(settings.lease_ttl_s * 1000),
+        self.shared = open_shared_store(
+            settings,
+            clock_us=steady_clock_us(),
+            telemetry=self.telemetry,
+            ledger=ledger,
         )
+        self.ledger: Ledger = self.shared.ledger
         self.attendance = Attendance(settings.http_max_in_flight)
         # Read by /readyz only; the listener is what really stops.
         self.is_draining = False
         self.transport = stock_transport(settings)
         self.authenticator = Authenticator(
-            settings, self.files, now=lambda: datetime.now(UTC)
+            settings, self.files, self.shared.keys, now=lambda: datetime.now(UTC)
         )
         self.admission = Admission(
             self.ledger,
@@ -113,8 +117,16 @@ class Gateway:
             attendance=self.attendance,
             infer=completions.infer,
         )
+        limits = LimitRoutes(
+            self.settings,
+            door=self.door,
+            admission=self.admission,
+            attendance=self.attendance,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+        )
         operation = self._operation(has_metrics=self.settings.ops_port is None)
-        return [*completions.handlers(), *models.handlers(), *operation.handlers()]
+        routes = (completions, models, limits, operation)
+        return [handler for route in routes for handler in route.handlers()]
 
     def _operation(self, *, has_metrics: bool) -> OperationRoutes:
         return OperationRoutes(
@@ -145,7 +157,7 @@ class Gateway:
         """Whether to send requests here, and what an operator would ask next."""
         return {
             "status": "draining" if self.is_draining else "ready",
-            "store": "memory",
+            "store": self.shared.status(),
             "plans": list(self.files.book.names),
             "plans_digest": self.files.book.digest,
             "in_flight": len(self.attendance),
@@ -159,7 +171,8 @@ class Gateway:
             asyncio.create_task(self.files.watch()),
         ]
         try:
-            yield
+            async with self.shared.running():
+                yield
         finally:
             for task in tasks:
                 task.cancel()

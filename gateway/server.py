@@ -187,18 +187,26 @@ async def serve(settings: Settings, address: Address) -> None:
             "upstream": settings.upstream_url,
             "plans": list(gateway.files.book.names),
             "keys": len(gateway.files.keyring),
-            "store": settings.store_url,
+            # Its kind only: its URL may hold a password.
+            "store": gateway.shared.status()["kind"],
         }
         logger.info("serving", extra={"facts": facts})
-        if not len(gateway.files.keyring) and settings.default_plan is None:
-            logger.warning(
-                "nobody can call: set GATEWAY_KEYS_FILE, or GATEWAY_DEFAULT_PLAN to let"
-                " callers bring their own keys"
-            )
-        elif settings.upstream_api_key is None and len(gateway.files.keyring):
-            logger.warning(
-                "GATEWAY_UPSTREAM_API_KEY is unset: the keys of GATEWAY_KEYS_FILE are"
-                " sent to LLMTune themselves"
-            )
+        warn_of_keys(gateway)
         number = await told
         logger.info("stopping", extra={"facts": {"signal": number.name}})
+
+
+def warn_of_keys(gateway: Gateway) -> None:
+    """Say at the start what would otherwise look like everybody's mistake."""
+    settings = gateway.settings
+    has_keys = len(gateway.files.keyring) > 0 or gateway.shared.keys is not None
+    if not has_keys and settings.default_plan is None:
+        logger.warning(
+            "nobody can call: set GATEWAY_KEYS_FILE, or GATEWAY_STORE_URL and make keys"
+            " in it, or GATEWAY_DEFAULT_PLAN to let callers bring their own"
+        )
+    elif has_keys and settings.upstream_api_key is None:
+        logger.warning(
+            "GATEWAY_UPSTREAM_API_KEY is unset: the gateway's own keys are sent to"
+            " LLMTune themselves"
+        )

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.secret import Secret
+from policies.store.url import StoreUrlProblem, parse_store_url
 
 Dialect: TypeAlias = Literal["auto", "inference", "chat"]
 PromptForm: TypeAlias = Literal["both", "prompt", "messages"]
@@ -30,7 +31,8 @@ Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 PREFIX: Final = "GATEWAY_"
 MIB: Final = 1024 * 1024
 
-SECRETS: Final = frozenset({"upstream_api_key"})
+# A store's URL holds its password.
+SECRETS: Final = frozenset({"upstream_api_key", "store_url"})
 
 
 class SettingsProblem(Exception):
@@ -60,10 +62,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Who may call, and how much.
     store_url: str = "memory://"
+    # A store in the same zone answers in a millisecond; a request waits for this once.
+    store_timeout_s: Annotated[float, Meta(ge=0.005, le=5)] = 0.05
+    store_connect_timeout_s: Annotated[float, Meta(ge=0.005, le=30)] = 0.25
+    # What plans are divided by while the store is away, unless more were seen before.
+    store_min_replicas: Annotated[int, Meta(ge=1, le=10_000)] = 1
     plans_dir: Path | None = None
     keys_file: Path | None = None
     default_plan: str | None = None
     refused_key_ttl_s: Seconds = 60.0
+    key_cache_ttl_s: Seconds = 30.0
     lease_ttl_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     reload_interval_s: Seconds = 1.0
     models: tuple[str, ...] = ()
@@ -193,9 +201,10 @@ def _without_secrets(url: str) -> str:
 
 
 def _check_store(url: str) -> None:
-    if url != "memory://":
-        shown = url.split("://", 1)[0] + "://..." if "://" in url else url
-        raise _problem("store_url", shown, "memory:// (the embedded ledger)")
+    try:
+        parse_store_url(url)
+    except StoreUrlProblem as problem:
+        raise _problem("store_url", url, str(problem)) from None
 
 
 def _check_origins(origins: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ label.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,10 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway import __version__
 from gateway.errors import Outcome
+from gateway.store_metrics import StoreCollector
 from gateway.translation.usage import TokenUsage
+from policies.guarded_ledger import GuardedLedger
+from policies.key_cache import LookupOutcome, StoredKeys
 from policies.ledger import Admitted, Rejected
 
 # From a cached 401 to a generation that runs into OpenAI's 600 s client time-out; the
@@ -35,6 +39,7 @@ class Telemetry:
     def __init__(self) -> None:
         # Of its own, so that two gateways in one process do not share counters.
         self.registry = CollectorRegistry()
+        self._lookups: collections.Counter[LookupOutcome] = collections.Counter()
         self._define_requests()
         self._define_limits()
         self._define_operation()
@@ -165,9 +170,7 @@ class Telemetry:
 
     def rejected(self, plan: str, decision: Rejected) -> None:
         self._admissions.labels(plan, "rejected").inc()
-        self._rejections.labels(
-            plan, decision.binding.limit.name, decision.reason
-        ).inc()
+        self._rejections.labels(plan, decision.binding.name, decision.reason).inc()
 
     def settled(self, plan: str, usage: TokenUsage, reserved_tokens: int) -> None:
         self._tokens.labels(plan, "input").inc(usage.input_tokens)
@@ -178,6 +181,13 @@ class Telemetry:
     def reloaded(self, what: str, *, is_refused: bool) -> None:
         self._reloads.labels(what, "refused" if is_refused else "ok").inc()
         self._reload_is_refused.labels(what).set(is_refused)
+
+    def looked_up(self, outcome: LookupOutcome) -> None:
+        self._lookups[outcome] += 1
+
+    def follow_store(self, ledger: GuardedLedger, keys: StoredKeys) -> None:
+        """Show what a shared store says of itself, from now on."""
+        self.registry.register(StoreCollector(ledger, keys, self._lookups))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in the form the scraper asked for."""

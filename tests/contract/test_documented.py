@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway import __version__
+from gateway.app import Gateway
 from gateway.settings import Settings, variable_of
-from gateway.telemetry import Telemetry
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,13 +47,17 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         assert documented[name][0] == expected, name
 
 
-def test_every_metric_is_in_the_readme() -> None:
+async def test_every_metric_is_in_the_readme() -> None:
     """Dashboards and alerts are written from the table."""
     suffix = {"counter": "_total", "info": "_info"}
+    # Nothing connects before it is asked; a store has metrics from the start.
+    gateway = Gateway(Settings(store_url="redis://127.0.0.1:1"))
     exposed = {
         metric.name + suffix.get(metric.type, "")
-        for metric in Telemetry().registry.collect()
+        for metric in gateway.telemetry.registry.collect()
     }
+    await gateway.ledger.aclose()
+    await gateway.transport.aclose()
 
     assert exposed == set(rows(r"`llmtune_gateway_\w+`"))
 
@@ -61,12 +65,14 @@ def test_every_metric_is_in_the_readme() -> None:
 def test_metric_labels_are_closed_sets() -> None:
     """No workspace, key or model is ever a label: each would be a series for ever."""
     allowed = {"route", "outcome", "plan", "limit", "reason", "decision", "direction"}
-    source = (ROOT / "gateway" / "telemetry.py").read_text(encoding="utf-8")
+    sources = ("telemetry.py", "store_metrics.py")
+    source = "".join((ROOT / "gateway" / name).read_text("utf-8") for name in sources)
     used = set(
         re.findall(r'"(\w+)"', " ".join(re.findall(r"\[((?:\"\w+\",? ?)+)\]", source)))
     )
 
-    assert used - allowed == {"what"}
+    # The label sets, and the values of `mode` beside them.
+    assert used - allowed == {"what", "mode", "share", "open", "closed"}
 
 
 def test_the_readmes_commands_exist() -> None:

@@ -204,7 +204,7 @@ async def test_ready_says_what_an_operator_asks_next(gateway: GatewayUnderTest) 
 
     assert details["status"] == "ready"
     assert details["plans"] == ["open"]
-    assert details["store"] == "memory"
+    assert details["store"] == {"kind": "memory"}
 
 
 async def test_metrics_are_negotiated(gateway: GatewayUnderTest) -> None:

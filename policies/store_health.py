@@ -1,0 +1,81 @@
+"""
+What is known of the store's state: fed by every call, waited on by the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from policies.breaker import Breaker
+from policies.store.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+# What a recovery adds to its probe, in the wait that clients are told.
+RECOVERY_MS: Final = 100
+# A single failure is over as soon as a connection is made.
+RETRY_MS: Final = 250
+
+
+class StoreHealth:
+    """The breaker, with those who wait for it to open or to close."""
+
+    def __init__(self, clock_us: Callable[[], int], breaker: Breaker) -> None:
+        self._clock_us = clock_us
+        self.breaker = breaker
+        # Failed calls by reason, the background's included.
+        self.errors: Counter[str] = Counter()
+        self.next_probe_us = 0
+        self._opened = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._closed.set()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.breaker.is_closed
+
+    def failed(self, error: StoreUnavailable, *, asked_us: int) -> None:
+        """Note that a call failed."""
+        self.errors[error.reason] += 1
+        now_us = self._clock_us()
+        if self.breaker.fail(error.reason, asked_us=asked_us, now_us=now_us):
+            self._closed.clear()
+            self._opened.set()
+            logger.error(
+                "the store is away, each replica decides by its share",
+                extra={"facts": {"reason": error.reason, "detail": error.detail}},
+            )
+
+    def succeeded(self, *, asked_us: int) -> None:
+        """Note a reply."""
+        self.breaker.succeed(asked_us=asked_us)
+
+    def begin_recovery(self) -> None:
+        self.breaker.begin_recovery()
+
+    def fail_recovery(self, reason: str) -> None:
+        self.errors[reason] += 1
+        self.breaker.fail_recovery(reason)
+
+    def close(self) -> int:
+        """Trust the store again; for how many microseconds it was away."""
+        away_us = self.breaker.close(self._clock_us())
+        self._opened.clear()
+        self._closed.set()
+        return away_us
+
+    def wait_ms(self) -> int:
+        """When it is worth asking again what needs the store."""
+        if self.is_closed:
+            return RETRY_MS
+        return max(0, self.next_probe_us - self._clock_us()) // 1000 + RECOVERY_MS
+
+    async def wait_opened(self) -> None:
+        await self._opened.wait()
+
+    async def wait_closed(self) -> None:
+        await self._closed.wait()
