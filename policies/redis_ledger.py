@@ -62,6 +62,8 @@ class RedisLedger:
         self._store = store
         self._lease_ttl_ms = lease_ttl_ms
         self._ttl_us = lease_ttl_ms * 1000
+        # A release's own: another one's may run on the same data at the same time.
+        self.admit_script, self.renew_script, self.settle_script = LEDGER_SCRIPTS
 
     @property
     def lease_ttl_ms(self) -> int:
@@ -91,7 +93,9 @@ class RedisLedger:
         """Keep a lease alive and note its progress, which never falls."""
         progress = bounded(Usage(0, tokens), MAX_LIMIT).tokens
         reply = await self._store.run(
-            RENEW, ledger_keys(workspace), (lease_id, progress, self._ttl_us)
+            self.renew_script,
+            ledger_keys(workspace),
+            (lease_id, progress, self._ttl_us),
         )
         return bool(reply[0])
 
@@ -99,7 +103,7 @@ class RedisLedger:
         """Replace the reservation by what was used and free the lease, once."""
         used = bounded(actual, MAX_LIMIT)
         reply = await self._store.run(
-            SETTLE,
+            self.settle_script,
             ledger_keys(workspace),
             (lease_id, used.requests, used.tokens, self._ttl_us),
         )
@@ -133,7 +137,7 @@ class RedisLedger:
             _packed_limits(demand.plan, key.limits if key else None),
         )
         reply: Sequence[int] = await self._store.run(
-            ADMIT, ledger_keys(demand.workspace), arguments
+            self.admit_script, ledger_keys(demand.workspace), arguments
         )
         return reply
 
