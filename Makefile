@@ -12,7 +12,8 @@ UV_VERSION := 0.13.9
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-unit clients check format lock coverage clean
+.PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
+	prove-outage prove-million clients check format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +30,23 @@ test: $(VENV)/.dev clients ## every test; about four minutes
 
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
+
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million ## the slow proofs against real processes, all of them; half an hour
+
+prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
+	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
+
+prove-replicas: $(VENV)/.dev ## 200,000 attempts on four replicas, every limit and every sum; 4 minutes
+	$(BIN)/python -m tests.proofs.replicas
+
+prove-crash: $(VENV)/.dev ## kill -9 of a replica with fifty open streams; 1 minute
+	$(BIN)/python -m tests.proofs.crash
+
+prove-outage: $(VENV)/.dev ## Redis killed, frozen and failed over under load; 2 minutes
+	$(BIN)/python -m tests.proofs.outage
+
+prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothing left; 7 minutes
+	$(BIN)/python -m tests.proofs.million
 
 clients: $(VENV)/.dev ## the OpenAI SDKs that the tests drive, each in its own environment
 	@$(BIN)/python -m tests.clients.prepare

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+
+# How often another process is asked how it stands.
+LOOK_EVERY_S = 0.05
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -27,3 +32,15 @@ def report(checks: Sequence[Check]) -> int:
 def quantile(figures: Sequence[float], part: float) -> float:
     """The figure below which this part of them lies."""
     return sorted(figures)[min(len(figures) - 1, int(len(figures) * part))]
+
+
+async def until(
+    holds: Callable[[], Awaitable[bool]], what: str, *, within_s: float
+) -> float:
+    """Wait until something holds in another process; how long that took."""
+    started_s = time.monotonic()
+    while not await holds():
+        if time.monotonic() - started_s > within_s:
+            raise TimeoutError(f"waited {within_s:g} s for {what}")
+        await asyncio.sleep(LOOK_EVERY_S)
+    return time.monotonic() - started_s

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-DEADLINE_S: Final = 10.0
+# Longer than any answer the upstream makes here.
+DEADLINE_S: Final = 60.0
 MODEL: Final = "llmtune-mini"
 
 _Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -71,9 +72,18 @@ class LeanClient:
             for _, writer in connections:
                 writer.close()
 
-    async def chat(self, url: str, key: str, workspace: str, **fields: Any) -> Answer:
-        """A chat completion whose prompt tells the upstream the workspace."""
-        prompt = [{"role": "user", "content": f"ws={workspace}"}]
+    async def chat(
+        self,
+        url: str,
+        key: str,
+        workspace: str,
+        *,
+        events: int | None = None,
+        **fields: Any,
+    ) -> Answer:
+        """A chat completion whose prompt tells the upstream what it should be."""
+        content = f"ws={workspace}" + (f" events={events}" if events else "")
+        prompt = [{"role": "user", "content": content}]
         body = {"model": MODEL, "messages": prompt, **fields}
         if fields.get("stream"):
             body["stream_options"] = {"include_usage": True}
@@ -133,7 +143,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byte
 
 async def _chunks(reader: asyncio.StreamReader) -> Any:
     while True:
-        size = int(await reader.readline(), 16)
+        size = int(await reader.readuntil(b"\r\n"), 16)
         chunk = await reader.readexactly(size + 2)
         if size == 0:
             return

@@ -3,8 +3,9 @@ An upstream that costs next to nothing: LLMTune's inference route, in its own pr
 
     python -m tests.proofs.lean_upstream SOCKET_FD
 
-Usage is made up per request. A prompt names its workspace as `ws=NAME`; /tally tells
-what each was given and how many of its requests were here at the same time at most.
+Usage is made up per request. A prompt names its workspace as `ws=NAME`, and may say how
+many events its stream has, `events=N`; /tally tells what each workspace was given and
+how many of its requests were here at the same time at most.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ OUTPUTS: Final = (3, 7, 11, 19, 40)
 INPUT_TOKENS: Final = 10
 
 _WORKSPACE: Final = re.compile(rb"ws=([A-Za-z0-9._-]+)")
+_EVENTS: Final = re.compile(rb"events=([0-9]+)")
 
 
 class Tally:
@@ -61,7 +63,8 @@ class Upstream:
         tally.most_running = max(tally.most_running, tally.running)
         try:
             if b'"stream":true' in body.replace(b" ", b""):
-                await _stream(output, transport)
+                asked = _EVENTS.search(body)
+                await _stream(int(asked[1]) if asked else EVENTS, output, transport)
             else:
                 await asyncio.sleep(ANSWER_AFTER_S)
                 transport.write(_whole({"text": "word", "usage": _usage(output)}))
@@ -72,11 +75,11 @@ class Upstream:
             tally.running -= 1
 
 
-async def _stream(output: int, transport: asyncio.Transport) -> None:
+async def _stream(events: int, output: int, transport: asyncio.Transport) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
     transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
-    for number in range(EVENTS):
-        is_last = number == EVENTS - 1
+    for number in range(events):
+        is_last = number == events - 1
         event: dict[str, Any] = {"token": "word "}
         if is_last:
             event = {"done": True, "usage": _usage(output)}
