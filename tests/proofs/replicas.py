@@ -1,7 +1,7 @@
 """
 Four replicas, one Redis, and more requests than any of its plans allows.
 
-    python -m tests.proofs.replicas [--attempts 200000]
+    python -m tests.proofs.replicas [--attempts 200000] [--cluster]
 
 Each workspace meets another kind of limit. None may be exceeded by a single unit, and
 in the end every one must have been charged exactly what its clients were delivered.
@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ import uvloop
 from tests.proofs.check import Check, report, until
 from tests.proofs.deployment import Deployment, deployed
 from tests.proofs.lean_client import Answer
+from tests.servers.cluster import redis_cluster
 from tests.servers.redis_server import RedisServer
 
 ATTEMPTS: Final = 200_000
@@ -246,13 +248,16 @@ async def _sums(deployment: Deployment, load: Load, plan: str) -> list[Check]:
     ]
 
 
-async def run(attempts: int) -> int:
-    async with (
-        RedisServer() as server,
-        deployed(
-            PLANS, store_url=server.url, GATEWAY_STORE_TIMEOUT_S="2"
-        ) as deployment,
-    ):
+async def run(attempts: int, *, is_cluster: bool = False) -> int:
+    async with AsyncExitStack() as held:
+        if is_cluster:
+            url = (await held.enter_async_context(redis_cluster())).url
+        else:
+            url = (await held.enter_async_context(RedisServer())).url
+        deployment = await held.enter_async_context(
+            # A client that takes both cores for itself makes everybody slow.
+            deployed(PLANS, store_url=url, GATEWAY_STORE_TIMEOUT_S="2")
+        )
         checks = await prove(deployment, attempts)
     return report(checks)
 
@@ -260,8 +265,10 @@ async def run(attempts: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attempts", type=int, default=ATTEMPTS)
+    parser.add_argument("--cluster", action="store_true", help="three masters")
+    args = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(parser.parse_args().attempts))
+        return runner.run(run(args.attempts, is_cluster=args.cluster))
 
 
 if __name__ == "__main__":
