@@ -1,7 +1,7 @@
 """
 Four replicas, one Redis, and more requests than any of its plans allows.
 
-    python -m tests.proofs.replicas [--attempts 200000] [--cluster]
+    python -m tests.proofs.replicas [--admissions 200000] [--cluster]
 
 Each workspace meets another kind of limit. None may be exceeded by a single unit, and
 in the end every one must have been charged exactly what its clients were delivered.
@@ -27,79 +27,94 @@ from tests.proofs.lean_client import Answer
 from tests.servers.cluster import redis_cluster
 from tests.servers.redis_server import RedisServer
 
-ATTEMPTS: Final = 200_000
+ADMISSIONS: Final = 200_000
 WORKERS: Final = 64
 STREAM_SHARE: Final = 0.02
 # More than any answer uses, so that every settlement refunds.
 MAX_TOKENS: Final = 60
 # Rate windows are looked at from this many starts of the run.
-STARTS: Final = 200
+STARTS: Final = 100
 SETTLED_WITHIN_S: Final = 20.0
+# Far more than it takes: two cores admit some 600 a second.
+SECONDS_AT_MOST: Final = 1200.0
+# The run for which the limits below are; a longer one has more of what runs out.
+SCALE_OF: Final = 20_000
 
-RATE: Final = 1200
-RATE_BURST: Final = 300
-TOKEN_RATE: Final = 60_000
-TOKEN_BURST: Final = 6000
-REQUEST_QUOTA: Final = 3000
-TOKEN_QUOTA: Final = 60_000
+RATE: Final = 3600
+TOKEN_RATE: Final = 90_000
 PLACES: Final = 5
 MANY: Final = 10**9
 
-# Counts everything of everybody, and limits nobody.
-COUNTED: Final = (
-    f"{{of: requests, limit: {MANY}, per: month}},"
-    f" {{of: tokens, limit: {MANY}, per: month}}"
-)
-RATE_LIMIT: Final = f"{{of: requests, limit: {RATE}, per: minute, burst: {RATE_BURST}}}"
-TOKEN_RATE_LIMIT: Final = (
-    f"{{of: tokens, limit: {TOKEN_RATE}, per: minute, burst: {TOKEN_BURST}}}"
-)
-BUDGET: Final = f"{{of: requests, limit: {REQUEST_QUOTA}, per: day}}"
-TOKEN_BUDGET: Final = f"{{of: tokens, limit: {TOKEN_QUOTA}, per: day}}"
+
+class Limits:
+    """The plans of a run, so that each of its limits binds in it."""
+
+    def __init__(self, admissions: int) -> None:
+        scale = admissions / SCALE_OF
+        self.rate_burst = max(1, round(100 * scale))
+        self.token_burst = max(MAX_TOKENS * 2, round(4000 * scale))
+        self.budget = max(1, round(2000 * scale))
+        self.token_budget = max(MAX_TOKENS * 2, round(50_000 * scale))
+
+    def plans(self) -> dict[str, str]:
+        rate = _limit("requests", RATE, "minute", self.rate_burst)
+        token_rate = _limit("tokens", TOKEN_RATE, "minute", self.token_burst)
+        budget = _limit("requests", self.budget, "day")
+        token_budget = _limit("tokens", self.token_budget, "day")
+        return {
+            "open": _plan("open"),
+            "rated": _plan("rated", [rate]),
+            "token-rated": _plan("token-rated", [token_rate]),
+            "budgeted": _plan("budgeted", quotas=[budget]),
+            "token-budgeted": _plan("token-budgeted", quotas=[token_budget]),
+            "narrow": _plan("narrow", places=PLACES),
+            "mixed": _plan("mixed", [rate, token_rate], [budget, token_budget], PLACES),
+        }
 
 
-def _plan(name: str, rates: str = "", quotas: str = "", places: int = 1000) -> str:
-    listed = f"{COUNTED}, {quotas}" if quotas else COUNTED
+def _limit(of: str, limit: int, per: str, burst: int | None = None) -> str:
+    more = f", burst: {burst}" if burst else ""
+    return f"{{of: {of}, limit: {limit}, per: {per}{more}}}"
+
+
+def _plan(
+    name: str,
+    rates: Sequence[str] = (),
+    quotas: Sequence[str] = (),
+    places: int = 1000,
+) -> str:
+    # Counts everything of everybody, and limits nobody.
+    counted = [_limit("requests", MANY, "month"), _limit("tokens", MANY, "month")]
     return (
-        f"plan: {name}\nconcurrency: {places}\nrates: [{rates}]\nquotas: [{listed}]\n"
+        f"plan: {name}\nconcurrency: {places}\nrates: [{', '.join(rates)}]\n"
+        f"quotas: [{', '.join([*counted, *quotas])}]\n"
     )
 
 
-PLANS: Final = {
-    "rated": _plan("rated", RATE_LIMIT),
-    "token-rated": _plan("token-rated", TOKEN_RATE_LIMIT),
-    "budgeted": _plan("budgeted", quotas=BUDGET),
-    "token-budgeted": _plan("token-budgeted", quotas=TOKEN_BUDGET),
-    "narrow": _plan("narrow", places=PLACES),
-    "mixed": _plan(
-        "mixed",
-        f"{RATE_LIMIT}, {TOKEN_RATE_LIMIT}",
-        f"{BUDGET}, {TOKEN_BUDGET}",
-        PLACES,
-    ),
-}
-
-
 class Load:
-    """Attempts on all workspaces over all replicas, and what came of each."""
+    """Requests on all workspaces over all replicas, and what came of each."""
 
-    def __init__(self, deployment: Deployment, attempts: int) -> None:
+    def __init__(self, deployment: Deployment, admissions: int) -> None:
         self._deployment = deployment
-        self._left = iter(range(attempts))
-        self._random = random.Random(attempts)
-        self.answers: dict[str, list[Answer]] = {plan: [] for plan in PLANS}
+        self._left = admissions
+        self._random = random.Random(admissions)
+        self.limits = Limits(admissions)
+        self.answers: dict[str, list[Answer]] = {p: [] for p in self.limits.plans()}
 
     async def run(self) -> None:
-        await asyncio.gather(*(self._work() for _ in range(WORKERS)))
+        """Until so many were admitted, or the time is up."""
+        async with asyncio.timeout(SECONDS_AT_MOST):
+            await asyncio.gather(*(self._work() for _ in range(WORKERS)))
 
     async def _work(self) -> None:
-        names = list(PLANS)
-        for _ in self._left:
+        names = list(self.answers)
+        while self._left > 0:
             plan = self._random.choice(names)
             is_stream = self._random.random() < STREAM_SHARE
             answer = await self._deployment.chat(
                 plan, stream=is_stream, max_tokens=MAX_TOKENS, events=4
             )
+            self._left -= answer.status == 200
             self.answers[plan].append(_slim(answer))
 
     def admitted(self, plan: str) -> list[Answer]:
@@ -113,23 +128,24 @@ def _slim(answer: Answer) -> Answer:
     return Answer(answer.status, {}, answer.body, answer.asked_s, answer.took_s)
 
 
-async def prove(deployment: Deployment, attempts: int) -> list[Check]:
+async def prove(deployment: Deployment, admissions: int) -> list[Check]:
     """Everything at once, then limit by limit."""
-    load = Load(deployment, attempts)
+    load = Load(deployment, admissions)
     started_s = time.monotonic()
     await load.run()
     took_s = time.monotonic() - started_s
-    for plan in PLANS:
+    for plan in load.answers:
         await until(
             partial(_is_idle, deployment, plan),
             f"{plan} to hold nothing",
             within_s=SETTLED_WITHIN_S,
         )
-    admitted = sum(len(load.admitted(plan)) for plan in PLANS)
-    figure = f"{attempts:,} in {took_s:.0f} s, {admitted:,} admitted"
+    admitted = sum(len(load.admitted(plan)) for plan in load.answers)
+    asked = sum(map(len, load.answers.values()))
+    figure = f"{admitted:,} of {asked:,} requests in {took_s:.0f} s"
     tally = await deployment.tally()
     return [
-        Check("attempts", figure),
+        Check("admitted", figure),
         Check(
             "unexpected answers",
             ", ".join(sorted(_unexpected(load))) or "0",
@@ -138,7 +154,11 @@ async def prove(deployment: Deployment, attempts: int) -> list[Check]:
         *_rates(load),
         *_quotas(load),
         *_places(tally),
-        *[check for plan in PLANS for check in await _sums(deployment, load, plan)],
+        *[
+            check
+            for plan in load.answers
+            for check in await _sums(deployment, load, plan)
+        ],
     ]
 
 
@@ -155,7 +175,7 @@ def _unexpected(load: Load) -> set[str]:
     }
     return {
         str(answer.status and answer.code)
-        for plan in PLANS
+        for plan in load.answers
         for answer in load.answers[plan]
         if answer.status != 200 and (not answer.status or answer.code not in expected)
     }
@@ -168,9 +188,9 @@ def _rates(load: Load) -> Iterator[Check]:
         ("mixed", False),
         ("mixed", True),
     ):
-        per_minute, burst = (
-            (TOKEN_RATE, TOKEN_BURST) if is_tokens else (RATE, RATE_BURST)
-        )
+        per_minute, burst = RATE, load.limits.rate_burst
+        if is_tokens:
+            per_minute, burst = TOKEN_RATE, load.limits.token_burst
         admitted = load.admitted(plan)
         over, most = over_rate(admitted, per_minute / 60, burst, is_tokens=is_tokens)
         unit = "tokens" if is_tokens else "requests"
@@ -187,33 +207,38 @@ def over_rate(
     An admission lies somewhere between its question and its answer, so a window counts
     only those that lie in it whole.
     """
-    ended = sorted(admitted, key=lambda answer: answer.asked_s + answer.took_s)
+    spans = sorted(
+        (a.asked_s + a.took_s, a.asked_s, a.tokens if is_tokens else 1)
+        for a in admitted
+    )
     over, most = 0.0, 0.0
-    first_s = min(answer.asked_s for answer in admitted)
-    last_s = ended[-1].asked_s + ended[-1].took_s
+    first_s = min(asked_s for _, asked_s, _ in spans)
+    length_s = spans[-1][0] - first_s
     for number in range(STARTS):
-        start_s = first_s + (last_s - first_s) * number / STARTS
+        start_s = first_s + length_s * number / STARTS
         units = 0
-        for answer in ended:
-            if answer.asked_s < start_s:
-                continue
-            units += answer.tokens if is_tokens else 1
-            length_s = answer.asked_s + answer.took_s - start_s
-            allowed = burst + per_s * length_s
-            over = max(over, units - allowed)
-            most = max(most, units / allowed)
+        for end_s, asked_s, cost in spans:
+            if asked_s >= start_s:
+                units += cost
+                allowed = burst + per_s * (end_s - start_s)
+                over = max(over, units - allowed)
+                most = max(most, units / allowed)
     return over, most
 
 
 def _quotas(load: Load) -> Iterator[Check]:
     requests = len(load.admitted("budgeted"))
     yield _over(
-        "budgeted: requests a day", requests - REQUEST_QUOTA, f"{requests:,} admitted"
+        "budgeted: requests a day",
+        requests - load.limits.budget,
+        f"{requests:,} admitted",
     )
     for plan in ("token-budgeted", "mixed"):
         tokens = sum(answer.tokens for answer in load.admitted(plan))
         yield _over(
-            f"{plan}: tokens a day", tokens - TOKEN_QUOTA, f"{tokens:,} delivered"
+            f"{plan}: tokens a day",
+            tokens - load.limits.token_budget,
+            f"{tokens:,} delivered",
         )
 
 
@@ -248,7 +273,8 @@ async def _sums(deployment: Deployment, load: Load, plan: str) -> list[Check]:
     ]
 
 
-async def run(attempts: int, *, is_cluster: bool = False) -> int:
+async def run(admissions: int, *, is_cluster: bool = False) -> int:
+    plans = Limits(admissions).plans()
     async with AsyncExitStack() as held:
         if is_cluster:
             url = (await held.enter_async_context(redis_cluster())).url
@@ -256,19 +282,19 @@ async def run(attempts: int, *, is_cluster: bool = False) -> int:
             url = (await held.enter_async_context(RedisServer())).url
         deployment = await held.enter_async_context(
             # A client that takes both cores for itself makes everybody slow.
-            deployed(PLANS, store_url=url, GATEWAY_STORE_TIMEOUT_S="2")
+            deployed(plans, store_url=url, GATEWAY_STORE_TIMEOUT_S="2")
         )
-        checks = await prove(deployment, attempts)
+        checks = await prove(deployment, admissions)
     return report(checks)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--attempts", type=int, default=ATTEMPTS)
+    parser.add_argument("--admissions", type=int, default=ADMISSIONS)
     parser.add_argument("--cluster", action="store_true", help="three masters")
     args = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(args.attempts, is_cluster=args.cluster))
+        return runner.run(run(args.admissions, is_cluster=args.cluster))
 
 
 if __name__ == "__main__":
