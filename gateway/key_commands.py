@@ -1,4 +1,4 @@
-"""`llmtune-gateway keys`: makes, lists, revokes and rotates the keys of the store."""
+"""`llmtune-gateway keys`: makes, lists and changes the keys of the store."""
 
 from __future__ import annotations
 
@@ -79,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_OVERLAP,
         help="how long the old key goes on working; default: 24h",
     )
+    moving = add("move", "put a workspace on another plan, usage kept", _move)
+    moving.add_argument("workspace", metavar="WORKSPACE")
+    moving.add_argument("--plan", required=True)
     hashing = actions.add_parser(
         "hash", help="the keys-file line of a key read from standard input"
     )
@@ -172,6 +175,26 @@ async def _rotate(args: argparse.Namespace, keys: KeyStore) -> None:
     told = f"key {key.key_id} replaces {found.key.key_id}, which works until {until}"
     shown = {**to_json(key, key.created_at), "old_key_works_until": until}
     _hand_out(api_key, told, shown, is_json=args.json)
+
+
+async def _move(args: argparse.Namespace, keys: KeyStore) -> None:
+    names = load_plan_book(_settings().plans_dir).names
+    if args.plan not in names:
+        allowed = ", ".join(names)
+        raise CommandProblem(f"--plan: {args.plan} is not a plan ({allowed})", 2)
+    found = _in_workspace(await keys.find_all(), args.workspace)
+    if not found:
+        raise CommandProblem(f"no key of workspace {args.workspace} is there", 1)
+    for each in found:
+        with _explained(each.sha256[:KEY_ID_CHARS]):
+            await keys.move(each.sha256, args.plan)
+    if args.json:
+        moved = [each.sha256[:KEY_ID_CHARS] for each in found]
+        _write_json({"workspace": args.workspace, "plan": args.plan, "keys": moved})
+    else:
+        sys.stdout.write(
+            f"workspace {args.workspace} is on plan {args.plan}: {len(found)} keys\n"
+        )
 
 
 async def _only(keys: KeyStore, args: argparse.Namespace) -> Found:

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
-from policies.guarded_ledger import GuardedLedger
 from policies.key_cache import StoredKeys
 from policies.key_store import KeyStore
 from policies.ledger import Ledger
 from policies.memory_ledger import MemoryLedger
+from policies.outage.guarded_ledger import GuardedLedger
+from policies.outage.replicas import Replicas
 from policies.redis_ledger import LEDGER_SCRIPTS, RedisLedger
-from policies.replicas import Replicas
 from policies.store.store import open_store
 from policies.store.url import parse_store_url
 

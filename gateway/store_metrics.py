@@ -16,8 +16,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from policies.guarded_ledger import GuardedLedger
 from policies.key_cache import LookupOutcome, StoredKeys
+from policies.outage.guarded_ledger import GuardedLedger
 
 PREFIX = "llmtune_gateway_"
 

@@ -19,9 +19,9 @@ from gateway import __version__
 from gateway.errors import Outcome
 from gateway.store_metrics import StoreCollector
 from gateway.translation.usage import TokenUsage
-from policies.guarded_ledger import GuardedLedger
 from policies.key_cache import LookupOutcome, StoredKeys
 from policies.ledger import Admitted, Rejected
+from policies.outage.guarded_ledger import GuardedLedger
 
 # From a cached 401 to a generation that runs into OpenAI's 600 s client time-out; the
 # steps double or less, so that a quantile is never off by more than that.

@@ -82,5 +82,8 @@ def ticks_to_ms(pace: Pace, ticks: int) -> int:
 
 def convert(tat: int, now_us: int, old: Pace, new: Pace) -> int:
     """The TAT at a new pace with the same units used, as when a plan changes."""
-    debt = max(0, tat - now_us * old.ticks_per_us)
+    debt = tat - now_us * old.ticks_per_us
+    if debt <= 0:
+        # Full since then, which a charge of the past wants to know.
+        return tat // old.ticks_per_us * new.ticks_per_us
     return now_us * new.ticks_per_us + min(debt, MAX_DEBT_US * new.ticks_per_us)

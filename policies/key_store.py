@@ -144,6 +144,17 @@ class KeyStore:
                 return new
         raise KeyChangeRefused(KEEPS_CHANGING)
 
+    async def move(self, digest: str, plan: str) -> None:
+        """Put a key on another plan; what its workspace used stays used."""
+        for _ in range(MAX_ATTEMPTS):
+            raw = await self._get(digest)
+            if raw is None:
+                return
+            moved = msgspec.structs.replace(_read(digest, raw), plan=plan)
+            if await self._change(_Change(digest, before=raw, after=moved)):
+                return
+        raise KeyChangeRefused(KEEPS_CHANGING)
+
     async def pages(self, prefix: str = "") -> AsyncIterator[list[Found]]:
         """
         Every key whose digest begins so, in pages and in no order.

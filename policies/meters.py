@@ -90,11 +90,12 @@ class Tally:
     reaches a tally nobody looks at any more.
     """
 
-    __slots__ = ("end_us", "limit", "used")
+    __slots__ = ("end_us", "limit", "start_us", "used")
 
     def __init__(self, limit: Quota, now_us: int) -> None:
         self.limit = limit
-        self.end_us = window_at(limit.per, now_us // gcra.US_PER_MS).end_ms * 1000
+        window = window_at(limit.per, now_us // gcra.US_PER_MS)
+        self.start_us, self.end_us = window.start_ms * 1000, window.end_ms * 1000
         self.used = 0
 
     def adjust(self, units: int, now_us: int) -> None:
@@ -125,7 +126,9 @@ class QuotaMeter:
         return units == 0 or self.used(now_us) + units <= self.limit.limit
 
     def charge(self, units: int, now_us: int) -> Tally:
-        tally = self._running_tally(now_us)
+        """Charge the window of that instant, which may be one that has ended."""
+        is_past = now_us < self.tally.start_us
+        tally = Tally(self.limit, now_us) if is_past else self._running_tally(now_us)
         tally.adjust(units, now_us)
         return tally
 

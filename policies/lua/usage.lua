@@ -51,6 +51,10 @@ end
 
 -- Counts on at another limit: the debt in units stays, and in ticks too (gcra.py).
 local function follow(rate, limit)
+  if rate[1] < now_us then
+    rate[2], rate[3] = 0, limit
+    return
+  end
   local debt_us, rest = debt_at(rate, now_us)
   local us, ticks = muldiv(debt_us, rate[3], limit)
   ticks, rate[3] = ticks + rest, limit

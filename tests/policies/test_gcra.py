@@ -169,7 +169,8 @@ def test_conversion_there_and_back_changes_nothing(
     there = gcra.convert(tat, now_us, pace, detour)
     back = gcra.convert(there, now_us, detour, pace)
 
-    # But for a debt of more than 71 years, which is cut to them.
+    # But for a debt of more than 71 years, which is cut to them. An idle bucket only
+    # keeps the microsecond from which on it was full.
     longest = (now_us + gcra.MAX_DEBT_US) * detour.ticks_per_us
     assert back == tat or there == longest
 

@@ -241,3 +241,28 @@ async def test_abandoned_top_up_is_paid_back_from_the_instant_of_abandonment(
     advance(ledger.lease_ttl_ms + 30_000)
 
     assert await used(ledger, plan) == [100]
+
+
+async def test_adopted_lease_is_charged_to_the_window_it_was_admitted_in(
+    ledger: Ledger, demand: MakeDemand, travel_to: Callable[[str], None]
+) -> None:
+    """What is told after midnight was yesterday's, and holds a place today."""
+    travel_to("2026-11-03T00:00:01")
+    await ledger.admit(demand(PLAN, 0, lease_id="today"))
+    await ledger.settle("acme", "today", Usage(1, 7))
+
+    assert await ledger.adopt(demand(PLAN, 600, lease_id="old"), age_ms=2000)
+    assert await used(ledger) == [7, 1]
+    assert await ledger.settle("acme", "old", Usage(1, 900))
+
+    assert await used(ledger) == [7, 0]
+
+
+async def test_adopted_lease_has_refilled_as_long_as_it_is_old(
+    ledger: Ledger, demand: MakeDemand
+) -> None:
+    """A rate forgets what was spent a while ago, whoever admitted it."""
+    plan = Plan(plan="p", rates=(Rate(of="tokens", limit=600, per="minute"),))
+    await ledger.adopt(demand(plan, 100, lease_id="old"), age_ms=4000)
+
+    assert await used(ledger, plan) == [60]

@@ -336,3 +336,50 @@ async def test_stored_keys_reach_neither_log_nor_answers(
     for secret in (api_key, unknown):
         assert secret[11:31] not in seen
         assert secret[-20:] not in seen
+
+
+async def test_a_workspace_moved_to_another_plan_keeps_what_it_used(
+    start_gateway: StartGateway, server: RedisServer, operator: KeyStore
+) -> None:
+    """The command puts every key of it on the plan, at once and on every replica."""
+    daily = "quotas: [{{of: requests, limit: {0}, per: month}}]\n"
+    plans = {
+        "small": "plan: small\n" + daily.format(2),
+        "large": "plan: large\n" + daily.format(3),
+    }
+    gateway = await start_gateway(plans, store_url=server.unix_url, **RELAXED)
+    keys = [await make(operator, plan="small") for _ in range(2)]
+    answers = [(await chat(gateway, keys[n % 2])).status_code for n in range(3)]
+    assert answers == [200, 200, 429]
+
+    done = await asyncio.to_thread(
+        run,
+        *("keys", "move", "acme", "--plan", "large"),
+        GATEWAY_STORE_URL=server.url,
+        GATEWAY_PLANS_DIR=str(gateway.gateway.settings.plans_dir),
+    )
+
+    assert done[:2] == (0, "workspace acme is on plan large: 2 keys\n")
+    async with asyncio.timeout(PATIENCE_S):
+        while (await chat(gateway, keys[0])).status_code != 200:
+            pass
+    assert (await chat(gateway, keys[1])).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        pytest.param(("acme", "--plan", "gold"), 2, "gold is not a plan", id="plan"),
+        pytest.param(("nobody", "--plan", "growth"), 1, "nobody", id="workspace"),
+    ],
+)
+async def test_a_move_that_makes_no_sense_changes_nothing(
+    server: RedisServer, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    """One line says what is wrong."""
+    done = await asyncio.to_thread(
+        run, "keys", "move", *arguments, GATEWAY_STORE_URL=server.url
+    )
+
+    assert done[0] == code
+    assert says in done[2]

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
-from policies.guarded_ledger import GuardedLedger
 from policies.ledger import (
     Admitted,
     Demand,
@@ -16,9 +15,10 @@ from policies.ledger import (
     Usage,
 )
 from policies.memory_ledger import LEASE_TTL_MS
+from policies.outage.guarded_ledger import GuardedLedger
+from policies.outage.replicas import Replicas
 from policies.plans import Concurrency, Plan, Quota
 from policies.redis_ledger import RedisLedger
-from policies.replicas import Replicas
 from policies.store.store import Store, open_store
 from tests.servers.process import until
 

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from policies.journal import BATCH, PLACES_PART, Journal
 from policies.ledger import NOTHING, Demand, Usage
 from policies.memory_ledger import MemoryLedger
+from policies.outage.journal import BATCH, PLACES_PART, Journal
+from policies.outage.running_leases import RunningLease
+from policies.outage.settlement import Settlement
 from policies.plans import Concurrency, Plan, Quota
-from policies.running_leases import RunningLease
-from policies.settlement import Settlement
 from policies.store.errors import StoreUnavailable
 from tests.policies.conftest import Clock
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from policies.guarded_ledger import GuardedLedger
 from policies.ledger import (
     Admitted,
     Demand,
@@ -15,9 +14,10 @@ from policies.ledger import (
     Rejected,
     Usage,
 )
+from policies.outage.guarded_ledger import GuardedLedger
 from policies.plans import Concurrency, KeyLimits, Limit, Plan, Quota
 from tests.policies.conftest import Clock
-from tests.policies.one_of_four import (
+from tests.policies.outage.one_of_four import (
     PLACES,
     RATE,
     TOKENS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.breaker import Breaker
+from policies.outage.breaker import Breaker
 
 
 def fail(breaker: Breaker, at: int, asked: int | None = None) -> bool:

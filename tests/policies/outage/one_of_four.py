@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from policies.guarded_ledger import GuardedLedger
 from policies.memory_ledger import MemoryLedger
+from policies.outage.guarded_ledger import GuardedLedger
+from policies.outage.replicas import Replicas
 from policies.plans import Concurrency, Limit, Plan, Quota, Rate, StoreFailure
-from policies.replicas import Replicas
 from policies.store.store import Store, open_store
 from tests.policies.conftest import Clock
-from tests.policies.lossy_ledger import Fate, LossyLedger
+from tests.policies.outage.lossy_ledger import Fate, LossyLedger
 
 REPLICAS = 4
 RATE = Rate(of="requests", limit=60, per="minute", burst=40)

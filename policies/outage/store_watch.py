@@ -12,12 +12,12 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import Final
 
-from policies.courier import Courier
-from policies.journal import Journal
-from policies.replicas import Replicas
+from policies.outage.courier import Courier
+from policies.outage.journal import Journal
+from policies.outage.replicas import Replicas
+from policies.outage.store_health import StoreHealth
 from policies.store.errors import StoreUnavailable
 from policies.store.store import Store
-from policies.store_health import StoreHealth
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.ledger import LimitState
-from policies.plans import MAX_LIMIT, Concurrency, KeyLimits, Limit, Plan, Quota, Rate
-from policies.shares import (
+from policies.outage.shares import (
     capacity_of,
     part_of,
     share_of,
@@ -16,6 +15,7 @@ from policies.shares import (
     used_after,
     used_of_share,
 )
+from policies.plans import MAX_LIMIT, Concurrency, KeyLimits, Limit, Plan, Quota, Rate
 
 RATE = Rate(of="requests", limit=60, per="minute", burst=20)
 QUOTA = Quota(of="tokens", limit=1000, per="day")

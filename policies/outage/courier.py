@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from policies.ledger import Ledger
-from policies.running_leases import RunningLease, RunningLeases
-from policies.settlement import Settlement, may_have_happened
+from policies.outage.running_leases import RunningLease, RunningLeases
+from policies.outage.settlement import Settlement, may_have_happened
+from policies.outage.store_health import StoreHealth
 from policies.store.errors import StoreUnavailable
-from policies.store_health import StoreHealth
 
 # Leases told to a returning store together: so few that a busy event loop sends and
 # hears them within one store time-out. Half as many make a recovery slower.

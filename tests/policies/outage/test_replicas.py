@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from policies.key_names import REPLICAS
-from policies.replicas import Replicas
+from policies.outage.replicas import Replicas
 from policies.store.errors import StoreUnavailable
 from policies.store.store import Store, open_store
 from tests.policies.conftest import Clock

@@ -18,8 +18,8 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from policies.ledger import Demand
+from policies.outage.settlement import Settlement
 from policies.plans import Concurrency
-from policies.settlement import Settlement
 from policies.store.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,6 @@ from contextlib import suppress
 
 import pytest
 
-from policies.guarded_ledger import EPISODE_US, GuardedLedger
-from policies.last_known import LastKnown
 from policies.ledger import (
     NOTHING,
     Admitted,
@@ -19,10 +17,12 @@ from policies.ledger import (
     Rejected,
     Usage,
 )
+from policies.outage.guarded_ledger import EPISODE_US, GuardedLedger
+from policies.outage.last_known import LastKnown
 from policies.plans import Concurrency
 from tests.policies.conftest import Clock
-from tests.policies.lossy_ledger import Fate
-from tests.policies.one_of_four import (
+from tests.policies.outage.lossy_ledger import Fate
+from tests.policies.outage.one_of_four import (
     PLACES,
     RATE,
     TOKENS,

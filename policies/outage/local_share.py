@@ -14,7 +14,6 @@ from collections.abc import Callable
 import msgspec
 
 from policies.dimensions import dimension_of
-from policies.last_known import LastKnown, Standing
 from policies.ledger import (
     NOTHING,
     Admitted,
@@ -28,15 +27,16 @@ from policies.ledger import (
 )
 from policies.memory_ledger import MemoryLedger
 from policies.meters import units_of
-from policies.plans import Concurrency, KeyLimits, Limit, Plan, Quota, Rate
-from policies.running_leases import RunningLease, RunningLeases
-from policies.shares import (
+from policies.outage.last_known import LastKnown, Standing
+from policies.outage.running_leases import RunningLease, RunningLeases
+from policies.outage.shares import (
     capacity_of,
     share_of,
     share_of_key,
     used_after,
     used_of_share,
 )
+from policies.plans import Concurrency, KeyLimits, Limit, Plan, Quota, Rate
 
 
 class LocalShare:

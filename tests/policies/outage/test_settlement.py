@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from policies.ledger import NOTHING, Demand, Usage
 from policies.memory_ledger import MemoryLedger
+from policies.outage.running_leases import RunningLease
+from policies.outage.settlement import Settlement
 from policies.plans import Concurrency, Plan, Quota
-from policies.running_leases import RunningLease
-from policies.settlement import Settlement
 from policies.store.errors import StoreUnavailable
 from tests.policies.conftest import Clock
-from tests.policies.lossy_ledger import Fate, LossyLedger
+from tests.policies.outage.lossy_ledger import Fate, LossyLedger
 
 PLAN = Plan(
     plan="p",

@@ -16,10 +16,6 @@ from typing import Final
 
 import msgspec
 
-from policies.breaker import Breaker
-from policies.courier import Courier
-from policies.journal import MAX_ENTRIES, Journal
-from policies.last_known import MAX_STANDINGS, LastKnown
 from policies.ledger import (
     NOTHING,
     Admitted,
@@ -32,15 +28,19 @@ from policies.ledger import (
     LimitState,
     Usage,
 )
-from policies.local_share import LocalShare
+from policies.outage.breaker import Breaker
+from policies.outage.courier import Courier
+from policies.outage.journal import MAX_ENTRIES, Journal
+from policies.outage.last_known import MAX_STANDINGS, LastKnown
+from policies.outage.local_share import LocalShare
+from policies.outage.replicas import Replicas
+from policies.outage.running_leases import RunningLease, RunningLeases
+from policies.outage.settlement import Settlement
+from policies.outage.store_health import StoreHealth
+from policies.outage.store_watch import StoreWatch
 from policies.plans import Plan
-from policies.replicas import Replicas
-from policies.running_leases import RunningLease, RunningLeases
-from policies.settlement import Settlement
 from policies.store.errors import StoreUnavailable
 from policies.store.store import Store
-from policies.store_health import StoreHealth
-from policies.store_watch import StoreWatch
 
 logger = logging.getLogger(__name__)
 

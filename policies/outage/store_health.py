@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from policies.breaker import Breaker
+from policies.outage.breaker import Breaker
 from policies.store.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)

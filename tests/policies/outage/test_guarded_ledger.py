@@ -17,7 +17,7 @@ from policies.ledger import (
 from policies.plans import Concurrency, Plan, Quota
 from policies.redis_ledger import RedisLedger
 from policies.store.store import open_store
-from tests.policies.guarded_replicas import (
+from tests.policies.outage.guarded_replicas import (
     PLAN,
     SLACK_S,
     TIMEOUT_S,

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from policies.breaker import Breaker
 from policies.ledger import (
     NOTHING,
     Admitted,
@@ -20,10 +19,11 @@ from policies.ledger import (
     LedgerUnavailable,
     Usage,
 )
+from policies.outage.breaker import Breaker
 from policies.plans import Concurrency, Plan, Quota, Rate
 from policies.redis_ledger import RedisLedger
 from policies.store.store import open_store
-from tests.policies.guarded_replicas import (
+from tests.policies.outage.guarded_replicas import (
     PLAN,
     MakeDemand,
     Replica,

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from policies.ledger import NOTHING, Demand, Ledger, Usage
-from policies.running_leases import RunningLease
+from policies.outage.running_leases import RunningLease
 from policies.store.errors import StoreUnavailable
 
 # Less than the hour for which every ledger remembers an abandoned lease.
