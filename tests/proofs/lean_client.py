@@ -108,7 +108,10 @@ class LeanClient:
         self, url: str, method: str, path: str, key: str, body: Any
     ) -> tuple[int, dict[str, str], bytes]:
         parts = urlsplit(url)
-        idle = self._idle[url]
+        # One that the gateway has closed meanwhile cannot carry a request.
+        idle = self._idle[url] = [
+            kept for kept in self._idle[url] if not _is_dead(kept)
+        ]
         if idle:
             reader, writer = idle.pop()
         else:
@@ -124,9 +127,13 @@ class LeanClient:
             return answer
         finally:
             if is_reusable:
-                idle.append((reader, writer))
+                self._idle[url].append((reader, writer))
             else:
                 writer.close()
+
+
+def _is_dead(connection: _Streams) -> bool:
+    return connection[0].at_eof()
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:

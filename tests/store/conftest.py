@@ -12,14 +12,6 @@ import uvloop
 from policies.store.errors import StoreUnavailable
 from policies.store.scripts import to_script
 from policies.store.store import Store, open_store
-from tests.redis_fixtures import (  # noqa: F401 - fixtures are found by name
-    certificates,
-    redis_server,
-    session_redis,
-    start_cluster,
-    start_redis,
-    start_sentinel,
-)
 from tests.redis_servers import RedisServer
 from tests.servers.process import until
 
@@ -73,7 +65,7 @@ async def to_store() -> AsyncIterator[OpenStore]:
 @pytest.fixture
 async def store(
     to_store: OpenStore,
-    redis_server: RedisServer,  # noqa: F811 - the fixture
+    redis_server: RedisServer,
 ) -> Store:
     """A store on the shared server, with its connection made."""
     store = to_store(redis_server.unix_url)
