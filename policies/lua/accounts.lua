@@ -34,11 +34,11 @@ local function adjust(scope_id, dimension, window, units, at_us)
   changed[scope_id] = true
 end
 
--- Puts a lease into its places, or with the sign -1 takes it out.
+-- Puts a lease into its places, or with the sign -1 takes it out. Never below zero: an
+-- operator who deleted the usage alone must not have made room without an end.
 local function take_place(scope_id, is_beyond, requests, tokens, sign)
   local places = scope_of(scope_id).places
-  places[1] = places[1] + sign
-  if is_beyond then places[2] = places[2] + sign end
-  places[3], places[4] = places[3] + sign * requests, places[4] + sign * tokens
+  local changes = { sign, is_beyond and sign or 0, sign * requests, sign * tokens }
+  for i = 1, 4 do places[i] = math.max(0, places[i] + changes[i]) end
   changed[scope_id] = true
 end
