@@ -31,12 +31,12 @@ test: $(VENV)/.dev clients ## every test; about three minutes
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
 
-prove: prove-ledger prove-replicas prove-crash prove-outage prove-million ## the slow proofs against real processes, all of them; half an hour
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million ## the slow proofs against real processes, all of them; 20 minutes
 
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
 
-prove-replicas: $(VENV)/.dev ## 200,000 admissions by four replicas, every limit and every sum; 7 minutes
+prove-replicas: $(VENV)/.dev ## 200,000 admissions by four replicas, every limit and every sum; 8 minutes
 	$(BIN)/python -m tests.proofs.replicas
 
 prove-crash: $(VENV)/.dev ## kill -9 of a replica with fifty open streams; 1 minute
@@ -45,7 +45,7 @@ prove-crash: $(VENV)/.dev ## kill -9 of a replica with fifty open streams; 1 min
 prove-outage: $(VENV)/.dev ## Redis killed, frozen and failed over under load; 2 minutes
 	$(BIN)/python -m tests.proofs.outage
 
-prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothing left; 7 minutes
+prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothing left; 3 minutes
 	$(BIN)/python -m tests.proofs.million
 
 clients: $(VENV)/.dev ## the OpenAI SDKs that the tests drive, each in its own environment

@@ -29,6 +29,7 @@ FEW: Final = 1000
 # Latencies are of one call at a time, on workspaces taken at random.
 SAMPLES: Final = 3000
 IN_FLIGHT: Final = 256
+HOLDING: Final = 20_000
 # A place is barred for so long after its settlement; shorter, so that the end comes.
 LEASE_TTL_MS: Final = 10_000
 RATES: Final = (
@@ -146,6 +147,9 @@ async def prove_cost(server: RedisServer, crowd: Crowd, workspaces: int) -> list
     pace = (workspaces - FEW) / (time.perf_counter() - started_s)
     all_us = await crowd.latencies_us(workspaces)
     used = int((await redis.info("memory"))["used_memory"]) - empty
+    holding = range(workspaces, workspaces + min(workspaces, HOLDING))
+    await in_parallel(crowd.admit, holding)
+    held = int((await redis.info("memory"))["used_memory"]) - empty - used
     keyspace = (await redis.info("keyspace"))["db0"]
     grown = quantile(all_us, 0.5) / quantile(few_us, 0.5)
     return [
@@ -154,6 +158,7 @@ async def prove_cost(server: RedisServer, crowd: Crowd, workspaces: int) -> list
         Check(f"admission at {workspaces:,} workspaces", quantiles(all_us)),
         Check("the median has grown by", f"x {grown:.2f}", grown < GROWTH),
         Check("Redis memory a workspace", f"{used / workspaces:,.0f} bytes"),
+        Check("while a request runs", f"{held / len(holding):,.0f} bytes"),
         Check(
             "keys without a ttl",
             str(keyspace["keys"] - keyspace["expires"]),
