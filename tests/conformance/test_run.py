@@ -19,17 +19,31 @@ from tests.conformance.ledgers import (
     wall_clock_us,
 )
 from tests.conformance.replicas import failed, found, measured, replicas
-from tests.gateway_under_test import until
+from tests.gateway_under_test import GatewayUnderTest, until
 from tests.servers.redis_server import RedisServer
 
 # Both buckets and the streams are filled, so nothing that can be reached is skipped.
 REACHED: Final = ("requests-per-second", "tokens-per-second", "concurrency")
 
 
+async def conclusive(gateways: list[GatewayUnderTest]) -> Report:
+    """
+    A run in which everything was reached.
+
+    One on a machine that is busy with something else may honestly skip a dimension.
+    """
+    for _ in range(3):
+        report = await measured(gateways)
+        verdicts = [found(report, "over-admission", each).verdict for each in REACHED]
+        if "skipped" not in verdicts:
+            return report
+    raise AssertionError("three runs skipped what can be reached")
+
+
 async def test_replicas_that_share_a_ledger_pass_every_check(tmp_path: Path) -> None:
     """A limiter that is exact is told so, with every figure at its bound."""
     async with replicas(tmp_path, 2, ledger=DistantLedger(wall_clock_us)) as both:
-        report = await measured(both)
+        report = await conclusive(both)
 
     assert set() == failed(report)
     assert report.exit_code == 0
@@ -124,7 +138,7 @@ async def test_replicas_on_one_redis_pass(
 ) -> None:
     """Limits are exact across replicas, as the README promises."""
     async with replicas(tmp_path, 2, store_url=redis_server.url) as both:
-        report = await measured(both)
+        report = await conclusive(both)
 
     assert set() == failed(report)
     for dimension in REACHED:
