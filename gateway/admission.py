@@ -45,6 +45,10 @@ logger = logging.getLogger(__name__)
 # Three chances to renew within one ttl: two may be lost to a slow store.
 RENEWALS_PER_TTL: Final = 3
 
+# In one write to the store, and answered well within its time-out: thousands at once
+# would miss it together, every round, with every admission between them.
+RENEWED_TOGETHER: Final = 64
+
 # What a store that does not answer may add to a shutdown.
 SETTLE_TIMEOUT_S: Final = 5.0
 
@@ -224,8 +228,13 @@ class Admission:
         return Usage(1, min(guess.tokens, max(smallest, tokens_in)))
 
     def _settle(self, lease: Lease) -> None:
-        usage = lease.usage
-        self._release(lease.workspace, lease.lease_id, lease.actual)
+        usage, actual = None, lease.reserved
+        try:
+            usage, actual = lease.usage, lease.actual
+        except Exception:
+            # A meter that fails must not keep the place taken: the reservation stands.
+            logger.exception("reading a lease's meter failed")
+        self._release(lease.workspace, lease.lease_id, actual)
         if usage is not None:
             self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
 
@@ -278,8 +287,10 @@ class Admission:
         interval_s = self._ledger.lease_ttl_ms / 1000 / RENEWALS_PER_TTL
         while True:
             await asyncio.sleep(interval_s)
-            # Together, so that a store gets them in one write.
-            await asyncio.gather(*map(self._renew, list(self._held.values())))
+            held = list(self._held.values())
+            for first in range(0, len(held), RENEWED_TOGETHER):
+                batch = held[first : first + RENEWED_TOGETHER]
+                await asyncio.gather(*map(self._renew, batch))
 
     async def _renew(self, lease: Lease) -> None:
         try:

@@ -289,6 +289,8 @@ class MemoryLedger:
             self._abandoned_total += 1
             if expires_us + ABANDONED_KEPT_US > now_us:
                 self._abandoned[key] = lease
+                usage = self._usages[key[0]]
+                usage.owed_until_us = expires_us + ABANDONED_KEPT_US
         while self._abandoned:
             key, lease = next(iter(self._abandoned.items()))
             if lease.expires_us + ABANDONED_KEPT_US > now_us:

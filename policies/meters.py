@@ -54,7 +54,7 @@ class RateMeter:
         return units == 0 or gcra.missing_ticks(self.pace, self.tat, now_us, units) <= 0
 
     def charge(self, units: int, now_us: int) -> RateMeter:
-        self.tat = gcra.charge(self.pace, self.tat, now_us, units)
+        self.adjust(units, now_us)
         return self
 
     def adjust(self, units: int, now_us: int) -> None:

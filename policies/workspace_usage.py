@@ -197,9 +197,11 @@ class HeldLease:
 class WorkspaceUsage:
     """The scopes of one workspace."""
 
-    __slots__ = ("_keys", "_workspace")
+    __slots__ = ("_keys", "_workspace", "owed_until_us")
 
     def __init__(self) -> None:
+        # Until when an owner that was taken for dead may come back and correct.
+        self.owed_until_us = 0
         self._workspace = Scope("")
         self._keys: dict[str, Scope] = {}
 
@@ -226,7 +228,7 @@ class WorkspaceUsage:
     def idle_at_us(self) -> int:
         """From when on nothing would be lost by forgetting the workspace."""
         scopes = (self._workspace, *self._keys.values())
-        return max(scope.idle_at_us() for scope in scopes)
+        return max(self.owed_until_us, *(scope.idle_at_us() for scope in scopes))
 
 
 def slots_of(scopes: list[Scope]) -> list[Slot]:

@@ -15,9 +15,13 @@ A second run finds no charge and changes nothing.
 local lease_id, requests, tokens = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local ttl_us = tonumber(ARGV[4])
 
+local MAX_FORGOTTEN = 20
+
 reclaim()
--- Ids that are barred no longer.
-redis.call('ZREMRANGEBYSCORE', leases_key, SETTLED, SETTLED + now_us)
+-- Ids that are barred no longer: a settlement brings at most one.
+local old = redis.call('ZRANGEBYSCORE', leases_key, SETTLED, SETTLED + now_us,
+  'LIMIT', 0, MAX_FORGOTTEN)
+if #old > 0 then redis.call('ZREM', leases_key, unpack(old)) end
 local charge, is_held, is_barred = find_lease(lease_id)
 if charge then
   correct(charge, requests, tokens, now_us)

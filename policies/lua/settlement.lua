@@ -6,6 +6,7 @@ the ledger's scripts; the last of the shared parts.
 local function abandon(lease_id, ended_us)
   local value = redis.call('HGET', charges_key, lease_id)
   local charge = value and cmsgpack.unpack(value)
+  reclaimed = reclaimed + 1
   if charge then
     local tokens = charge[PROGRESS] > 0 and charge[PROGRESS] or charge[TOKENS]
     correct(charge, charge[REQUESTS], tokens, ended_us)
@@ -15,22 +16,28 @@ local function abandon(lease_id, ended_us)
   end
 end
 
+-- What has ended, or whose owner did not come back in time.
+local function end_lease(lease_id, score)
+  seen[lease_id] = true
+  if score > 0 then abandon(lease_id, score) end
+  if not abandoned[lease_id] then forgotten[#forgotten + 1] = lease_id end
+end
+
 local function reclaim()
   local due = redis.call('ZRANGEBYSCORE', leases_key, -now_us, now_us, 'WITHSCORES',
     'LIMIT', 0, MAX_RECLAIMED)
-  for i = 1, #due, 2 do
-    local score = tonumber(due[i + 1])
-    if score > 0 then abandon(due[i], score) end
-    if not abandoned[due[i]] then forgotten[#forgotten + 1] = due[i] end
-  end
+  for i = 1, #due, 2 do end_lease(due[i], tonumber(due[i + 1])) end
 end
 
 -- A lease's charge if it is held or abandoned; whether it is held; whether it is barred.
 local function find_lease(lease_id)
-  if abandoned[lease_id] then return abandoned[lease_id], false, true end
   local score = tonumber(redis.call('ZSCORE', leases_key, lease_id) or 0)
   if score > SETTLED then return nil, false, score - SETTLED > now_us end
-  -- Also what reclaim has just found, and is not kept.
+  if score ~= 0 and math.abs(score) <= now_us and not seen[lease_id] then
+    -- One that reclaim did not come to.
+    end_lease(lease_id, score)
+  end
+  if abandoned[lease_id] then return abandoned[lease_id], false, true end
   if math.abs(score) <= now_us then return nil, false, false end
   local value = redis.call('HGET', charges_key, lease_id)
   return value and cmsgpack.unpack(value), score > 0, score < 0

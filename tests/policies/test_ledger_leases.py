@@ -266,3 +266,18 @@ async def test_adopted_lease_has_refilled_as_long_as_it_is_old(
     await ledger.adopt(demand(plan, 100, lease_id="old"), age_ms=4000)
 
     assert await used(ledger, plan) == [60]
+
+
+async def test_late_correction_finds_a_workspace_that_was_idle_meanwhile(
+    ledger: Ledger, demand: MakeDemand, advance: Advance
+) -> None:
+    """Nothing is forgotten that an owner may still come back to."""
+    plan = Plan(plan="p", rates=(Rate(of="tokens", limit=60_000, per="minute"),))
+    await ledger.admit(demand(plan, 100, lease_id="old"))
+    advance(20 * 60_000)
+    await ledger.admit(demand(plan, workspace="other"))
+    assert isinstance(await ledger.admit(demand(plan)), Admitted)
+
+    assert await ledger.settle("acme", "old", Usage(1, 50_000))
+
+    assert await used(ledger, plan) == [49_900]

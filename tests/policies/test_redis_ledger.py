@@ -243,3 +243,67 @@ async def test_any_rate_counts_as_exactly_as_in_memory(
             workspace, plan
         )
     await shared.aclose()
+
+
+QUOTA_PLAN = Plan(
+    plan="q",
+    quotas=(Quota(of="tokens", limit=10**6, per="month"),),
+    concurrency=Concurrency(limit=10**4),
+)
+
+
+async def test_more_leases_end_at_once_than_one_call_reclaims(
+    shared: RedisLedger, redis_clock: FakeClock, demand: MakeDemand
+) -> None:
+    """An owner that comes back finds its own lease, however far behind it is."""
+    asked = [demand(QUOTA_PLAN, 100) for _ in range(500)]
+    await asyncio.gather(*(shared.admit(each) for each in asked))
+    redis_clock.advance(shared.lease_ttl_ms)
+
+    for each in asked[-30:]:
+        assert await shared.settle("acme", each.lease_id, Usage(1, 10))
+    for each in asked[-60:-30]:
+        assert await shared.adopt(each)
+    for _ in range(3):
+        await shared.renew("acme", "nobody's", 0)
+
+    quota, places = await shared.inspect("acme", QUOTA_PLAN)
+    assert (quota.used, places.used) == (470 * 100 + 30 * 10, 30)
+
+
+@pytest.mark.parametrize("gone", KEYS)
+async def test_workspace_is_not_locked_out_by_a_key_that_was_deleted(
+    shared: RedisLedger,
+    timed_redis: RedisServer,
+    redis_clock: FakeClock,
+    demand: MakeDemand,
+    gone: str,
+) -> None:
+    """By an operator, or by an eviction that noeviction would have prevented."""
+    asked = [demand(PLAN) for _ in range(5)]
+    for each in asked:
+        await shared.admit(each)
+    timed_redis.command("DEL", gone)
+    for each in asked:
+        await shared.settle("acme", each.lease_id, Usage(1, 0))
+
+    redis_clock.advance(shared.lease_ttl_ms)
+
+    decisions = [await shared.admit(demand(PLAN)) for _ in range(6)]
+    assert [isinstance(each, Admitted) for each in decisions] == [True] * 5 + [False]
+
+
+async def test_clock_that_steps_back_over_midnight_opens_no_second_yesterday(
+    shared: RedisLedger, redis_clock: FakeClock, demand: MakeDemand
+) -> None:
+    """A fail-over to a server whose clock is a little behind grants nothing twice."""
+    plan = Plan(plan="p", quotas=(Quota(of="requests", limit=2, per="day"),))
+    admitted = 0
+    for instant in ("23:59:59.900", "00:00:00.050", "23:59:59.950", "00:00:01"):
+        day = "2026-11-03" if instant.startswith("23") else "2026-11-04"
+        redis_clock.travel_to(f"{day}T{instant}")
+        for _ in range(3):
+            decision = await shared.admit(demand(plan))
+            admitted += isinstance(decision, Admitted)
+
+    assert admitted == 4
