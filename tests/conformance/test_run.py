@@ -101,23 +101,25 @@ async def test_each_fault_is_found_by_its_check(tmp_path: Path) -> None:
         "long": (MisleadingLedger(3.0), "header-truth", "retry-after-ms"),
     }
 
-    async def run(name: str, ledger: MemoryLedger, check: str) -> Report:
+    async def run(name: str) -> str:
+        ledger, check, subject = faults[name]
         home = tmp_path / name
         home.mkdir()
         async with replicas(home, 1, PACED, ledger=ledger) as gateways:
-            report = await measured(gateways, only=[check])
-            if isinstance(ledger, LeakingLedger):
-                await ledger.mend()
-            return report
+            verdict = "skipped"
+            # A busy machine may leave too little to judge by, three times at most.
+            for _ in range(3):
+                report = await measured(gateways, only=[check])
+                verdict = found(report, check, subject).verdict
+                if isinstance(ledger, LeakingLedger):
+                    await ledger.mend()
+                if verdict != "skipped":
+                    break
+            return verdict
 
-    reports = await asyncio.gather(
-        *(run(name, ledger, check) for name, (ledger, check, _) in faults.items())
-    )
+    verdicts = await asyncio.gather(*map(run, faults))
 
-    for (name, (_, check, subject)), report in zip(
-        faults.items(), reports, strict=True
-    ):
-        assert found(report, check, subject).verdict == "FAIL", name
+    assert dict(zip(faults, verdicts, strict=True)) == dict.fromkeys(faults, "FAIL")
 
 
 async def test_race_between_reading_and_writing_is_found(tmp_path: Path) -> None:
