@@ -20,9 +20,16 @@ from gateway.conformance import cli as conformance_cli
 from gateway.demo import run_demo
 from gateway.key_options import CommandProblem
 from gateway.server import Address, serve
-from gateway.settings import Settings, SettingsProblem, load_settings, unknown_variables
+from gateway.settings import (
+    Settings,
+    SettingsProblem,
+    load_settings,
+    unknown_variables,
+    variable_of,
+)
 from gateway.simulator import cli as simulator_cli
 from policies.plan_files import load_plan_book
+from policies.store.url import StoreUrlProblem
 from policies.strict_yaml import FileProblems
 
 PROGRAM = "llmtune-gateway"
@@ -36,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         return run(args)
     except SettingsProblem as problem:
         return _complain(str(problem), 2)
+    except StoreUrlProblem as problem:
+        # Found when it is opened: a certificate that cannot be read.
+        return _complain(f"{variable_of('store_url')}: {problem}", 2)
     except FileProblems as problems:
         return _complain(str(problems), 1)
     except CommandProblem as problem:

@@ -363,8 +363,8 @@ class GuardedLedger:
     async def _send_the_rest(self) -> None:
         while self.journal.depth:
             if await self.journal.send_batch(self.courier.send):
-                if not self.health.is_closed:
-                    return
+                # Whatever the breaker says: nobody probes any more, and a store that
+                # fails over while replicas are replaced is back within the deadline.
                 await asyncio.sleep(CLOSE_RETRY_S)
 
     def _sweep(self) -> None:

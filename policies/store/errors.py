@@ -87,8 +87,9 @@ def to_error(text: str) -> Exception:
     if code in _REASONS:
         return StoreUnavailable(_REASONS[code], detail)
     if detail.startswith("ACL failure in script"):
-        # NOPERM's other face: a script may run, and one of its commands may not.
-        return StoreUnavailable("refused", detail)
+        # NOPERM's other face: a script may run, and one of its commands may not. What
+        # came before that command has been done.
+        return StoreUnavailable("refused", detail, is_ambiguous=True)
     if code == "NOSCRIPT":
         return ScriptMissing(detail)
     if code in ("MOVED", "ASK"):
