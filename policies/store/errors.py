@@ -84,12 +84,12 @@ class Redirected(Exception):
 def to_error(text: str) -> Exception:
     """What an error reply means here."""
     code, _, detail = text.partition(" ")
+    if detail.startswith("ACL failure in script"):
+        # NOPERM's other face, which some servers also call so: a script may run, and
+        # one of its commands may not. What came before that command has been done.
+        return StoreUnavailable("refused", detail, is_ambiguous=True)
     if code in _REASONS:
         return StoreUnavailable(_REASONS[code], detail)
-    if detail.startswith("ACL failure in script"):
-        # NOPERM's other face: a script may run, and one of its commands may not. What
-        # came before that command has been done.
-        return StoreUnavailable("refused", detail, is_ambiguous=True)
     if code == "NOSCRIPT":
         return ScriptMissing(detail)
     if code in ("MOVED", "ASK"):
