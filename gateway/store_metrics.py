@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -17,9 +18,18 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from policies.key_cache import LookupOutcome, StoredKeys
-from policies.outage.guarded_ledger import GuardedLedger
+from policies.outage.guarded_ledger import GuardedLedger, Outcome, Stand
 
 PREFIX = "llmtune_gateway_"
+
+# All there can be, so that each series is there before its first increase.
+DECIDED_ALONE: Final[tuple[tuple[Stand, Outcome], ...]] = (
+    ("share", "admitted"),
+    ("share", "rejected"),
+    ("share", "undecided"),
+    ("open", "admitted"),
+    ("closed", "undecided"),
+)
 
 
 class StoreCollector(Collector):
@@ -53,9 +63,10 @@ class StoreCollector(Collector):
         yield errors
         yield _gauge(
             "store_degraded",
-            "1 from the breaker's opening until the store has heard what it missed:"
-            " plans are enforced as their on_store_failure says.",
-            not health.is_closed,
+            "1 until the store was first heard, and from the breaker's opening until"
+            " it has heard what it missed: plans are enforced as their"
+            " on_store_failure says.",
+            not health.is_exact,
         )
         yield _counter(
             "store_outages",
@@ -69,16 +80,16 @@ class StoreCollector(Collector):
         )
 
     def _of_outage(self) -> Iterator[Metric]:
-        figures = self._ledger.figures
         decisions = CounterMetricFamily(
             PREFIX + "degraded_decisions",
-            "Admissions decided without the store: admitted by a share of the plan"
-            " (share) or unmetered (open), and refused with 503 (closed).",
-            labels=["mode"],
+            "Admissions decided without the store, by what stood in for it (share,"
+            " open, closed: the plan's on_store_failure) and outcome (admitted;"
+            " rejected by a limit of the share; undecided, a 503).",
+            labels=["mode", "outcome"],
         )
-        decisions.add_metric(["share"], figures.local_total)
-        decisions.add_metric(["open"], figures.unmetered_total)
-        decisions.add_metric(["closed"], figures.undecided_total)
+        for mode, outcome in DECIDED_ALONE:
+            count = self._ledger.decided[mode, outcome]
+            decisions.add_metric([mode, outcome], count)
         yield decisions
 
     def _of_journal(self) -> Iterator[Metric]:

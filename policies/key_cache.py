@@ -122,13 +122,18 @@ class StoredKeys:
         ttl_s: float,
         now_s: Callable[[], float],
         count: Callable[[LookupOutcome], None] = lambda outcome: None,
+        is_away: Callable[[], bool] = lambda: False,
         max_known: int = MAX_KNOWN,
     ) -> None:
-        """`now_s` is a steady clock; `count` hears how each look-up went."""
+        """
+        `now_s` is a steady clock; `count` hears how each look-up went; `is_away` says
+        that the store is known not to answer, so that nobody waits for it to be asked.
+        """
         self._keys = keys
         self._ttl_s = ttl_s
         self._now_s = now_s
         self._count = count
+        self._is_away = is_away
         self._max_known = max_known
         self._known: OrderedDict[str, _Known] = OrderedDict()
         # Until when a digest counts as unknown.
@@ -172,12 +177,11 @@ class StoredKeys:
         if known is None and self._unknown.get(digest, now_s) > now_s:
             self._count("unknown_hit")
             return None
-        flight = self._flights.get(digest)
-        if flight is None:
-            flight = self._launch(digest, now_s, is_guess=known is None)
-        assert flight.task is not None  # noqa: S101 - launched with it
-        # Shielded: a client that leaves takes the answer from nobody else.
-        answer = await asyncio.shield(flight.task)
+        answer: StoredKey | _Answer | None
+        if self._is_away():
+            answer = self._remembered(digest)
+        else:
+            answer = await self._ask(digest, now_s, is_guess=known is None)
         if isinstance(answer, _Answer):
             raise KeysUnavailable(RETRY_AFTER_MS)
         return answer
@@ -205,6 +209,16 @@ class StoredKeys:
 
     def _is_fresh(self, known: _Known, now_s: float) -> bool:
         return known.era == self._era and now_s < known.fresh_until_s
+
+    async def _ask(
+        self, digest: str, now_s: float, *, is_guess: bool
+    ) -> StoredKey | _Answer | None:
+        flight = self._flights.get(digest)
+        if flight is None:
+            flight = self._launch(digest, now_s, is_guess=is_guess)
+        assert flight.task is not None  # noqa: S101 - launched with it
+        # Shielded: a client that leaves takes the answer from nobody else.
+        return await asyncio.shield(flight.task)
 
     def _launch(self, digest: str, now_s: float, *, is_guess: bool) -> _Flight:
         if is_guess and not self._budget.take(now_s):

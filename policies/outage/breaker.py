@@ -38,6 +38,8 @@ class Breaker:
         # Why it opened last; empty if it never did.
         self.reason = ""
         self.opened_total = 0
+        # Whether the store was ever heard: before that nothing decided is exact.
+        self.was_heard = False
 
     @property
     def is_closed(self) -> bool:
@@ -59,6 +61,7 @@ class Breaker:
 
     def succeed(self, *, asked_us: int) -> None:
         """Note a reply; one to an older question than the last failure's is stale."""
+        self.was_heard = True
         if asked_us >= self._failed_us:
             self._failures = 0
 
@@ -78,6 +81,7 @@ class Breaker:
         if self.state != "recovering":
             raise ValueError("only a recovery closes the breaker")
         self.state = "closed"
+        self.was_heard = True
         self._failures = 0
         # Calls asked before now and still under way say nothing of the store returned.
         self._failed_us = now_us

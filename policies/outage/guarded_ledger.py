@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
-
-import msgspec
+from typing import Final, Literal, TypeAlias
 
 from policies.ledger import (
     NOTHING,
@@ -54,13 +53,13 @@ CLOSE_RETRY_S: Final = 0.1
 EPISODE_US: Final = 30 * 1_000_000
 
 
-class GuardFigures(msgspec.Struct):
-    """What became of requests while the store was away; totals since the start."""
-
-    # Admitted by a share, admitted by nobody's count, and refused for want of a store.
-    local_total: int = 0
-    unmetered_total: int = 0
-    undecided_total: int = 0
+# What decided a request without the store, and how.
+Stand: TypeAlias = Literal["share", "open", "closed"]
+Outcome: TypeAlias = Literal[
+    "admitted",
+    "rejected",  # by a limit of the share
+    "undecided",  # for want of a store
+]
 
 
 class GuardedLedger:
@@ -92,7 +91,8 @@ class GuardedLedger:
         self._min_replicas = min_replicas
         self._running = RunningLeases()
         self._last_known = LastKnown(max_standings)
-        self.figures = GuardFigures()
+        # What became of requests while the store was away; totals since the start.
+        self.decided: Counter[tuple[Stand, Outcome]] = Counter()
         self.journal = Journal(clock_us, max_entries=max_journal)
         self.health = StoreHealth(clock_us, breaker or Breaker())
         self.courier = Courier(
@@ -264,9 +264,9 @@ class GuardedLedger:
         """For an operator who asks whether limits are exact, and if not why."""
         breaker = self.health.breaker
         return {
-            "is_exact": breaker.is_closed,
+            "is_exact": self.health.is_exact,
             "breaker": breaker.state,
-            "reason": "" if breaker.is_closed else breaker.reason,
+            "reason": self.health.reason,
             "away_s": round(breaker.open_for_us(self._clock_us()) / 1e6, 3),
             "replicas": self.count_replicas(),
             "journal_depth": self.journal.depth,
@@ -292,17 +292,22 @@ class GuardedLedger:
 
     async def _decide_alone(self, demand: Demand) -> Decision:
         self._begin_episode()
+        outcome: Outcome = "undecided"
+        try:
+            decision = await self._stand_in(demand)
+            outcome = "admitted" if isinstance(decision, Admitted) else "rejected"
+            return decision
+        finally:
+            self.decided[demand.plan.on_store_failure, outcome] += 1
+
+    async def _stand_in(self, demand: Demand) -> Decision:
         match demand.plan.on_store_failure:
             case "closed":
-                self.figures.undecided_total += 1
                 raise LedgerUnavailable(self.health.wait_ms())
             case "open":
-                self.figures.unmetered_total += 1
                 return _unmetered(demand)
             case "share":
-                decision = await self._share.admit(demand)
-                self.figures.local_total += isinstance(decision, Admitted)
-                return decision
+                return await self._share.admit(demand)
 
     def _begin_episode(self) -> None:
         if self.health.is_closed:

@@ -17,6 +17,12 @@ logger = logging.getLogger(__name__)
 
 # What a recovery adds to its probe, in the wait that clients are told.
 RECOVERY_MS: Final = 100
+# What was away for some time is likely to stay away for as long again. Fail-overs take
+# seconds, and an SDK asks three times in all: told less than two seconds each time, it
+# has given up before most are over. More than thirty keep clients away from a store
+# that is back.
+AWAY_FIRST_MS: Final = 2_000
+AWAY_LAST_MS: Final = 30_000
 # A single failure is over as soon as a connection is made.
 RETRY_MS: Final = 250
 
@@ -37,6 +43,18 @@ class StoreHealth:
     @property
     def is_closed(self) -> bool:
         return self.breaker.is_closed
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether decisions are the store's own; never before it was heard once."""
+        return self.breaker.is_closed and self.breaker.was_heard
+
+    @property
+    def reason(self) -> str:
+        """Why decisions are not exact; empty while they are."""
+        if self.is_exact:
+            return ""
+        return "not heard yet" if self.is_closed else self.breaker.reason
 
     def failed(self, error: StoreUnavailable, *, asked_us: int) -> None:
         """Note that a call failed."""
@@ -72,7 +90,10 @@ class StoreHealth:
         """When it is worth asking again what needs the store."""
         if self.is_closed:
             return RETRY_MS
-        return max(0, self.next_probe_us - self._clock_us()) // 1000 + RECOVERY_MS
+        now_us = self._clock_us()
+        away_ms = self.breaker.open_for_us(now_us) // 1000
+        probed_ms = max(0, self.next_probe_us - now_us) // 1000 + RECOVERY_MS
+        return max(probed_ms, min(max(away_ms, AWAY_FIRST_MS), AWAY_LAST_MS))
 
     async def wait_opened(self) -> None:
         await self._opened.wait()

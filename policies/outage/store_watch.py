@@ -123,7 +123,12 @@ class StoreWatch:
             await self._health.wait_closed()
             await self._beat()
             self._sweep()
-            await asyncio.sleep(self._replicas.interval_s)
+            # Not heard yet, it is asked as often as after a loss: a replica that starts
+            # without its store is to know it within a second, not within three beats.
+            was_heard = self._health.breaker.was_heard
+            await asyncio.sleep(
+                self._replicas.interval_s if was_heard else PROBE_FIRST_S
+            )
 
     async def _beat(self) -> None:
         asked_us = self._clock_us()

@@ -366,6 +366,27 @@ async def test_an_outage_costs_a_key_one_attempt_a_second(
     assert {"found": 1, "stale": 3, "hit": 27} == replica.outcomes
 
 
+async def test_a_store_known_to_be_away_is_not_waited_for(
+    add_replica: AddReplica, operator: KeyStore, server: RedisServer
+) -> None:
+    """What is remembered serves at once, and what is not is told at once."""
+    await operator.create(stored_key("k"))
+    ledger_says_away = False
+    replica = await add_replica(is_away=lambda: ledger_says_away)
+    assert await replica.knows("k")
+    ledger_says_away = True
+    replica.now_s += TTL_S
+    server.freeze()
+
+    async with asyncio.timeout(0):
+        assert await replica.knows("k")
+        with pytest.raises(KeysUnavailable):
+            await replica.knows("another")
+
+    server.thaw()
+    assert {"found": 1, "stale": 1, "store_error": 1} == replica.outcomes
+
+
 async def test_a_key_revoked_just_before_an_outage_stays_revoked(
     add_replica: AddReplica, operator: KeyStore, server: RedisServer
 ) -> None:

@@ -47,6 +47,7 @@ class OneOfFour:
     """A replica that has counted four, and what they share."""
 
     def __init__(self, store: Store, clock: Clock, fates: Iterable[Fate]) -> None:
+        self._clock = clock
         self.line = fates if isinstance(fates, Line) else Line()
         self.shared = LossyLedger(MemoryLedger(clock), fates)
         replicas = Replicas(store, "one", clock_us=clock)
@@ -59,7 +60,7 @@ class OneOfFour:
         """Fail from now on, with the breaker open."""
         self.line.is_cut = True
         breaker = self.ledger.health.breaker
-        while not breaker.fail("timeout", asked_us=2**62, now_us=0):
+        while not breaker.fail("timeout", asked_us=2**62, now_us=self._clock()):
             pass
 
 

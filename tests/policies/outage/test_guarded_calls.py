@@ -19,6 +19,7 @@ from policies.ledger import (
 )
 from policies.outage.guarded_ledger import EPISODE_US, GuardedLedger
 from policies.outage.last_known import LastKnown
+from policies.outage.store_health import AWAY_FIRST_MS
 from policies.plans import Concurrency
 from tests.policies.conftest import Clock
 from tests.policies.outage.lossy_ledger import Fate
@@ -65,7 +66,7 @@ async def test_open_plan_admits_and_counts(
             is_exact=False,
         )
 
-    assert ledger.figures.unmetered_total == 3
+    assert ledger.decided == {("open", "admitted"): 3}
     assert await ledger.inspect("acme", plan) == ()
     assert (await ledger.preview(demand(plan))).states == ()
 
@@ -73,7 +74,7 @@ async def test_open_plan_admits_and_counts(
 async def test_closed_plan_refuses_with_a_wait(
     replica: OneOfFour, demand: MakeDemand, ledger: GuardedLedger
 ) -> None:
-    """As long as the next probe takes, for a decision and for a look."""
+    """As long as it may take, for a decision and for a look, and nothing is kept."""
     plan = plan_of(on_store_failure="closed")
     replica.cut()
 
@@ -84,8 +85,9 @@ async def test_closed_plan_refuses_with_a_wait(
     ):
         with pytest.raises(LedgerUnavailable) as refused:
             await look()
-        assert 0 < refused.value.retry_after_ms < 2000
-    assert (ledger.figures.undecided_total, ledger.journal.depth) == (1, 0)
+        assert refused.value.retry_after_ms == AWAY_FIRST_MS
+    assert ledger.decided == {("closed", "undecided"): 1}
+    assert ledger.journal.depth == 0
 
 
 async def test_preview_and_inspect_answer_from_the_share(
@@ -104,6 +106,22 @@ async def test_preview_and_inspect_answer_from_the_share(
     assert [(state.capacity, state.used) for state in states] == [(10, 1)]
     with pytest.raises(LedgerUnavailable):
         await ledger.preview(demand(plan, requests=11))
+
+
+async def test_what_a_share_refuses_is_told_apart_from_what_it_cannot_decide(
+    replica: OneOfFour, demand: MakeDemand, ledger: GuardedLedger
+) -> None:
+    """A spent share is a limit's no; a request too large for it waits for the store."""
+    plan = plan_of(RATE)
+    replica.cut()
+
+    assert isinstance(await ledger.admit(demand(plan, requests=9)), Admitted)
+    assert isinstance(await ledger.admit(demand(plan, requests=9)), Rejected)
+    with pytest.raises(LedgerUnavailable):
+        await ledger.admit(demand(plan, requests=11))
+
+    outcomes = ("admitted", "rejected", "undecided")
+    assert ledger.decided == {("share", outcome): 1 for outcome in outcomes}
 
 
 async def test_repeated_admission_is_the_same_lease(

@@ -95,6 +95,25 @@ async def test_outage_is_noticed_without_a_request(
     assert replica.ledger.health.errors["connection"] >= 3
 
 
+async def test_replica_that_starts_without_its_store_says_so_at_once(
+    server: RedisServer,
+) -> None:
+    """Not exact from its first moment, and away before three heartbeats have passed."""
+    server.kill()
+    alone = Replica(server.url, "alone")
+    alone.replicas.interval_s = 60.0
+    said = [alone.ledger.status()["is_exact"]]
+
+    alone.ledger.start()
+    try:
+        await alone.until_away()
+        said.append(alone.ledger.status()["is_exact"])
+    finally:
+        await alone.ledger.aclose()
+
+    assert said == [False, False]
+
+
 async def test_usage_of_an_outage_arrives_once(
     server: RedisServer, replica: Replica, demand: MakeDemand, exact: Ledger
 ) -> None:
@@ -237,7 +256,7 @@ async def test_open_plan_is_charged_afterwards(
     await replica.until_back()
 
     assert await used(exact, plan) == [70]
-    assert replica.ledger.figures.unmetered_total == 10
+    assert replica.ledger.decided == {("open", "admitted"): 10}
 
 
 async def test_second_outage_starts_from_what_the_first_used(

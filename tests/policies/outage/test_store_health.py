@@ -1,0 +1,73 @@
+"""What clients and operators are told of a store that is, or may be, away."""
+
+from __future__ import annotations
+
+import pytest
+
+from policies.outage.breaker import Breaker
+from policies.outage.store_health import AWAY_FIRST_MS, AWAY_LAST_MS, StoreHealth
+from policies.store.errors import StoreUnavailable
+
+
+class Watched:
+    """A store's health by a clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_us = 1_000_000
+        self.health = StoreHealth(lambda: self.now_us, Breaker())
+
+    def fail(self) -> None:
+        self.health.failed(StoreUnavailable("timeout"), asked_us=self.now_us)
+
+    def open(self) -> None:
+        while self.health.is_closed:
+            self.fail()
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_nothing_is_exact_before_the_store_was_heard(watched: Watched) -> None:
+    """A replica that starts beside a dead store must not claim its limits hold."""
+    assert (watched.health.is_exact, watched.health.reason) == (False, "not heard yet")
+
+    watched.health.succeeded(asked_us=watched.now_us)
+
+    assert (watched.health.is_exact, watched.health.reason) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("away_s", "expected_ms"),
+    [
+        pytest.param(0, AWAY_FIRST_MS, id="just-lost"),
+        pytest.param(1, AWAY_FIRST_MS, id="a-moment"),
+        pytest.param(7, 7_000, id="as-long-as-it-was-away"),
+        pytest.param(600, AWAY_LAST_MS, id="for-long"),
+    ],
+)
+def test_wait_grows_with_the_outage(
+    watched: Watched, away_s: int, expected_ms: int
+) -> None:
+    """An SDK that asks three times lives through a fail-over."""
+    watched.open()
+    watched.now_us += away_s * 1_000_000
+
+    assert watched.health.wait_ms() == expected_ms
+
+
+def test_wait_is_never_shorter_than_to_the_next_probe(watched: Watched) -> None:
+    """Nobody learns of the store's return before it was looked for."""
+    watched.open()
+    watched.health.next_probe_us = watched.now_us + 5_000_000
+
+    assert watched.health.wait_ms() > 5_000
+
+
+def test_single_failure_is_over_soon(watched: Watched) -> None:
+    """While the breaker is closed the next call is asked of the store."""
+    watched.health.succeeded(asked_us=watched.now_us)
+    watched.fail()
+
+    assert watched.health.wait_ms() < 1_000
