@@ -24,12 +24,24 @@ local FIRST, STEP = 3, 4
 -- So that no call takes long, however many keys expired on the same day.
 local MOST_DROPPED = 100
 
+local clock = redis.call('TIME')
+local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- Written out, because Lua would send a large number as 1.7e+12.
+local until_ms = string.format('%d', now_ms - keep_ms)
+local dropped = redis.call(
+  'ZRANGE', expiries, '-inf', until_ms, 'BYSCORE', 'LIMIT', 0, MOST_DROPPED
+)
 for at = FIRST, #ARGV, STEP do
   local digest, before, after = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local now = redis.call('HGET', records, digest) or ''
   if now ~= before and now ~= after then
     return 0
   end
+end
+
+if #dropped > 0 then
+  redis.call('HDEL', records, unpack(dropped))
+  redis.call('ZREM', expiries, unpack(dropped))
 end
 
 for at = FIRST, #ARGV, STEP do
@@ -45,17 +57,5 @@ for at = FIRST, #ARGV, STEP do
     redis.call('ZADD', expiries, expires_at_ms, digest)
   end
   redis.call('PUBLISH', channel, digest)
-end
-
-local clock = redis.call('TIME')
-local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- Written out, because Lua would send a large number as 1.7e+12.
-local until_ms = string.format('%d', now_ms - keep_ms)
-local dropped = redis.call(
-  'ZRANGE', expiries, '-inf', until_ms, 'BYSCORE', 'LIMIT', 0, MOST_DROPPED
-)
-if #dropped > 0 then
-  redis.call('HDEL', records, unpack(dropped))
-  redis.call('ZREM', expiries, unpack(dropped))
 end
 return 1

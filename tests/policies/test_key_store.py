@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,9 +20,7 @@ from policies.key_store import (
 )
 from policies.keyring import KeyRecord
 from policies.plans import Concurrency, KeyLimits, Quota, Rate
-from policies.store.errors import StoreUnavailable
 from tests.policies.keys_in_redis import digest, key_store, stored_key
-from tests.redis_fixtures import StartRedis
 from tests.redis_servers import FakeClock, RedisCluster, RedisServer
 
 NOW = datetime(2026, 11, 2, 6, tzinfo=UTC)
@@ -284,32 +281,3 @@ async def test_the_keys_live_in_a_cluster_as_well(timed_cluster: RedisCluster) -
         left: list[StoredKey | None] = [found.key for found in await keys.find_all()]
 
     assert [new] == left
-
-
-async def test_the_documented_rights_are_enough(start_redis: StartRedis) -> None:
-    """The commands change keys, a gateway hears of it, and may change none itself."""
-    server = await start_redis()
-    text = (Path(__file__).parents[2] / "docs" / "keys.md").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.startswith("ACL SETUSER"):
-            server.command(*line.replace("SECRET", "secret").split())
-    heard: asyncio.Queue[str] = asyncio.Queue()
-    is_up = asyncio.Event()
-    urls = [f"redis://{who}:secret@{server.address}" for who in ("operator", "gateway")]
-    async with (
-        key_store(urls[0]) as operator,
-        key_store(urls[1]) as replica,
-        asyncio.timeout(10),
-        replica.following(
-            on_change=heard.put_nowait, on_up=is_up.set, on_down=is_up.clear
-        ),
-    ):
-        await is_up.wait()
-        await operator.create(stored_key("old"))
-        assert digest("old") == await heard.get()
-        await operator.rotate(digest("old"), digest("new"), HOUR)
-        assert await replica.find(digest("new")) is not None
-        await operator.revoke(digest("old"))
-        assert 1 == len(await operator.find_all())
-        with pytest.raises(StoreUnavailable, match="refused"):
-            await replica.create(stored_key("own"))
