@@ -42,8 +42,16 @@ from policies.workspace_usage import (
 Mode: TypeAlias = Literal["admit", "adopt", "preview"]
 
 # Each joined with what it shares with the others: a script can load no other file.
-_SHARED: Final = ("numbers", "windows", "usage", "accounts", "leases", "settlement")
-ADMIT: Final[Script] = load_script(*_SHARED, "limits", "admit")
+_SHARED: Final = (
+    "numbers",
+    "windows",
+    "usage",
+    "accounts",
+    "leases",
+    "reclaim",
+    "writing",
+)
+ADMIT: Final[Script] = load_script(*_SHARED, "limits", "room", "charging", "admit")
 RENEW: Final[Script] = load_script(*_SHARED, "renew")
 SETTLE: Final[Script] = load_script(*_SHARED, "settle")
 LEDGER_SCRIPTS: Final = (ADMIT, RENEW, SETTLE)

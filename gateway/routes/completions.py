@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 from litestar.handlers import ASGIRouteHandler
 
-from gateway.auth import Principal
 from gateway.completion import Call, CompletionService
 from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.presence import Attendance, Presence
-from gateway.routes.door import Door, trace_headers
+from gateway.routes.door import Door, Parse, trace_headers
 from gateway.settings import Settings
 from gateway.streaming import EventStreamResponse, MeteredStream
 from gateway.telemetry import Telemetry
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.native import NativeTranslator
-from gateway.translation.port import Stamp, Translator
+from gateway.translation.port import Stamp
 from gateway.translation.text import TextTranslator
-
-Parse: TypeAlias = Callable[[bytes], Translator]
 
 CHAT_ID: Final = "chatcmpl-"
 TEXT_ID: Final = "cmpl-"
-
-# The slowest body of this size takes about 3 ms, and a thread's hand-over 50 us.
-PARSED_BESIDE_BYTES: Final = 128 * 1024
 
 
 class CompletionRoutes:
@@ -87,7 +80,7 @@ class CompletionRoutes:
         response: EventStreamResponse | None = None
         try:
             async with Presence(exchange.receive, self._attendance) as presence:
-                translator = await self._parse(exchange, principal, parse)
+                translator = await self._door.parse(exchange, principal, parse)
                 presence.listen()
                 reply = await self._service.complete(
                     Call(
@@ -113,20 +106,6 @@ class CompletionRoutes:
         await exchange.respond(
             200, reply, (JSON_TYPE, (b"openai-processing-ms", elapsed))
         )
-
-    async def _parse(
-        self, exchange: Exchange, principal: Principal, parse: Parse
-    ) -> Translator:
-        raw = await self._door.read(exchange, principal)
-        if len(raw) > PARSED_BESIDE_BYTES:
-            # A body made to be slow takes a second and more for 32 MiB; the others'
-            # streams go on meanwhile.
-            translator = await asyncio.to_thread(parse, raw)
-        else:
-            translator = parse(raw)
-        exchange.record.model = translator.model
-        exchange.record.is_stream = translator.is_stream
-        return translator
 
     def _streamed(
         self, stream: MeteredStream, exchange: Exchange, presence: Presence

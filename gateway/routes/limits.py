@@ -6,7 +6,6 @@ Neither route counts against any limit, holds a lease or asks the upstream.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -20,7 +19,6 @@ from gateway.exchange import Exchange
 from gateway.limit_headers import degraded_headers
 from gateway.limit_report import report_limits, report_preview
 from gateway.presence import Attendance, Presence
-from gateway.routes.completions import PARSED_BESIDE_BYTES
 from gateway.routes.door import Door
 from gateway.settings import Settings
 from gateway.translation.chat import ChatTranslator
@@ -76,23 +74,13 @@ class LimitRoutes:
         """What would become of this chat completion, were it sent now."""
         principal = await self._door.authenticate(exchange)
         async with Presence(exchange.receive, self._attendance) as presence:
-            translator = await self._read(exchange, principal)
+            translator = await self._door.parse(exchange, principal, self._parse)
             presence.listen()
             preview = await self._try_out(principal, translator)
         report = report_preview(
             principal.plan, preview.reserve, preview.decision, now_ms=self._now_ms()
         )
         await self._respond(exchange, principal, preview.decision, report)
-
-    async def _read(self, exchange: Exchange, principal: Principal) -> Translator:
-        raw = await self._door.read(exchange, principal)
-        if len(raw) > PARSED_BESIDE_BYTES:
-            # A large body is checked as slowly here as where it is meant to go.
-            translator = await asyncio.to_thread(self._parse, raw)
-        else:
-            translator = self._parse(raw)
-        exchange.record.model = translator.model
-        return translator
 
     async def _try_out(self, principal: Principal, translator: Translator) -> Preview:
         # In the order of a completion, so that the first error is the same.

@@ -1,6 +1,18 @@
 --[[
 Charging and refunding what usage.lua has read. Shared by the ledger's scripts.
 ]]
+-- Counts on at another limit: the debt in units stays, and in ticks too (gcra.py).
+local function follow(rate, limit)
+  if rate[1] < now_us then
+    rate[2], rate[3] = 0, limit
+    return
+  end
+  local debt_us, rest = debt_at(rate, now_us)
+  local us, ticks = muldiv(debt_us, rate[3], limit)
+  ticks, rate[3] = ticks + rest, limit
+  set_debt(rate, now_us, us + div(ticks, limit), ticks % limit)
+end
+
 local function charge_rate(rate, units, at_us)
   local cost_us, cost_rest = muldiv(units, rate[4], rate[3])
   local debt_us, rest = debt_at(rate, at_us)

@@ -21,8 +21,7 @@ local records, expiries = KEYS[1], KEYS[2]
 local channel = ARGV[1]
 local keep_ms = tonumber(ARGV[2])
 local FIRST, STEP = 3, 4
--- So that no call takes long, however many keys expired on the same day.
-local MOST_DROPPED = 100
+local MOST_DROPPED = 100 -- at once, however many keys expired on the same day
 
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)

@@ -48,15 +48,3 @@ local function set_debt(rate, at_us, debt_us, rest)
   rate[1], rate[2] = at_us + debt_us, rest
   needs_until(rate[1] / 1000 + 1)
 end
-
--- Counts on at another limit: the debt in units stays, and in ticks too (gcra.py).
-local function follow(rate, limit)
-  if rate[1] < now_us then
-    rate[2], rate[3] = 0, limit
-    return
-  end
-  local debt_us, rest = debt_at(rate, now_us)
-  local us, ticks = muldiv(debt_us, rate[3], limit)
-  ticks, rate[3] = ticks + rest, limit
-  set_debt(rate, now_us, us + div(ticks, limit), ticks % limit)
-end
