@@ -49,6 +49,7 @@ _SHARED: Final = (
     "accounts",
     "leases",
     "reclaim",
+    "sweeping",
     "writing",
 )
 ADMIT: Final[Script] = load_script(*_SHARED, "limits", "room", "charging", "admit")

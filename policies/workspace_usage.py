@@ -9,6 +9,7 @@ the workspace's, with meters and places of its own.
 from __future__ import annotations
 
 from copy import copy
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -145,6 +146,9 @@ class Scope:
 
 _ANY_PLACES: Final = Concurrency(limit=0)
 
+# Keys that a new one looks at, to drop those that are idle: as in sweeping.lua.
+MOST_SWEPT: Final = 4
+
 
 class HeldLease:
     """A lease as its ledger keeps it; abandoned ones for as long as they may return."""
@@ -213,6 +217,11 @@ class WorkspaceUsage:
         return copied
 
     @property
+    def keys(self) -> int:
+        """How many keys with limits of their own are remembered."""
+        return len(self._keys)
+
+    @property
     def held(self) -> int:
         return self._workspace.places.held
 
@@ -221,9 +230,23 @@ class WorkspaceUsage:
         self._workspace.follow(plan, now_us)
         if key is None:
             return [self._workspace]
-        scope = self._keys.setdefault(key.id, Scope(key.id))
+        scope = self._keys.get(key.id)
+        if scope is None:
+            self._sweep(now_us)
+            scope = self._keys[key.id] = Scope(key.id)
         scope.follow(key.limits, now_us)
         return [self._workspace, scope]
+
+    def _sweep(self, now_us: int) -> None:
+        """Drop some idle keys, so that those that came and went do not add up."""
+        if self.owed_until_us > now_us:
+            # The owner of an abandoned lease may come back to any of them.
+            return
+        for scope_id in list(islice(self._keys, MOST_SWEPT)):
+            scope = self._keys.pop(scope_id)
+            if scope.places.held or scope.idle_at_us() > now_us:
+                # To the end, so that the next sweep looks at others.
+                self._keys[scope_id] = scope
 
     def idle_at_us(self) -> int:
         """From when on nothing would be lost by forgetting the workspace."""

@@ -17,9 +17,11 @@ local MAX_COUNTED = 4503599627370496 -- 2^52: meters.py
 
 local clock = redis.call('TIME')
 local now_us = clock[1] * 1000000 + clock[2]
-local scopes, changed = {}, {}
+-- What this call looked at, by id; which of it changed; whether one is a key's first.
+local scopes, changed, is_scope_new = {}, {}, false
 
 local function load_scope(id, value)
+  is_scope_new = is_scope_new or (not value and id ~= WORKSPACE)
   local scope = value and cmsgpack.unpack(value) or { places = { 0, 0, 0, 0 } }
   scopes[id] = scope
   return scope

@@ -32,6 +32,7 @@ local function write(ttl_us)
     fields[#fields + 1], fields[#fields + 2] = id, cmsgpack.pack(scopes[id])
   end
   if #fields > 0 then redis.call('HSET', usage_key, unpack(fields)) end
+  if is_scope_new and #fields > 0 then sweep() end
   if #fields == 0 and not held_id then return end
   local until_ms = scope_of(WORKSPACE).until_ms or 0
   local at_ms = math.max(until_ms, math.ceil((now_us + ttl_us + KEPT_US) / 1000))

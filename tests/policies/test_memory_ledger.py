@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from policies.ledger import NOTHING, Admitted, Demand, Usage
+from policies.ledger import NOTHING, Admitted, Demand, KeyScope, Usage
 from policies.memory_ledger import CHORES_PER_ADMISSION, LeaseView, MemoryLedger
 from policies.plan_files import load_plan_book
-from policies.plans import Concurrency, Plan, Quota, Rate
+from policies.plans import Concurrency, KeyLimits, Plan, Quota, Rate
+from policies.workspace_usage import WorkspaceUsage, charge, slots_of
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
+HOUR_US = 3_600_000_000
 PLAN = Plan(plan="p", rates=(Rate(of="tokens", limit=1000, per="minute"),))
 
 MakeDemand = Callable[..., Demand]
@@ -212,3 +214,24 @@ def test_admission_and_settlement_are_fast(
 
     # 12 us on an idle core; a linear walk over workspaces would take milliseconds.
     assert spent_us < 300
+
+
+def test_keys_that_came_and_went_do_not_add_up() -> None:
+    """One that still holds a place, or whose window still runs, stays."""
+    hourly = KeyLimits(quotas=(Quota(of="tokens", limit=1000, per="hour"),))
+    monthly = KeyLimits(quotas=(Quota(of="tokens", limit=1000, per="month"),))
+    usage, now_us = WorkspaceUsage(), 0
+    held = usage.follow(PLAN, KeyScope("held", hourly), now_us)
+    lease = charge(Usage(1, 1), held, [], now_us, now_us)
+    spent = usage.follow(PLAN, KeyScope("spent", monthly), now_us)
+    charge(Usage(1, 1), spent, [], now_us, now_us).take_places(-1)
+
+    for number in range(60):
+        now_us += HOUR_US
+        came = usage.follow(PLAN, KeyScope(str(number), hourly), now_us)
+        charge(Usage(1, 1), came, [], now_us, now_us).take_places(-1)
+
+    assert usage.keys < 12
+    lease.take_places(-1)
+    again = usage.follow(PLAN, KeyScope("spent", monthly), now_us)
+    assert [0, 1] == [usage.held, slots_of(again)[-1].state(now_us).used]
