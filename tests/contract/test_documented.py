@@ -71,8 +71,7 @@ def test_metric_labels_are_closed_sets() -> None:
         re.findall(r'"(\w+)"', " ".join(re.findall(r"\[((?:\"\w+\",? ?)+)\]", source)))
     )
 
-    # The label sets, and the values of `mode` beside them.
-    assert used - allowed == {"what", "mode", "share", "open", "closed"}
+    assert used - allowed == {"what", "mode"}
 
 
 def test_the_readmes_commands_exist() -> None:
