@@ -61,7 +61,7 @@ class GatewayError(Exception):
     # Whether a failed request still spends one of the plan's requests: yes where the
     # client is at fault, no where the gateway or the upstream is. Tokens are never
     # spent.
-    spends_request: ClassVar[bool] = False
+    spends_request: bool = False
 
     def __init__(
         self,

@@ -207,6 +207,9 @@ class UpstreamRefused(UpstreamError):
         super().__init__(message, **fields)
         self.upstream_status = status
         self.upstream_code = code
+        # Nobody's work was spent on a key that opens nothing; and strangers' guesses
+        # must leave nothing behind, where each is counted as a workspace of its own.
+        self.spends_request = status != 401
 
     @property
     def http_status(self) -> int:

@@ -171,6 +171,9 @@ def _wording(
             text = "You exceeded your current quota, please check your plan and billing"
             text += f" details: {kind}: {figures}."
             return "insufficient_quota", text, wait_ms, False
+        case "too_large" if isinstance(state.limit, Concurrency):
+            text = f"No request may run: {kind} is 0."
+            return "request_exceeds_limit", text, None, False
         case "too_large":
             text = f"The request is larger than {kind} can ever hold: {figures}."
             return "request_exceeds_limit", text, None, False

@@ -173,7 +173,9 @@ class Ledger(Protocol):
         """
         Keep a lease alive and note the tokens used so far, which never fall.
 
-        0 is no report: abandoned after it, the lease costs its whole reservation.
+        What is above the reservation is charged at once: a long stream shows in its
+        limits while it runs. 0 is no report: abandoned after it, the lease costs its
+        whole reservation.
         False if the lease is no longer held (settled, or abandoned and reclaimed).
         """
         ...

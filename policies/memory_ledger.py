@@ -183,6 +183,8 @@ class MemoryLedger:
             return False
         progress = bounded(Usage(0, tokens), MAX_LIMIT).tokens
         lease.progress_tokens = max(lease.progress_tokens, progress)
+        if progress > lease.charged.tokens:
+            lease.correct(Usage(lease.charged.requests, progress), now_us)
         self._extend(key, lease, now_us)
         return True
 

@@ -53,8 +53,9 @@ _SHARED: Final = (
     "writing",
 )
 ADMIT: Final[Script] = load_script(*_SHARED, "limits", "room", "charging", "admit")
-RENEW: Final[Script] = load_script(*_SHARED, "renew")
-SETTLE: Final[Script] = load_script(*_SHARED, "settle")
+# Both also where memory is full: a lease that cannot be settled never gives any back.
+RENEW: Final[Script] = load_script(*_SHARED, "renew", is_allowed_when_full=True)
+SETTLE: Final[Script] = load_script(*_SHARED, "settle", is_allowed_when_full=True)
 LEDGER_SCRIPTS: Final = (ADMIT, RENEW, SETTLE)
 
 REJECTED: Final = 0

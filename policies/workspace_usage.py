@@ -82,7 +82,8 @@ class Slot(msgspec.Struct, frozen=True):
     def wait_ms(self, demanded: Usage, now_us: int) -> int:
         """How long until what does not fit now would."""
         if self.meter is None:
-            return UNKNOWN_MS
+            # Where there is no place at all, none will ever be free.
+            return UNKNOWN_MS if self.limit.limit > 0 else NEVER_MS
         return self.meter.wait_ms(units_of(self.limit, demanded), now_us)
 
     def state(self, now_us: int) -> LimitState:
@@ -298,10 +299,10 @@ def rejected(demand: Demand, slots: list[Slot], now_us: int) -> Rejected:
     wait_ms, index = max(waits_ms, key=lambda wait: wait[0])
     slot = slots[index]
     reason: RejectionReason
-    if slot.meter is None:
-        reason = "concurrency"
-    elif wait_ms >= NEVER_MS:
+    if wait_ms >= NEVER_MS:
         reason = "too_large"
+    elif slot.meter is None:
+        reason = "concurrency"
     else:
         reason = "rate" if isinstance(slot.limit, Rate) else "quota"
     states = tuple(each.state(now_us) for each in slots)

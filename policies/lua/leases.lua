@@ -27,7 +27,15 @@ local ACCOUNTS, REFUSED = 6, 8 -- the workspace's; the key's stand one further
 -- What this call has found to be abandoned: lease id -> charge. And what is forgotten,
 -- what it has looked at, and how many of it were held until now.
 local abandoned, forgotten, seen, reclaimed = {}, {}, {}, 0
-local held_id
+-- The one lease that this call holds, or settles: its id, score, and charge or nil.
+local held_id, held_score, held_charge
+
+-- A lease whose charge was deleted alone keeps its place, and its reservation stands.
+local function charge_of(lease_id)
+  local value = redis.call('HGET', charges_key, lease_id)
+  if value then return cmsgpack.unpack(value) end
+  return { 0, 0, 0, 0, '', {}, {}, {}, {} }
+end
 
 local function correct_accounts(scope_id, accounts, more_requests, more_tokens, at_us)
   for i = 1, #accounts, 2 do

@@ -3,16 +3,13 @@ Finding a lease, and reclaiming what was abandoned. Shared by the ledger's scrip
 ]]
 -- Settles a lease nobody renewed, as of the instant it ended, at its last progress.
 local function abandon(lease_id, ended_us)
-  local value = redis.call('HGET', charges_key, lease_id)
-  local charge = value and cmsgpack.unpack(value)
+  local charge = charge_of(lease_id)
   reclaimed = reclaimed + 1
-  if charge then
-    local tokens = charge[PROGRESS] > 0 and charge[PROGRESS] or charge[TOKENS]
-    correct(charge, charge[REQUESTS], tokens, ended_us)
-    take_places(charge, -1)
-    charge[CHARGED], charge.kept_until_us = tokens, ended_us + KEPT_US
-    if charge.kept_until_us > now_us then abandoned[lease_id] = charge end
-  end
+  local tokens = charge[PROGRESS] > 0 and charge[PROGRESS] or charge[TOKENS]
+  correct(charge, charge[REQUESTS], tokens, ended_us)
+  take_places(charge, -1)
+  charge[CHARGED], charge.kept_until_us = tokens, ended_us + KEPT_US
+  if charge.kept_until_us > now_us then abandoned[lease_id] = charge end
 end
 
 -- What has ended, or whose owner did not come back in time.
@@ -38,6 +35,5 @@ local function find_lease(lease_id)
   end
   if abandoned[lease_id] then return abandoned[lease_id], false, true end
   if math.abs(score) <= now_us then return nil, false, false end
-  local value = redis.call('HGET', charges_key, lease_id)
-  return value and cmsgpack.unpack(value), score > 0, score < 0
+  return charge_of(lease_id), score > 0, score < 0
 end

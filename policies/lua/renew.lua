@@ -1,5 +1,6 @@
 --[[
-Keep a lease alive and note the tokens used so far.
+Keep a lease alive and note the tokens used so far; what is above the reservation is
+charged at once.
 
 KEYS     as of admit.lua
 
@@ -17,6 +18,10 @@ reclaim()
 local charge, is_held = find_lease(lease_id)
 if is_held then
   charge[PROGRESS] = math.max(charge[PROGRESS], tokens)
+  if tokens > charge[CHARGED] then
+    correct(charge, charge[REQUESTS], tokens, now_us)
+    charge[CHARGED] = tokens
+  end
   hold(lease_id, charge, now_us + ttl_us)
 end
 write(ttl_us)

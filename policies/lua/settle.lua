@@ -19,19 +19,20 @@ local MAX_FORGOTTEN = 20
 
 reclaim()
 -- Ids that are barred no longer: a settlement brings at most one.
-local old = redis.call('ZRANGEBYSCORE', leases_key, SETTLED, SETTLED + now_us,
+local past = redis.call('ZRANGEBYSCORE', leases_key, SETTLED, SETTLED + now_us,
   'LIMIT', 0, MAX_FORGOTTEN)
-if #old > 0 then redis.call('ZREM', leases_key, unpack(old)) end
 local charge, is_held, is_barred = find_lease(lease_id)
 if charge then
   correct(charge, requests, tokens, now_us)
   if is_held then take_places(charge, -1) end
-  abandoned[lease_id] = nil
 end
 if charge or not is_barred then
-  held_id = lease_id
-  redis.call('HDEL', charges_key, lease_id)
-  redis.call('ZADD', leases_key, SETTLED + now_us + ttl_us, lease_id)
+  hold(lease_id, nil, SETTLED + now_us + ttl_us)
 end
 write(ttl_us)
+local old = {}
+for _, id in ipairs(past) do
+  if id ~= lease_id then old[#old + 1] = id end
+end
+if #old > 0 then redis.call('ZREM', leases_key, unpack(old)) end
 return { charge and 1 or 0 }

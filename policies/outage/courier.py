@@ -115,7 +115,10 @@ class Courier:
     async def _tell_batch(self, batch: list[RunningLease]) -> None:
         told = await asyncio.gather(*map(self.tell, batch), return_exceptions=True)
         for lease, outcome in zip(batch, told, strict=True):
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, StoreUnavailable) and not outcome.is_outage:
+                # One workspace's data cannot be read; the others' return does not wait.
+                pass
+            elif isinstance(outcome, BaseException):
                 raise outcome
             lease.recovery = self._health.breaker.opened_total
 

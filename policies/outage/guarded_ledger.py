@@ -125,6 +125,11 @@ class GuardedLedger:
         """What plans are divided by while the store is away."""
         return max(1, self._min_replicas, self._replicas.count)
 
+    @property
+    def share_size(self) -> int:
+        """How many workspaces and keys the share remembers."""
+        return len(self._share)
+
     def start(self) -> None:
         """Begin to watch the store; `aclose` ends it."""
         self._watch.start()

@@ -93,12 +93,12 @@ class Journal:
         outcomes = await asyncio.gather(*map(send, batch), return_exceptions=True)
         failed = 0
         for settlement, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, StoreUnavailable | asyncio.CancelledError):
+            if _is_to_be_retried(outcome):
                 failed += 1
                 continue
             self._remove(settlement)
             if isinstance(outcome, BaseException):
-                # A bug of ours, which it would meet again each time.
+                # Data that is not ours, or a bug: it would meet it again each time.
                 self.lost_total += settlement.leases
                 logger.error("a settlement is refused and lost", exc_info=outcome)
         return failed
@@ -174,6 +174,12 @@ class Journal:
             self._queues.pop(settlement.workspace, None)
         if not self.depth:
             self._filled.clear()
+
+
+def _is_to_be_retried(outcome: bool | BaseException) -> bool:
+    if isinstance(outcome, StoreUnavailable):
+        return outcome.is_outage
+    return isinstance(outcome, asyncio.CancelledError)
 
 
 def _most_at_once(settlement: Settlement) -> int:

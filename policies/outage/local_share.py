@@ -9,6 +9,7 @@ then known of it: how much was used, and which leases this replica still holds.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
@@ -27,7 +28,7 @@ from policies.ledger import (
 )
 from policies.memory_ledger import MemoryLedger
 from policies.meters import units_of
-from policies.outage.last_known import LastKnown, Standing
+from policies.outage.last_known import MAX_STANDINGS, LastKnown, Standing
 from policies.outage.running_leases import RunningLease, RunningLeases
 from policies.outage.shares import (
     capacity_of,
@@ -69,13 +70,19 @@ class LocalShare:
         self._episode = 0
         self.forget()
 
+    def __len__(self) -> int:
+        """How many workspaces and keys have joined this episode and are remembered."""
+        return len(self._joined)
+
     def forget(self) -> None:
         """End the episode: the next decision starts from what is known by then."""
         self._episode += 1
         self._began_us: int | None = None
         self._ledger = MemoryLedger(self._clock_us, self._lease_ttl_ms)
         # Of which age the standing was that a workspace or a key joined with.
-        self._joined: dict[tuple[str, str], int] = {}
+        # Bounded as what is known is; who is forgotten here joins once more, by what is
+        # known then, which adds nothing that is counted already.
+        self._joined: OrderedDict[tuple[str, str], int] = OrderedDict()
         # By how much more is used of a limit than the share stands at, and until when.
         self._elsewhere: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -162,6 +169,9 @@ class LocalShare:
         if self._joined.get((workspace, scope_id), -1) >= at_us:
             return False
         self._joined[workspace, scope_id] = at_us
+        self._joined.move_to_end((workspace, scope_id))
+        if len(self._joined) > MAX_STANDINGS:
+            self._joined.popitem(last=False)
         return True
 
     async def _presume(
@@ -237,7 +247,9 @@ class LocalShare:
         """
         if isinstance(decision, Admitted):
             return msgspec.structs.replace(decision, is_exact=False)
-        if decision.reason not in ("too_large", "quota"):
+        # No place at all is a suspended workspace, and no share has fewer than one.
+        is_of_places = isinstance(decision.binding.limit, Concurrency)
+        if is_of_places or decision.reason not in ("too_large", "quota"):
             return msgspec.structs.replace(decision, is_exact=False)
         key = demand.key
         wholes = (*demand.plan.limits, *(key.limits.limits if key else ()))

@@ -23,6 +23,9 @@ RECOVERY_MS: Final = 100
 # that is back.
 AWAY_FIRST_MS: Final = 2_000
 AWAY_LAST_MS: Final = 30_000
+# Data that is not ours, or a bug, fails every call of its workspace: the log is told of
+# it once in this time.
+ERROR_TOLD_EVERY_US: Final = 60 * 1_000_000
 # A single failure is over as soon as a connection is made.
 RETRY_MS: Final = 250
 
@@ -36,6 +39,7 @@ class StoreHealth:
         # Failed calls by reason, the background's included.
         self.errors: Counter[str] = Counter()
         self.next_probe_us = 0
+        self._error_told_us = -ERROR_TOLD_EVERY_US
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
         self._closed.set()
@@ -60,6 +64,9 @@ class StoreHealth:
         """Note that a call failed."""
         self.errors[error.reason] += 1
         now_us = self._clock_us()
+        if not error.is_outage:
+            self._tell_of_error(error, now_us)
+            return
         if self.breaker.fail(error.reason, asked_us=asked_us, now_us=now_us):
             self._closed.clear()
             self._opened.set()
@@ -67,6 +74,12 @@ class StoreHealth:
                 "the store is away, each replica decides by its share",
                 extra={"facts": {"reason": error.reason, "detail": error.detail}},
             )
+
+    def _tell_of_error(self, error: StoreUnavailable, now_us: int) -> None:
+        if now_us >= self._error_told_us + ERROR_TOLD_EVERY_US:
+            self._error_told_us = now_us
+            facts = {"detail": error.detail}
+            logger.error("the store refuses a call", extra={"facts": facts})
 
     def succeeded(self, *, asked_us: int) -> None:
         """Note a reply."""

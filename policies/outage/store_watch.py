@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import SystemRandom
 from typing import Final
 
@@ -28,6 +28,16 @@ PROBE_LAST_S: Final = 1.0
 # Between two tries to send what the store did not take.
 RESEND_FIRST_S: Final = 0.1
 RESEND_LAST_S: Final = 5.0
+
+
+async def _ever_again(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run an endless loop; a bug in it must not end what it watches over."""
+    while True:
+        try:
+            await loop()
+        except Exception:
+            logger.exception("a task beside the requests failed, and goes on")
+            await asyncio.sleep(RESEND_FIRST_S)
 
 
 class StoreWatch:
@@ -61,7 +71,7 @@ class StoreWatch:
     def start(self) -> None:
         """Begin to watch; `stop` ends it."""
         loops = (self._probe_forever, self._beat_forever, self._send_forever)
-        self._tasks = [asyncio.create_task(loop()) for loop in loops]
+        self._tasks = [asyncio.create_task(_ever_again(loop)) for loop in loops]
 
     async def stop(self) -> None:
         """End the tasks; what is not sent stays in the journal."""
@@ -117,6 +127,9 @@ class StoreWatch:
         except StoreUnavailable:
             # Noted where it failed; the leases' renewals or ends will tell it.
             return
+        except Exception:
+            # The next outage has to end too, so this task may not.
+            logger.exception("what was admitted meanwhile could not be told")
 
     async def _beat_forever(self) -> None:
         while True:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
 
 from policies.store.dialer import Dialer
 from policies.store.errors import Address, Redirected, StoreUnavailable
@@ -182,8 +181,9 @@ class Cluster:
                 )
             except StoreUnavailable as problem:
                 self._trouble = problem
-            except ResponseError as problem:
-                self._trouble = StoreUnavailable("refused", str(problem))
+                if not problem.is_outage:
+                    # No cluster, and none will become of it.
+                    self._trouble = StoreUnavailable("refused", problem.detail)
             else:
                 if reply:
                     self._slots = SlotMap.from_reply(reply, address)

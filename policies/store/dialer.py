@@ -37,6 +37,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from policies.store.errors import Address, Reason, StoreUnavailable
 from policies.store.link import Link
+from policies.store.resolver import Resolver
 from policies.store.url import StoreUrl, StoreUrlProblem, TlsOptions
 
 # Sentinels are asked one after the other, so one that hangs must leave time for the
@@ -44,7 +45,35 @@ from policies.store.url import StoreUrl, StoreUrlProblem, TlsOptions
 _SENTINEL_SHARE: Final = 0.3
 
 
-class _TlsConnection(SSLConnection):
+class _Resolved(AbstractConnection):
+    """
+    Looks its host up before redis-py does, which then does not hang over it.
+
+    redis-py's own look-up would keep a thread of the event loop for each attempt.
+    """
+
+    host: str
+    port: int
+
+    def __init__(self, *, resolver: Resolver, **options: Any) -> None:
+        super().__init__(**options)
+        self._resolver = resolver
+
+    async def _connect(self) -> None:
+        await self._resolver.resolve(self.host, int(self.port))
+        # The class that is mixed in brings it, untyped.
+        await super()._connect()  # type: ignore[safe-super,no-untyped-call]
+
+
+class _PlainConnection(_Resolved, Connection):
+    pass
+
+
+class _MasterConnection(_Resolved, SentinelManagedConnection):
+    pass
+
+
+class _TlsConnection(_Resolved, SSLConnection):
     def __init__(self, *, trust: ssl.SSLContext, **options: Any) -> None:
         super().__init__(**options)
         # One context for all connections: loading the trust store takes milliseconds
@@ -52,7 +81,7 @@ class _TlsConnection(SSLConnection):
         self.ssl_context.context = trust
 
 
-class _TlsMasterConnection(SentinelManagedConnection, _TlsConnection):
+class _TlsMasterConnection(_TlsConnection, SentinelManagedConnection):
     pass
 
 
@@ -76,6 +105,7 @@ class Dialer:
             "protocol": 2,
             "driver_info": None,
         }
+        self._resolver = Resolver()
         self._sentinel: Sentinel | None = None
         self._sentinel_pool: SentinelConnectionPool | None = None
         if url.kind == "sentinel":
@@ -90,9 +120,10 @@ class Dialer:
         if self._url.unix_path is not None:
             return UnixDomainSocketConnection(path=self._url.unix_path, **self._options)
         host, port = address or self._url.hosts[0]
+        to = {**self._options, "host": host, "port": port, "resolver": self._resolver}
         if self._tls is None:
-            return Connection(host=host, port=port, **self._options)
-        return _TlsConnection(host=host, port=port, trust=self._tls, **self._options)
+            return _PlainConnection(**to)
+        return _TlsConnection(trust=self._tls, **to)
 
     async def aclose(self) -> None:
         """Close what the sentinels were asked with."""
@@ -115,12 +146,16 @@ class Dialer:
                 "retry": Retry(NoBackoff(), 0),
             },
         )
-        options = dict(self._options, connection_class=SentinelManagedConnection)
+        more: dict[str, Any] = {"resolver": self._resolver}
+        master: type[AbstractConnection] = _MasterConnection
+        asked: type[AbstractConnection] = _PlainConnection
         if self._tls is not None:
-            options |= {"connection_class": _TlsMasterConnection, "trust": self._tls}
-            for client in self._sentinel.sentinels:
-                client.connection_pool.connection_class = _TlsConnection
-                client.connection_pool.connection_kwargs["trust"] = self._tls
+            more["trust"] = self._tls
+            master, asked = _TlsMasterConnection, _TlsConnection
+        for client in self._sentinel.sentinels:
+            client.connection_pool.connection_class = asked
+            client.connection_pool.connection_kwargs |= more
+        options = {**self._options, **more, "connection_class": master}
         self._sentinel_pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
             self._url.master_name, self._sentinel, **options
         )

@@ -4,14 +4,11 @@ What Redis may answer instead of a reply, and what it becomes here.
 StoreUnavailable       Redis did not do it, or nobody knows whether it did
 ScriptMissing          NOSCRIPT; met inside, by loading the script
 Redirected             MOVED or ASK; met inside, by going there
-redis.ResponseError    a bug of ours: a script's own error, a wrong type or argument
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple, TypeAlias
-
-from redis.exceptions import ResponseError
 
 Reason: TypeAlias = Literal[
     "timeout",  # no reply in time
@@ -25,6 +22,9 @@ Reason: TypeAlias = Literal[
     "cluster",  # slots are moving or not served
     "overloaded",  # we wait for too many replies already
     "closed",  # the store was closed here
+    # A script's own error, a wrong type or argument: a bug of ours, or data that is not
+    # ours. It says nothing of what comes next, so it is no outage.
+    "error",
 ]
 
 _REASONS: Final[dict[str, Reason]] = {
@@ -54,8 +54,8 @@ class StoreUnavailable(Exception):
     """
     Redis did not do it, or nobody knows whether it did.
 
-    `is_ambiguous` says that the command may have been executed: its bytes were handed
-    to the socket and no reply came.
+    `is_ambiguous` says that the command may have been executed, or a part of it: its
+    bytes were handed to the socket, and no reply came or an error half-way.
     """
 
     def __init__(
@@ -65,6 +65,11 @@ class StoreUnavailable(Exception):
         self.reason = reason
         self.detail = detail
         self.is_ambiguous = is_ambiguous
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the next call is likely to fail as well."""
+        return self.reason != "error"
 
 
 class ScriptMissing(Exception):
@@ -97,4 +102,5 @@ def to_error(text: str) -> Exception:
         host, _, port = address.rpartition(":")
         target = Address(host, int(port))
         return Redirected(int(slot), target, is_ask=code == "ASK")
-    return ResponseError(text)
+    # Half of it may have been done.
+    return StoreUnavailable("error", text, is_ambiguous=True)

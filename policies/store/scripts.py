@@ -23,13 +23,16 @@ def to_script(name: str, text: str) -> Script:
     return Script(name=name, text=text, sha=sha)
 
 
-def load_script(*names: str) -> Script:
+def load_script(*names: str, is_allowed_when_full: bool = False) -> Script:
     """
     Join `policies/lua/<name>.lua` in this order; the last one names the script.
 
-    Only the first may begin with `#!lua`, since Redis wants it at the very start.
+    Only the first may begin with `#!lua`, since Redis wants it at the very start. One
+    that gives memory back may run where there is none left.
     """
     folder = files("policies").joinpath("lua")
     parts = [folder.joinpath(f"{name}.lua") for name in names]
     text = "".join(part.read_text(encoding="utf-8") for part in parts)
+    if is_allowed_when_full:
+        text = text.replace("#!lua", "#!lua flags=allow-oom", 1)
     return to_script(names[-1], text)

@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from policies.store.cluster import Cluster
 from policies.store.dialer import Dialer
-from policies.store.errors import Address
+from policies.store.errors import Address, Redirected, StoreUnavailable
 from policies.store.link import pack
 from policies.store.listener import PING_EVERY_S, Listener
 from policies.store.pipe import MAX_WAITING, Pipe
@@ -62,7 +62,13 @@ class OneNode:
         script: Script | None = None,
     ) -> Any:
         del keys
-        return await self._pipe.execute(wire, deadline_s, script)
+        try:
+            return await self._pipe.execute(wire, deadline_s, script)
+        except Redirected as redirected:
+            # Some slots are here and work, so nothing else would ever tell.
+            raise StoreUnavailable(
+                "cluster", "this is one node of a cluster; ask for redis+cluster://"
+            ) from redirected
 
     async def ping(self, wire: bytes, deadline_s: float) -> None:
         await self._pipe.execute(wire, deadline_s)

@@ -128,6 +128,8 @@ class Model:
         if lease is None:
             return False
         lease.progress = max(lease.progress, tokens)
+        if tokens > lease.charged.tokens:
+            self._correct(lease, Usage(lease.charged.requests, tokens))
         self.extend(lease_id)
         return True
 

@@ -109,9 +109,7 @@ async def test_hundred_concurrent_admissions_spend_exactly_five(
 @pytest.mark.parametrize(
     ("limits", "tokens", "reason"),
     [
-        pytest.param(
-            {"concurrency": Concurrency(limit=0)}, 1, "concurrency", id="last"
-        ),
+        pytest.param({"concurrency": Concurrency(limit=0)}, 1, "too_large", id="last"),
         pytest.param(
             {"quotas": (Quota(of="tokens", limit=5, per="day"),)},
             6,
@@ -270,12 +268,12 @@ async def test_concurrency_binds_only_alone(
 
 
 async def test_concurrency_of_zero_suspends(ledger: Ledger, demand: MakeDemand) -> None:
-    """A suspended workspace is refused and told no time."""
+    """A suspended workspace is refused, and waiting does not help it."""
     plan = Plan(plan="p", rates=(RATE,), concurrency=Concurrency(limit=0))
 
     decision = await reject(ledger, demand(plan))
 
-    assert (decision.reason, decision.retry_after_ms) == ("concurrency", None)
+    assert (decision.reason, decision.retry_after_ms) == ("too_large", None)
 
 
 async def test_burst_is_what_can_be_spent_at_once(

@@ -230,17 +230,33 @@ async def test_abandoned_reservation_of_a_rate_is_refunded(
     assert await used(ledger, plan) == [500]
 
 
-async def test_abandoned_top_up_is_paid_back_from_the_instant_of_abandonment(
+async def test_what_exceeds_the_reservation_is_charged_while_it_runs(
+    ledger: Ledger, demand: MakeDemand
+) -> None:
+    """A stream that is longer than estimated takes from its limits as it grows."""
+    plan = Plan(plan="p", quotas=(Quota(of="tokens", limit=1000, per="day"),))
+    await ledger.admit(demand(plan, 100, lease_id="long"))
+    seen = []
+    for tokens in (50, 700, 300):
+        assert await ledger.renew("acme", "long", tokens)
+        seen += await used(ledger, plan)
+
+    assert await ledger.settle("acme", "long", Usage(1, 400))
+
+    assert [*seen, *await used(ledger, plan)] == [100, 700, 700, 400]
+
+
+async def test_progress_of_an_abandoned_lease_counts_however_late_one_looks(
     ledger: Ledger, demand: MakeDemand, advance: Advance
 ) -> None:
-    """However late a lease is reclaimed, the bucket has refilled since it ended."""
-    plan = Plan(plan="p", rates=(Rate(of="tokens", limit=1000, per="minute"),))
-    await ledger.admit(demand(plan, 100, lease_id="gone"))
-    await ledger.renew("acme", "gone", 700)
+    """Not even after more than the hour for which its owner might have come back."""
+    plan = Plan(plan="p", rates=(Rate(of="tokens", limit=24_000, per="day"),))
+    await ledger.admit(demand(plan, 10, lease_id="gone"))
+    await ledger.renew("acme", "gone", 20_000)
 
-    advance(ledger.lease_ttl_ms + 30_000)
+    advance(2 * HOUR_MS)
 
-    assert await used(ledger, plan) == [100]
+    assert await used(ledger, plan) == [18_000]
 
 
 async def test_adopted_lease_is_charged_to_the_window_it_was_admitted_in(

@@ -38,11 +38,6 @@ PLAN = Plan(
     concurrency=Concurrency(limit=5),
 )
 KEYS = ledger_keys("acme")
-HOUR_MS = 3_600_000
-KEY_LIMITS = KeyLimits(
-    rates=(Rate(of="requests", limit=60, per="minute"),),
-    quotas=(Quota(of="tokens", limit=1000, per="hour"),),
-)
 
 
 @pytest.fixture
@@ -126,36 +121,6 @@ async def test_rejection_writes_nothing(
     await shared.inspect("acme", PLAN)
 
     assert contents(timed_redis) == before
-
-
-def of_key(number: int, lease_id: str, limits: KeyLimits = KEY_LIMITS) -> Demand:
-    """A request by one of many keys with limits of their own."""
-    key = KeyScope(f"{number:04x}", limits)
-    return Demand(
-        workspace="acme", plan=PLAN, lease_id=lease_id, reserve=Usage(1, 1), key=key
-    )
-
-
-async def test_keys_that_came_and_went_do_not_add_up(
-    timed_redis: RedisServer, redis_clock: FakeClock
-) -> None:
-    """A workspace that hands out keys by the hour keeps few, and each that counts."""
-    ledger = await opened(timed_redis, lease_ttl_ms=2 * HOUR_MS)
-    of_month = KeyLimits(quotas=(Quota(of="requests", limit=9, per="month"),))
-    await ledger.admit(of_key(0, "running"))
-    await ledger.admit(of_key(1, "spent", of_month))
-    await ledger.settle("acme", "spent", Usage(1, 1))
-    for number in range(2, 60):
-        await ledger.admit(of_key(number, f"lease-{number}"))
-        await ledger.settle("acme", f"lease-{number}", Usage(1, 1))
-        redis_clock.advance(HOUR_MS)
-        assert await ledger.renew("acme", "running", 1)
-    await ledger.aclose()
-
-    with redis.Redis.from_url(timed_redis.url) as client:
-        kept = {field.decode() for field in client.hkeys(KEYS[0])}
-    assert {"-", "0000", "0001"} <= kept
-    assert len(kept) < 12
 
 
 async def test_every_key_has_a_ttl_after_every_step(

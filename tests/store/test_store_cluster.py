@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from policies.store.errors import StoreUnavailable
 from policies.store.scripts import to_script
 from tests.redis_fixtures import StartCluster
 from tests.redis_servers import RedisCluster, RedisServer, redis_cluster, slot_of
@@ -233,3 +234,16 @@ async def test_a_closed_store_leaves_nothing(
     for node in cluster.nodes:
         await until_gone(node)
     assert "closed" == (await refusal(store.ping())).reason
+
+
+async def test_one_node_asked_for_alone_says_what_it_is(
+    cluster: RedisCluster, to_store: OpenStore
+) -> None:
+    """A third of all workspaces would work, so that nobody noticed the wrong URL."""
+    store = to_store(cluster.nodes[0].url)
+    elsewhere = next(k for k in KEYS if cluster.node_of(k) is not cluster.nodes[0])
+
+    with pytest.raises(StoreUnavailable, match=r"redis\+cluster") as refused:
+        await store.run(COUNT, [elsewhere], [1])
+
+    assert refused.value.reason == "cluster"

@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable
 
 import pytest
-from redis.exceptions import ResponseError
 
 from policies.store.errors import (
     Address,
@@ -312,7 +311,7 @@ async def test_a_slow_script_of_somebody_else_is_busy(
     await store.call("SCRIPT", "KILL", key="")
 
     assert ("busy", False) == (refused.reason, refused.is_ambiguous)
-    with pytest.raises(ResponseError, match="killed"):
+    with pytest.raises(StoreUnavailable, match="killed"):
         await running
 
 
@@ -367,7 +366,13 @@ def test_other_error_replies_are_read() -> None:
     assert (3999, Address("::1", 6381)) == (moved.slot, moved.address)
     assert (False, True) == (moved.is_ask, ask.is_ask)
     assert isinstance(to_error("NOSCRIPT No matching script."), ScriptMissing)
-    assert isinstance(to_error("ERR user_script:1: oops"), ResponseError)
+    mistake = to_error("ERR user_script:1: oops")
+    assert isinstance(mistake, StoreUnavailable)
+    assert ("error", True, False) == (
+        mistake.reason,
+        mistake.is_ambiguous,
+        mistake.is_outage,
+    )
 
 
 async def test_a_peer_that_does_not_speak_redis_is_refused(

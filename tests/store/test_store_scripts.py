@@ -7,8 +7,8 @@ import hashlib
 from importlib.resources import files
 
 import pytest
-from redis.exceptions import ResponseError
 
+from policies.store.errors import StoreUnavailable
 from policies.store.scripts import load_script, to_script
 from policies.store.store import Store
 from tests.redis_fixtures import StartRedis
@@ -96,7 +96,7 @@ async def test_a_script_that_does_not_compile_says_so(store: Store) -> None:
         *(store.run(broken, ["k"], []) for _ in range(3)), return_exceptions=True
     )
 
-    assert [ResponseError] * 3 == [type(outcome) for outcome in outcomes]
+    assert [StoreUnavailable] * 3 == [type(outcome) for outcome in outcomes]
     assert "compiling" in str(outcomes[0])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from policies.key_names import ledger_keys
 from policies.ledger import (
     NOTHING,
     Admitted,
@@ -21,6 +22,7 @@ from policies.ledger import (
 )
 from policies.outage.breaker import Breaker
 from policies.outage.guarded_ledger import CLOSE_TIMEOUT_S
+from policies.outage.store_watch import StoreWatch
 from policies.plans import Concurrency, Plan, Quota, Rate
 from policies.redis_ledger import RedisLedger
 from policies.store.store import open_store
@@ -32,6 +34,7 @@ from tests.policies.outage.guarded_replicas import (
     run_request,
     started_replicas,
     used,
+    wall_clock_us,
 )
 from tests.redis_fixtures import StartRedis
 from tests.servers.process import until
@@ -336,21 +339,69 @@ async def test_strange_store_is_left_alone_and_looked_at_again(
     server: RedisServer, replica: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error that is no outage ends no task: once it is mended, all goes on."""
+    errors = replica.ledger.health.errors
     server.command("SET", "gw:replicas", "not a set")
-    await until(
-        lambda: "the replicas cannot be counted" in caplog.messages, "a heartbeat"
-    )
+    await until(lambda: "the store refuses a call" in caplog.messages, "a heartbeat")
+    assert replica.ledger.status()["breaker"] == "closed"
     server.kill()
     await replica.until_away()
+    before = errors["error"]
     await server.start()
-    await until(
-        lambda: "the store answers, but cannot be recovered" in caplog.messages,
-        "a probe",
-    )
+    await until(lambda: errors["error"] > before, "a probe")
     assert not replica.ledger.health.is_closed
 
     server.command("DEL", "gw:replicas")
     await replica.until_back()
+
+
+async def test_workspace_that_cannot_be_read_keeps_no_other_from_being_exact(
+    server: RedisServer, replica: Replica, demand: MakeDemand
+) -> None:
+    """A lease of it runs all the while; its end is lost, and counted."""
+    ledger = replica.ledger
+    spoiled, other = demand(PLAN, 5, workspace="spoiled"), demand(PLAN, 5)
+    for each in (spoiled, other):
+        await ledger.admit(each)
+    server.command("HSET", ledger_keys("spoiled")[0], "-", "no msgpack")
+    server.freeze()
+    await replica.until_away()
+    server.thaw()
+    await replica.until_back()
+
+    assert (await ledger.admit(demand(PLAN, 5))).is_exact
+    decision = await ledger.admit(demand(PLAN, 5, workspace="spoiled"))
+    assert (isinstance(decision, Admitted), decision.is_exact) == (True, False)
+    await ledger.settle("spoiled", spoiled.lease_id, Usage(1, 5))
+    await until(lambda: ledger.journal.lost_total > 0, "the loss to be counted")
+    assert ledger.health.is_closed
+
+
+async def test_bug_beside_the_requests_does_not_end_the_watch(
+    server: RedisServer, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or the next outage would never end on this replica."""
+    swept = 0
+
+    def sweep() -> None:
+        nonlocal swept
+        swept += 1
+        raise ArithmeticError(swept)
+
+    watch = StoreWatch(
+        replica.store,
+        health=replica.ledger.health,
+        replicas=replica.replicas,
+        courier=replica.ledger.courier,
+        journal=replica.ledger.journal,
+        clock_us=wall_clock_us,
+        returned=lambda: None,
+        sweep=sweep,
+    )
+    watch.start()
+    await until(lambda: swept > 2, "it to go on")
+    await watch.stop()
+
+    assert "a task beside the requests failed, and goes on" in caplog.messages
 
 
 async def test_breaker_can_be_tuned(server: RedisServer, demand: MakeDemand) -> None:

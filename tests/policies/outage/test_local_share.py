@@ -15,6 +15,7 @@ from policies.ledger import (
     Usage,
 )
 from policies.outage.guarded_ledger import GuardedLedger
+from policies.outage.last_known import MAX_STANDINGS
 from policies.outage.store_health import AWAY_FIRST_MS
 from policies.plans import Concurrency, KeyLimits, Limit, Plan, Quota
 from tests.policies.conftest import Clock
@@ -243,3 +244,27 @@ async def test_key_is_held_to_its_share_too(
 
     assert 5 == await admit_all(ledger, plan, lambda *_: asked("used"))
     assert 10 == await admit_all(ledger, plan, lambda *_: asked("new"))
+
+
+async def test_suspended_workspace_is_refused_for_good(
+    replica: OneOfFour, demand: MakeDemand
+) -> None:
+    """It has no place, with a store or without."""
+    replica.cut()
+
+    decision = await replica.ledger.admit(demand(plan_of(Concurrency(limit=0))))
+
+    assert isinstance(decision, Rejected)
+    assert (decision.reason, decision.is_exact) == ("too_large", False)
+
+
+async def test_long_outage_remembers_no_more_workspaces_than_are_known(
+    replica: OneOfFour, demand: MakeDemand
+) -> None:
+    """Strangers with keys of their own may be many, and each comes once."""
+    replica.cut()
+    plan = plan_of(RATE)
+    for number in range(MAX_STANDINGS + 50):
+        await replica.ledger.preview(demand(plan, workspace=f"w{number}"))
+
+    assert replica.ledger.share_size == MAX_STANDINGS
