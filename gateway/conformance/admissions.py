@@ -17,8 +17,16 @@ from gateway.conformance.buckets import (
     peak_use,
 )
 from gateway.conformance.charges import bucket_of, charges_of, most_held
-from gateway.conformance.findings import Check, Finding, judged, skipped
+from gateway.conformance.findings import (
+    Check,
+    Finding,
+    Skip,
+    judged,
+    not_applicable,
+    skipped,
+)
 from gateway.conformance.observations import (
+    UNANSWERED,
     Attempt,
     Evidence,
     LimitSeen,
@@ -32,7 +40,11 @@ def judge_admissions(evidence: Evidence) -> Iterator[Finding]:
     for limit in evidence.first.limits:
         over: Check = "over-admission"
         under: Check = "under-admission"
-        if (why := _unjudgeable(limit, evidence)) is not None:
+        if limit.shadow:
+            why_not = "in shadow: counted, never enforced"
+            yield not_applicable(over, limit.dimension, why_not)
+            yield not_applicable(under, limit.dimension, why_not)
+        elif (why := _changed(limit, evidence)) is not None:
             yield skipped(over, limit.dimension, why)
             yield skipped(under, limit.dimension, why)
         elif limit.kind == "concurrency":
@@ -43,15 +55,13 @@ def judge_admissions(evidence: Evidence) -> Iterator[Finding]:
             yield judge_refusals(limit, evidence)
 
 
-def _unjudgeable(limit: LimitSeen, evidence: Evidence) -> str | None:
-    if limit.shadow:
-        return "in shadow: counted, never enforced"
+def _changed(limit: LimitSeen, evidence: Evidence) -> Skip | None:
     last = evidence.snapshots[-1] if evidence.snapshots else evidence.first
     now = last.find(limit.dimension)
     if now is None or now.limit != limit.limit or now.capacity != limit.capacity:
-        return "the plan changed during the run"
+        return Skip("changed-meanwhile", "the plan changed during the run")
     if limit.kind == "quota" and not is_same_window(limit, now):
-        return "its window ended during the run"
+        return Skip("changed-meanwhile", "its window ended during the run")
     return None
 
 
@@ -74,8 +84,8 @@ def judge_excess(limit: LimitSeen, evidence: Evidence) -> Finding:
     measured = f"{taken:,} {limit.of} taken, {len(refusals)} refusals"
     measured += f", peak {peak:,.1f} of {limit.capacity:,}"
     if not over and not refusals:
-        reason = _why_not_reached(limit, evidence)
-        return skipped("over-admission", limit.dimension, reason, measured)
+        why = _why_not_reached(limit, evidence)
+        return skipped("over-admission", limit.dimension, why, measured)
     return judged(
         "over-admission",
         limit.dimension,
@@ -91,8 +101,8 @@ def judge_refusals(limit: LimitSeen, evidence: Evidence) -> Finding:
     """Refusals although the limit must have had room."""
     refusals = refusals_of(limit, evidence)
     if not refusals:
-        reason = _why_not_reached(limit, evidence)
-        return skipped("under-admission", limit.dimension, reason)
+        why = _why_not_reached(limit, evidence)
+        return skipped("under-admission", limit.dimension, why)
     charges = charges_of(limit, evidence)
     bucket = bucket_of(limit)
     wrong, worst = 0, 0.0
@@ -119,10 +129,10 @@ def judge_overlap(limit: LimitSeen, evidence: Evidence) -> Finding:
     measured = f"{peak} streams provably at once, {refusals} refusals"
     over = max(0, peak - limit.limit)
     if not over and (not refusals or peak < limit.limit):
-        reason = _why_not_reached(limit, evidence)
+        why = _why_not_reached(limit, evidence)
         if refusals:
-            reason = "the streams end too soon to be counted; name a slower --model"
-        return skipped("over-admission", limit.dimension, reason, measured)
+            why = Skip("short-answers", "the streams end too soon to be counted")
+        return skipped("over-admission", limit.dimension, why, measured)
     return judged(
         "over-admission",
         limit.dimension,
@@ -150,8 +160,8 @@ def judge_concurrency_refusals(limit: LimitSeen, evidence: Evidence) -> Finding:
     """Refusals although fewer leases than the limit can have been held."""
     refusals = refusals_of(limit, evidence)
     if not refusals:
-        reason = _why_not_reached(limit, evidence)
-        return skipped("under-admission", limit.dimension, reason)
+        why = _why_not_reached(limit, evidence)
+        return skipped("under-admission", limit.dimension, why)
     wrong = sum(not _is_explained(limit, refusal, evidence) for refusal in refusals)
     return judged(
         "under-admission",
@@ -171,11 +181,15 @@ def _is_explained(limit: LimitSeen, refusal: Attempt, evidence: Evidence) -> boo
     return any(most_held(attempts, at) >= limit.limit for at in (from_s, *begins))
 
 
-def _why_not_reached(limit: LimitSeen, evidence: Evidence) -> str:
+def _why_not_reached(limit: LimitSeen, evidence: Evidence) -> Skip:
     if limit.dimension in evidence.untried:
         return evidence.untried[limit.dimension]
     others = {a.dimension for a in evidence.attempts if a.dimension is not None}
     others.discard(limit.dimension)
     if others:
-        return f"never reached: {', '.join(sorted(others))} refused first"
-    return "never reached"
+        names = ", ".join(sorted(others))
+        return Skip("hidden-by-another-limit", f"never reached: {names} refused first")
+    failed = sum(a.outcome in UNANSWERED for a in evidence.attempts)
+    if failed:
+        return Skip("failed-requests", f"never reached: {failed} requests failed")
+    return Skip("not-reached", "never reached")

@@ -74,7 +74,7 @@ class Deployment:
         model: str | None = None,
     ) -> None:
         self._client = client
-        self.base_urls = [url.rstrip("/").removesuffix("/v1") for url in base_urls]
+        self.base_urls = list(base_urls)
         self._auth = {"authorization": f"Bearer {api_key}"}
         self.model = model or ""
         self._turn = 0
@@ -100,7 +100,8 @@ class Deployment:
         try:
             self.model = answer.json()["data"][0]["id"]
         except (ValueError, LookupError, TypeError):
-            raise Unusable("no model is listed at /v1/models; give --model") from None
+            where = self._url(0, "/models")
+            raise Unusable(f"{where} lists no model; give --model") from None
 
     async def look(self, replica: int) -> Snapshot:
         """Where the workspace stands, as this replica tells it."""
@@ -196,13 +197,24 @@ class Deployment:
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 answer = await self._client.request(method, url, headers=self._auth)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except TimeoutError:
+            raise Unusable(
+                f"{url} does not answer within {LOOK_TIMEOUT_S:g} s"
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             what = str(error) or type(error).__name__
             raise Unusable(f"{url} does not answer: {what}") from None
         if answer.status_code != 200:
-            message = str(_error_of(answer).get("message", ""))[:200]
-            raise Unusable(f"{url} answers {answer.status_code}: {message}")
+            raise Unusable(f"{url} answers {answer.status_code}{_told_by(answer)}")
         return answer
+
+
+def _told_by(answer: httpx.Response) -> str:
+    """What an answer that is none says about itself."""
+    if answer.is_redirect:
+        return f" and points to {answer.headers['location'][:200]}"
+    message = _error_of(answer).get("message")
+    return f": {str(message)[:200]}" if message else ", and not as a gateway does"
 
 
 def lost(replica: int, sent_s: float, ask: Ask, error: Exception) -> Attempt:

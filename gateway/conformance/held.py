@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.conformance.charges import RELEASE_GRACE_S
 from gateway.conformance.deployment import Ask
+from gateway.conformance.findings import Skip
 from gateway.conformance.observations import DropTrial, Snapshot
 from gateway.conformance.session import POLL_S, Session
 from gateway.conformance.spending import StreamPlan
@@ -28,8 +29,12 @@ async def hold_streams(session: Session, plan: StreamPlan) -> None:
     session.progress.step(f"opening {plan.attempts} streams, {plan.allowed} may be")
     async with AsyncExitStack() as held:
         opened = await open_many(session, plan.attempts, ask, held)
+        if len(opened) == plan.attempts:
+            # Unless they are found to have been open at once, which is a failure.
+            why = Skip("short-answers", "streams ended while others were let in")
+            session.leave_out(plan.dimension, why)
         if not opened:
-            session.leave_out("leaked-leases", "no stream was let in")
+            session.leave_out("leaked-leases", _why_none(session))
             return
         await _prove_open(session, opened)
         await session.look_everywhere(lambda: has_ended(opened))
@@ -57,6 +62,17 @@ async def hold_at_one_replica(session: Session, count: int, max_tokens: int) -> 
         if opened:
             await session.look_everywhere(lambda: has_ended(opened))
     await session.until_settled(0)
+
+
+def _why_none(session: Session) -> Skip:
+    last = session.evidence.attempts[-1]
+    if not last.is_limited:
+        return Skip("failed-requests", f"no stream was let in: {last.problem}")
+    if last.outcome == "concurrency":
+        return Skip("other-traffic", "no stream was let in: others hold every place")
+    return Skip(
+        "hidden-by-another-limit", f"no stream was let in: {last.dimension} refused"
+    )
 
 
 def has_ended(streams: list[OpenStream]) -> bool:

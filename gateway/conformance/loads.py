@@ -10,7 +10,13 @@ from typing import Final
 
 from gateway.conformance.charges import is_quiet_since
 from gateway.conformance.deployment import Ask
-from gateway.conformance.observations import Attempt, LimitSeen, WaitTrial
+from gateway.conformance.findings import Skip
+from gateway.conformance.observations import (
+    UNANSWERED,
+    Attempt,
+    LimitSeen,
+    WaitTrial,
+)
 from gateway.conformance.session import LONGEST_REFILL_S, Session, sleep_until
 from gateway.conformance.spending import (
     LOAD_S,
@@ -44,7 +50,7 @@ async def fill_limit(session: Session, load: Load) -> None:
     if aim.kind == "rate":
         await _wait_for_room(session, aim, ask)
     if session.left_s < LOAD_S:
-        session.leave_out(aim.dimension, "no time was left (--seconds)")
+        session.leave_out(aim.dimension, Skip("out-of-time", "no time was left"))
         return
     session.progress.step(f"filling {aim.dimension}")
     await Burst(session, load, ask).drive()
@@ -63,7 +69,10 @@ async def _wait_for_room(session: Session, aim: LimitSeen, ask: Ask) -> None:
         asks = aim.capacity // max(1, ask.reserve_tokens) + 2
     # A whole refill is worth half of the time that is left, not more.
     most_s = max(LONGEST_REFILL_S, session.left_s / 2)
-    await session.until_room(asks, asks * ask.reserve_tokens, most_s)
+    if not await session.until_room(asks, asks * ask.reserve_tokens, most_s):
+        # Tried all the same: one that lets too much in shows it from any level.
+        why = Skip("out-of-time", "the refill before it was too long to wait for")
+        session.leave_out(aim.dimension, why)
 
 
 class Burst:
@@ -100,7 +109,7 @@ class Burst:
         if attempt.outcome in ("rate", "quota", "too_large") and not self._is_refused:
             self._is_refused = True
             self._until_s = min(self._until_s, time.perf_counter() + TAIL_S)
-        self._failures += attempt.outcome in ("refused", "failed", "unknown")
+        self._failures += attempt.outcome in UNANSWERED
         if self._failures >= MOST_FAILURES:
             self._until_s = 0.0
 
@@ -116,7 +125,7 @@ async def wait_as_told(session: Session, ask: Ask, volley: int) -> None:
         due_s = rejection.answered_s + told_ms / 1000
         if told_ms > LONGEST_TOLD_WAIT_MS or due_s > until_s:
             why = f"waits of {told_ms / 1000:g} s are longer than the run can wait"
-            session.leave_out("retry-after-ms", why)
+            session.leave_out("retry-after-ms", Skip("long-waits", why))
             return
         early = None
         if told_ms >= SHORTEST_EARLY_WAIT_MS and _is_final(session, rejection):

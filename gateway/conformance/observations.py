@@ -11,6 +11,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from gateway.conformance.findings import Skip
+
 PERIOD_S: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 Outcome: TypeAlias = Literal[
@@ -29,6 +31,10 @@ OUTCOME_OF_CODE: Final[dict[str, Outcome]] = {
     "concurrency_limit_exceeded": "concurrency",
     "request_exceeds_limit": "too_large",
 }
+
+
+# Neither let in nor refused by a limit: such a request says nothing about one.
+UNANSWERED: Final[tuple[Outcome, ...]] = ("refused", "failed", "unknown")
 
 
 class LimitSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,5 +210,5 @@ class Evidence(msgspec.Struct, kw_only=True):
     drops: list[DropTrial] = []
     settlements: list[SettlementTrial] = []
     # Why a dimension or a check was not tried, by its name.
-    untried: dict[str, str] = {}
+    untried: dict[str, Skip] = {}
     margin_s: float = 0.1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, TextIO
 
+from gateway.conformance.output import columns_of, tell
+
 BAR_CELLS: Final = 24
 # Clears what a longer text left behind: "erase to the end of the line" (ECMA-48).
 ERASE: Final = "\x1b[K"
@@ -16,22 +18,26 @@ class Progress:
         self._stream = stream
         self._steps = max(1, steps)
         self._done = 0
-        self._is_terminal = stream is not None and stream.isatty()
+        self.now = "looking at the limits"
 
     def step(self, text: str) -> None:
-        if self._stream is None:
-            return
-        if self._is_terminal:
+        self.now = text
+        columns = columns_of(self._stream)
+        if columns is None:
+            self._tell(f"{text}\n")
+        else:
             filled = BAR_CELLS * min(self._done, self._steps) // self._steps
             bar = "#" * filled + "." * (BAR_CELLS - filled)
-            self._stream.write(f"\r[{bar}] {text}{ERASE}")
-        else:
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
+            # A line that wrapped could not be overwritten by the next.
+            self._tell(f"\r{f'[{bar}] {text}'[: columns - 1]}{ERASE}")
         self._done += 1
 
     def end(self) -> None:
         """Leave the terminal's line empty for what comes next."""
-        if self._stream is not None and self._is_terminal:
-            self._stream.write(f"\r{ERASE}")
-            self._stream.flush()
+        if columns_of(self._stream) is not None:
+            self._tell(f"\r{ERASE}")
+
+    def _tell(self, text: str) -> None:
+        # Nobody reads it any more: the run is not worse for that.
+        if tell(self._stream, text) is not None:
+            self._stream = None

@@ -15,7 +15,14 @@ from gateway.conformance.charges import (
     charges_of,
     released_s,
 )
-from gateway.conformance.findings import Check, Finding, judged, skipped
+from gateway.conformance.findings import (
+    Check,
+    Finding,
+    Skip,
+    judged,
+    not_applicable,
+    skipped,
+)
 from gateway.conformance.observations import (
     DropTrial,
     Evidence,
@@ -34,9 +41,12 @@ TRUTH: Final[Check] = "header-truth"
 def judge_leaks(evidence: Evidence) -> Iterator[Finding]:
     """Places that dropped streams did not give back in time."""
     check: Check = "leaked-leases"
+    if not _has(evidence, "concurrency"):
+        yield not_applicable(check, "concurrency", "the plan limits no concurrency")
+        return
     drops = [trial for trial in evidence.drops if trial.dropped]
     if not drops:
-        why = "no stream was still open when it was dropped; name a slower --model"
+        why = Skip("short-answers", "no stream was still open when it was dropped")
         yield skipped(check, "concurrency", evidence.untried.get(check, why))
         return
     yield from (_judge_drop(trial) for trial in drops)
@@ -61,18 +71,56 @@ def _judge_drop(trial: DropTrial) -> Finding:
 
 def judge_headers(evidence: Evidence) -> Iterator[Finding]:
     """Whether the figures clients are told come true."""
-    untried = evidence.untried
-    waits = [is_wait_kept(trial) for trial in evidence.waits]
-    why = "no rate refused anything with a short wait"
-    yield _kept("retry-after-ms", waits, untried.get("retry-after-ms", why))
-    left = [is_remaining_true(trial) for trial in evidence.remainings]
-    why = "no request was made in quiet"
-    yield _kept("x-ratelimit-remaining", left, untried.get(TRUTH, why))
+    if _has(evidence, "rate"):
+        waits = [is_wait_kept(trial) for trial in evidence.waits]
+        yield _kept("retry-after-ms", waits, _why_no_wait(evidence))
+    else:
+        yield not_applicable(TRUTH, "retry-after-ms", "the plan has no rate")
+    if _has(evidence, "rate", "quota"):
+        left = [is_remaining_true(trial) for trial in evidence.remainings]
+        yield _kept("x-ratelimit-remaining", left, _why_not_told(evidence))
+    else:
+        why = "the plan has neither rate nor quota"
+        yield not_applicable(TRUTH, "x-ratelimit-remaining", why)
     previews = [is_preview_kept(trial) for trial in evidence.previews]
-    yield _kept("preview", previews, untried.get("preview", why))
+    no_preview = evidence.untried.get("preview", _why_no_answer(evidence))
+    yield _kept("preview", previews, no_preview)
 
 
-def _kept(subject: str, outcomes: list[bool | None], why_none: str) -> Finding:
+def _has(evidence: Evidence, *kinds: str) -> bool:
+    """Whether the plan enforces a limit of one of these kinds."""
+    return any(limit.kind in kinds for limit in evidence.first.enforced)
+
+
+def _why_no_wait(evidence: Evidence) -> Skip:
+    """Why no wait was tried: of a rate that was never filled, the reason for that."""
+    untried = evidence.untried
+    if "retry-after-ms" in untried:
+        return untried["retry-after-ms"]
+    if any(attempt.outcome == "rate" for attempt in evidence.attempts):
+        return Skip("fast-refill", "it refilled before its refusal could be waited for")
+    rates = [limit for limit in evidence.first.enforced if limit.kind == "rate"]
+    reasons = [untried[rate.dimension] for rate in rates if rate.dimension in untried]
+    return reasons[0] if reasons else Skip("not-reached", "no rate refused anything")
+
+
+def _why_not_told(evidence: Evidence) -> Skip:
+    if evidence.remainings and not any(
+        t.attempt.remaining for t in evidence.remainings
+    ):
+        return Skip("no-headers", "the answers carry no x-ratelimit-remaining")
+    return _why_no_answer(evidence)
+
+
+def _why_no_answer(evidence: Evidence) -> Skip:
+    limited = [attempt for attempt in evidence.attempts if attempt.is_limited]
+    if limited and not any(a.outcome == "admitted" for a in evidence.attempts):
+        reason = f"nothing was let in: {limited[-1].dimension} refused"
+        return Skip("little-quota-left", reason)
+    return Skip("other-traffic", "no answer could be looked at in quiet")
+
+
+def _kept(subject: str, outcomes: list[bool | None], why_none: Skip) -> Finding:
     decided = [outcome for outcome in outcomes if outcome is not None]
     if not decided:
         return skipped(TRUTH, subject, why_none)
@@ -147,6 +195,9 @@ def is_preview_kept(trial: PreviewTrial) -> bool | None:
 
 def judge_settlement(evidence: Evidence) -> Iterator[Finding]:
     """Whether what is charged is what the answers said they used."""
+    if not _has(evidence, "rate", "quota"):
+        why = "the plan has neither rate nor quota"
+        yield not_applicable("settlement", "usage", why)
     for limit in evidence.first.enforced:
         if limit.kind == "quota":
             yield _judge_quota_use(limit, evidence)
@@ -158,9 +209,7 @@ def _judge_quota_use(limit: LimitSeen, evidence: Evidence) -> Finding:
     trials = [trial for trial in evidence.settlements if trial.attempts]
     errors = [error for t in trials if (error := quota_error(limit, t)) is not None]
     if not errors:
-        why = "no answers were read in quiet, or they reported no usage"
-        why = evidence.untried.get("settlement", why)
-        return skipped("settlement", limit.dimension, why)
+        return skipped("settlement", limit.dimension, _why_unsettled(trials, evidence))
     answers = sum(len(trial.attempts) for trial in trials)
     worst = max(errors, key=abs)
     is_settled = all(trial.is_settled for trial in trials)
@@ -174,6 +223,14 @@ def _judge_quota_use(limit: LimitSeen, evidence: Evidence) -> Finding:
         reason=f"charged {worst:+,} {limit.of} against what the answers reported"
         + ("" if is_settled else "; reservations still stood"),
     )
+
+
+def _why_unsettled(trials: list[SettlementTrial], evidence: Evidence) -> Skip:
+    if not trials:
+        return _why_no_answer(evidence)
+    if any(a.total_tokens is None for t in trials for a in t.attempts):
+        return Skip("failed-requests", "the answers reported no usage")
+    return Skip("changed-meanwhile", "its window ended during the run")
 
 
 def quota_error(limit: LimitSeen, trial: SettlementTrial) -> int | None:
@@ -212,7 +269,7 @@ def _judge_rate_use(limit: LimitSeen, evidence: Evidence) -> Finding:
         if low > 0:
             widths.append(high - low)
     if not widths and not worst:
-        why = "it refills before it can be looked at"
+        why = Skip("fast-refill", "it refills before it can be looked at")
         return skipped("settlement", limit.dimension, why)
     known = min(widths, default=0)
     return judged(
@@ -239,22 +296,40 @@ def _is_quiet(look: Snapshot, evidence: Evidence) -> bool:
 def judge_agreement(evidence: Evidence) -> Iterator[Finding]:
     """Whether every replica tells the same."""
     if evidence.replicas < 2:
-        yield skipped("agreement", "replicas", "one --base-url only")
+        why = Skip("one-base-url", "nobody to agree with: one --base-url")
+        yield skipped("agreement", "replicas", why)
         return
     for limit in evidence.first.limits:
-        apart = max(
-            (disagreement(limit.dimension, looks) for looks in evidence.rounds),
-            default=0,
-        )
-        yield judged(
-            "agreement",
-            limit.dimension,
-            f"{len(evidence.rounds)} rounds at {evidence.replicas} replicas",
-            apart,
-            bound="0",
-            is_kept=apart == 0,
-            reason=f"`used` differs by {apart:,} {limit.of} beyond refill",
-        )
+        yield _judge_agreement(limit, evidence)
+
+
+def _judge_agreement(limit: LimitSeen, evidence: Evidence) -> Finding:
+    rounds = evidence.rounds
+    apart = max((disagreement(limit.dimension, looks) for looks in rounds), default=0)
+    measured = f"{len(rounds)} rounds at {evidence.replicas} replicas"
+    if not apart and (why := _why_no_proof(limit, evidence)) is not None:
+        return skipped("agreement", limit.dimension, why, measured)
+    return judged(
+        "agreement",
+        limit.dimension,
+        measured,
+        apart,
+        bound="0",
+        is_kept=apart == 0,
+        reason=f"`used` differs by {apart:,} {limit.of} beyond refill",
+    )
+
+
+def _why_no_proof(limit: LimitSeen, evidence: Evidence) -> Skip | None:
+    """Replicas that know nothing agree as well: something must have been used."""
+    if "agreement" in evidence.untried:
+        return evidence.untried["agreement"]
+    looks = (look.find(limit.dimension) for looks in evidence.rounds for look in looks)
+    if any(seen is not None and seen.used for seen in looks):
+        return None
+    if limit.kind == "concurrency":
+        return Skip("short-answers", "no stream was open when the replicas were asked")
+    return Skip("fast-refill", "it refilled before the replicas could be asked")
 
 
 def disagreement(dimension: str, looks: tuple[Snapshot, ...]) -> int:
@@ -275,7 +350,9 @@ def disagreement(dimension: str, looks: tuple[Snapshot, ...]) -> int:
 
 
 def foreign_use(evidence: Evidence) -> str | None:
-    """What others used of the workspace while we did nothing, in words; or None."""
+    """What others did in the workspace while we did nothing, in words; or None."""
+    if (busy := _busy_before(evidence)) is not None:
+        return busy
     by_replica: dict[int, list[Snapshot]] = {}
     for look in evidence.snapshots:
         by_replica.setdefault(look.replica, []).append(look)
@@ -286,6 +363,18 @@ def foreign_use(evidence: Evidence) -> str | None:
                     was = before.find(limit.dimension)
                     if was is not None and limit.used > was.used:
                         return f"{limit.dimension} rose by {limit.used - was.used:,}"
+    return None
+
+
+def _busy_before(evidence: Evidence) -> str | None:
+    """What was in flight before our first request: that never need rise to mislead."""
+    first_s = min((a.sent_s for a in evidence.attempts), default=float("inf"))
+    before = [look for look in evidence.snapshots if look.answered_s < first_s]
+    for limit in before[-1].limits if before else ():
+        if limit.kind == "concurrency" and limit.used:
+            return f"{limit.used:,} in flight"
+        if limit.reserved:
+            return f"{limit.reserved:,} {limit.of} reserved in {limit.dimension}"
     return None
 
 

@@ -7,16 +7,18 @@ Only then is each figure that changes the doing of one known request.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import Final
 
 import msgspec
 
 from gateway.conformance.deployment import ANSWER_TIMEOUT_S, Ask, Unusable
-from gateway.conformance.observations import Attempt, RemainingTrial, SettlementTrial
+from gateway.conformance.observations import (
+    UNANSWERED,
+    Attempt,
+    RemainingTrial,
+    SettlementTrial,
+)
 from gateway.conformance.session import Session
 from gateway.conformance.spending import QUIET_ASKS
-
-UNANSWERED: Final = ("refused", "failed", "unknown")
 
 
 async def ask_in_quiet(session: Session, ask: Ask) -> None:

@@ -1,15 +1,21 @@
-"""The findings as a table for people and as JSON for programs. Pure."""
+"""
+The findings and the verdict over them. Pure.
+
+`pass` is said only when everything that the plan promises was judged and kept. The
+verdict is what was found; what the exit code makes of a skip is the caller's choice.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from gateway.conformance.admissions import judge_admissions
-from gateway.conformance.findings import CHECKS, Finding
-from gateway.conformance.observations import Evidence
+from gateway.conformance.findings import CHECKS, Cause, Finding, Skip, skipped
+from gateway.conformance.observations import UNANSWERED, Evidence
 from gateway.conformance.promises import (
     foreign_use,
     judge_agreement,
@@ -17,15 +23,38 @@ from gateway.conformance.promises import (
     judge_leaks,
     judge_settlement,
 )
+from gateway.conformance.spending import OnSkip
 
-HEADINGS: Final = ("check", "subject", "measured", "figure", "bound", "verdict")
+Outcome: TypeAlias = Literal["pass", "FAIL", "incomplete", "nothing judged"]
+
+EXIT_CODES: Final[dict[Outcome, int]] = {
+    "pass": 0,
+    "FAIL": 1,
+    "nothing judged": 2,
+    "incomplete": 3,
+}
+INCOMPLETE_CODES: Final[dict[OnSkip, int]] = {"pass": 0, "fail": 1, "incomplete": 3}
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """How many findings ended how."""
+
+    kept: int
+    broken: int
+    not_judged: int
+    not_applicable: int
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a run found, and how it ended."""
 
     object: Literal["conformance"] = "conformance"
-    verdict: Literal["pass", "FAIL", "nothing measured"]
+    verdict: Outcome
+    exit_code: int
+    error: str | None = None
+    tally: Tally
+    # How many promises were not judged for which cause, the commonest first.
+    not_judged: dict[Cause, int]
     plan: str
     model: str
     base_urls: tuple[str, ...]
@@ -35,10 +64,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     checks: tuple[Finding, ...]
 
-    @property
-    def exit_code(self) -> int:
-        return {"pass": 0, "FAIL": 1}.get(self.verdict, 2)
-
 
 def report_of(
     evidence: Evidence,
@@ -47,13 +72,22 @@ def report_of(
     base_urls: Iterable[str],
     only: frozenset[str],
     seconds: float,
+    on_skip: OnSkip = "incomplete",
 ) -> Report:
     """Judge everything that was seen."""
     foreign = foreign_use(evidence)
     checks = tuple(_excused(finding, foreign) for finding in judge(evidence, only=only))
     attempts = evidence.attempts
+    tally = _tally(checks)
+    verdict = _verdict(tally)
+    is_skip = verdict == "incomplete"
+    causes = Counter(finding.cause for finding in checks if finding.cause is not None)
     return Report(
-        verdict=_verdict(checks),
+        verdict=verdict,
+        exit_code=INCOMPLETE_CODES[on_skip] if is_skip else EXIT_CODES[verdict],
+        error=verdict if verdict == "nothing judged" else None,
+        tally=tally,
+        not_judged=dict(causes.most_common()),
         plan=evidence.first.title or evidence.first.plan,
         model=model,
         base_urls=tuple(base_urls),
@@ -84,18 +118,34 @@ def _excused(finding: Finding, foreign: str | None) -> Finding:
         return finding
     if finding.check == "over-admission":
         return finding
-    return msgspec.structs.replace(
-        finding, verdict="skipped", reason="other traffic uses the workspace"
+    why = Skip("other-traffic", "other traffic uses the workspace")
+    return skipped(finding.check, finding.subject, why, finding.measured)
+
+
+def _tally(checks: tuple[Finding, ...]) -> Tally:
+    verdicts = Counter(finding.verdict for finding in checks)
+    return Tally(
+        kept=verdicts["pass"],
+        broken=verdicts["FAIL"],
+        not_judged=verdicts["skipped"],
+        not_applicable=verdicts["n/a"],
     )
 
 
-def _verdict(
-    checks: tuple[Finding, ...],
-) -> Literal["pass", "FAIL", "nothing measured"]:
-    verdicts = {finding.verdict for finding in checks}
-    if "FAIL" in verdicts:
+def _verdict(tally: Tally) -> Outcome:
+    if tally.broken:
         return "FAIL"
-    return "pass" if "pass" in verdicts else "nothing measured"
+    if not tally.kept:
+        return "nothing judged"
+    return "incomplete" if tally.not_judged else "pass"
+
+
+def has_accusation(report: Report) -> bool:
+    """Whether anything failed that other traffic would excuse."""
+    return any(
+        finding.verdict == "FAIL" and finding.check != "over-admission"
+        for finding in report.checks
+    )
 
 
 def _notes(evidence: Evidence, foreign: str | None) -> list[str]:
@@ -111,48 +161,7 @@ def _notes(evidence: Evidence, foreign: str | None) -> list[str]:
     stores = {look.store for look in evidence.snapshots} - {"exact"}
     if stores:
         notes.append(f"the limits were told from store: {', '.join(sorted(stores))}")
-    failed = [a for a in evidence.attempts if a.outcome in ("failed", "unknown")]
+    failed = [a for a in evidence.attempts if a.outcome in UNANSWERED]
     if failed:
         notes.append(f"{len(failed)} requests failed, the last: {failed[-1].problem}")
     return notes
-
-
-def to_json(report: Report, spent_at_most: dict[str, int]) -> bytes:
-    document: dict[str, Any] = msgspec.to_builtins(report)
-    document["spends_at_most"] = spent_at_most
-    return msgspec.json.format(msgspec.json.encode(document), indent=2)
-
-
-def to_table(report: Report) -> str:
-    """One row a check; where it failed or was skipped, the reason below it."""
-    rows = [_cells(finding) for finding in report.checks]
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
-    lines = [_line(HEADINGS, widths), _line(["-" * width for width in widths], widths)]
-    for finding, cells in zip(report.checks, rows, strict=True):
-        lines.append(_line(cells, widths))
-        if finding.reason:
-            lines.append(f"{' ' * (widths[0] + 2)}{finding.reason}")
-    lines += ["", *(f"note: {note}" for note in report.notes)]
-    lines.append(
-        f"{report.verdict}: plan {report.plan}, {len(report.base_urls)} base URL(s),"
-        f" {report.requests_sent:,} requests, {report.tokens_reported:,} tokens,"
-        f" {report.seconds:.0f} s"
-    )
-    return "\n".join(lines) + "\n"
-
-
-def _cells(finding: Finding) -> tuple[str, ...]:
-    figure = "" if finding.figure is None else f"{finding.figure:,.6g}"
-    return (
-        finding.check,
-        finding.subject,
-        finding.measured,
-        figure,
-        finding.bound,
-        finding.verdict,
-    )
-
-
-def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
-    padded = (f"{c:<{width}}" for c, width in zip(cells, widths, strict=True))
-    return "  ".join(padded).rstrip()

@@ -17,6 +17,7 @@ from gateway.conformance.charges import (
     is_quiet_since,
 )
 from gateway.conformance.deployment import Ask, Deployment
+from gateway.conformance.findings import Skip
 from gateway.conformance.observations import (
     Attempt,
     Evidence,
@@ -55,7 +56,11 @@ class Session:
     def left_s(self) -> float:
         return self._until_s - CLOSING_S - time.perf_counter()
 
-    def leave_out(self, subject: str, why: str) -> None:
+    @property
+    def is_over(self) -> bool:
+        return time.perf_counter() > self._until_s
+
+    def leave_out(self, subject: str, why: Skip) -> None:
         """Note why something was not tried; the report says it."""
         self.evidence.untried[subject] = why
 
@@ -89,8 +94,8 @@ class Session:
 
     async def until_room(
         self, requests: int, tokens: int, most_s: float = LONGEST_REFILL_S
-    ) -> None:
-        """Wait until the rates have this much left, or as much as they can hold."""
+    ) -> bool:
+        """Wait until the rates have this much left; whether that was short enough."""
         wait_s = 0.0
         for limit in (await self.look(0)).enforced:
             units = requests if limit.of == "requests" else tokens
@@ -98,9 +103,12 @@ class Session:
             if limit.kind == "rate" and missing > 0:
                 # One more, for the unit begun that already counts as used.
                 wait_s = max(wait_s, (missing + 1) / limit.refill_per_s)
-        if 0 < wait_s <= min(most_s, self.left_s):
+        if wait_s > min(most_s, self.left_s):
+            return False
+        if wait_s:
             self.progress.step(f"waiting {wait_s:.1f} s for refill")
             await asyncio.sleep(wait_s)
+        return True
 
     async def complete(self, ask: Ask, replica: int | None = None) -> Attempt:
         """One whole answer, from the replica whose turn it is."""
@@ -117,7 +125,8 @@ class Session:
         preview = await self.deployment.preview(replica, ask)
         attempt = await self.complete(ask, replica)
         if preview is None:
-            self.leave_out("preview", "the deployment has no preview")
+            why = Skip("no-preview", "the deployment does not answer previews")
+            self.leave_out("preview", why)
         else:
             trial = PreviewTrial(preview=preview, attempt=attempt, is_quiet=is_quiet)
             self.evidence.previews.append(trial)

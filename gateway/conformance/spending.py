@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from math import ceil
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.conformance.findings import CHECKS
+from gateway.conformance.findings import CHECKS, Skip
 from gateway.conformance.observations import LimitSeen, Snapshot
 
 # After the first refusal a load goes on for this long: the refill is watched too.
@@ -45,6 +45,10 @@ LARGEST_ASK_TOKENS: Final = 4000
 ASKS_PER_BUCKET: Final = 6
 
 
+# What the exit code makes of promises that were not judged.
+OnSkip: TypeAlias = Literal["incomplete", "fail", "pass"]
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller of the command allows."""
 
@@ -54,6 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int = 1000
     max_tokens: int = 30_000
     fill_quotas: bool = False
+    on_skip: OnSkip = "incomplete"
 
     def wants(self, *checks: str) -> bool:
         return not self.only.isdisjoint(checks)
@@ -72,6 +77,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Streams opened at once: as many as are allowed, and more that must not be."""
 
+    dimension: str
     allowed: int
     attempts: int
     max_tokens: int
@@ -85,7 +91,7 @@ class Spending(msgspec.Struct, kw_only=True):
     # Held at one replica while all are asked; 0 where there is only one.
     lone_streams: int = 0
     lone_stream_tokens: int = 0
-    untried: dict[str, str] = {}
+    untried: dict[str, Skip] = {}
     requests: int = 0
     tokens: int = 0
 
@@ -113,31 +119,35 @@ def _plan_lone_streams(spending: Spending, now: Snapshot) -> None:
     count = min(LONE_STREAMS, places)
     room = least_capacity(now.enforced, "tokens", 2**31) // (2 * LONE_STREAMS)
     max_tokens = min(LONGEST_STREAM_TOKENS, room - SMALL_COST)
-    if count < 1 or max_tokens < 1:
-        return
     requests, tokens = count + 1, count * (max_tokens + SMALL_COST) + SMALL_COST
-    if _too_much(now.enforced, spending, requests, tokens) is None:
-        spending.lone_streams, spending.lone_stream_tokens = count, max_tokens
-        _add(spending, requests, tokens)
+    why = None
+    if count < 1 or max_tokens < 1:
+        why = Skip("small-plan", "the plan has no room for streams at one replica")
+    why = why or _too_much(now.enforced, spending, requests, tokens)
+    if why is not None:
+        spending.untried["agreement"] = why
+        return
+    spending.lone_streams, spending.lone_stream_tokens = count, max_tokens
+    _add(spending, requests, tokens)
 
 
 def _plan_streams(spending: Spending, now: Snapshot, options: Options) -> None:
     limits = [limit for limit in now.enforced if limit.kind == "concurrency"]
     if not limits:
-        spending.untried["leaked-leases"] = "the plan limits no concurrency"
         return
     tightest = min(limits, key=lambda limit: limit.limit)
     allowed = tightest.limit
     attempts = 2 * allowed + 4
     why = None
     if allowed == 0:
-        why = "a limit of 0 suspends the workspace"
+        why = Skip("small-plan", "a limit of 0 suspends the workspace")
     elif attempts > options.concurrency:
-        why = f"{attempts} streams are more than --concurrency {options.concurrency}"
+        reason = f"{attempts} streams are more than --concurrency {options.concurrency}"
+        why = Skip("too-many-streams", reason)
     room = least_capacity(now.enforced, "tokens", 2**31) * 45 // 100
     max_tokens = min(LONGEST_STREAM_TOKENS, room // max(1, allowed) - SMALL_COST)
     if why is None and max_tokens < SHORTEST_STREAM_TOKENS:
-        why = "the plan's tokens do not last for so many streams"
+        why = Skip("small-plan", "the plan's tokens do not last for so many streams")
     # Opened twice, and the second time by as many as were let in.
     requests, tokens = 2 * attempts, 2 * attempts * (max_tokens + SMALL_COST)
     why = why or _too_much(now.enforced, spending, requests, tokens)
@@ -146,7 +156,10 @@ def _plan_streams(spending: Spending, now: Snapshot, options: Options) -> None:
         spending.untried["leaked-leases"] = why
         return
     spending.streams = StreamPlan(
-        allowed=allowed, attempts=attempts, max_tokens=max_tokens
+        dimension=tightest.dimension,
+        allowed=allowed,
+        attempts=attempts,
+        max_tokens=max_tokens,
     )
     _add(spending, requests, tokens)
 
@@ -164,7 +177,8 @@ def _plan_rate_load(
         requests, tokens = load.max_asks, load.max_asks * load.cost_tokens
         why = _too_much(now.enforced, spending, requests, tokens)
     if load is None or why is not None:
-        spending.untried[aim.dimension] = why or "no request is of the right size"
+        no_size = Skip("small-plan", "no request is of the right size")
+        spending.untried[aim.dimension] = why or no_size
         return
     spending.loads.append(load)
     # In each trial of a wait: until refused, too early, and when told.
@@ -176,23 +190,25 @@ def _plan_rate_load(
 
 def _sized_load(
     now: Snapshot, aim: LimitSeen, units: int, options: Options
-) -> tuple[Load | None, str | None]:
+) -> tuple[Load | None, Skip | None]:
     if aim.of == "requests":
         most = options.max_requests
-        why = f"{aim.capacity:,} requests are more than --unsafe-requests {most:,}"
+        reason = f"{aim.capacity:,} requests and a refusal are more than"
+        why = Skip("too-costly", f"{reason} --unsafe-requests {most:,}")
         load = Load(aim=aim, max_asks=min(units, most))
         return load, why if aim.capacity >= most else None
     most = options.max_tokens
-    why = f"filling {aim.capacity:,} tokens would cost too much (--unsafe-tokens)"
     if aim.capacity >= most:
-        return None, why
+        reason = f"filling {aim.capacity:,} tokens takes more than --unsafe-tokens"
+        return None, Skip("too-costly", f"{reason} {most:,}")
     # Few enough requests that no limit on them is met before the tokens are spent.
     few = least_capacity(now.enforced, "requests", 2**31) * 6 // 10
     asks = max(1, min(ASKS_PER_BUCKET, few))
     cost = min(LARGEST_ASK_TOKENS, ceil(aim.capacity / asks))
     prompt = cost - SMALL_COST
     if prompt < 1:
-        return None, f"{aim.capacity:,} tokens are fewer than a few requests use"
+        reason = f"{aim.capacity:,} tokens are fewer than a few requests use"
+        return None, Skip("small-plan", reason)
     max_asks = min(2 * asks + ceil(units / cost), ceil(2 * most / cost))
     return Load(
         aim=aim, prompt_tokens=prompt, cost_tokens=cost, max_asks=max_asks
@@ -203,11 +219,14 @@ def _plan_quota_load(spending: Spending, limit: LimitSeen, options: Options) -> 
     most = options.max_requests if limit.of == "requests" else options.max_tokens
     named = f"a quota of {limit.limit:,} {limit.of} a {limit.per}"
     if limit.remaining >= most:
-        spending.untried[limit.dimension] = f"{named} would cost too much to fill"
+        spending.untried[limit.dimension] = Skip(
+            "too-costly",
+            f"filling {named} takes more than --unsafe-{limit.of} {most:,}",
+        )
     elif not options.fill_quotas:
-        spending.untried[limit.dimension] = (
-            f"filling {named} locks the workspace out until"
-            f" {moment(limit.resets_at)}; --unsafe-fill-quotas does it"
+        spending.untried[limit.dimension] = Skip(
+            "locks-out",
+            f"filling {named} locks the workspace out until {moment(limit.resets_at)}",
         )
     else:
         cost = SMALL_COST
@@ -226,7 +245,7 @@ def _plan_quota_load(spending: Spending, limit: LimitSeen, options: Options) -> 
 
 def _too_much(
     limits: Iterable[LimitSeen], spending: Spending, requests: int, tokens: int
-) -> str | None:
+) -> Skip | None:
     """Whether a quota has too little left: nobody is locked out by being measured."""
     for limit in limits:
         if limit.kind != "quota":
@@ -234,7 +253,8 @@ def _too_much(
         spent = spending.requests if limit.of == "requests" else spending.tokens
         wanted = requests if limit.of == "requests" else tokens
         if spent + wanted > limit.remaining:
-            return f"{limit.dimension} has only {limit.remaining:,} left"
+            reason = f"{limit.dimension} has only {limit.remaining:,} left"
+            return Skip("little-quota-left", reason)
     return None
 
 

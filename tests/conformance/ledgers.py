@@ -82,6 +82,16 @@ class LeakingLedger(MemoryLedger):
             await super().settle(workspace, lease_id, Usage())
 
 
+class ForgetfulLedger(MemoryLedger):
+    """Frees a place as soon as it is taken."""
+
+    async def admit(self, demand: Demand) -> Decision:
+        decision = await super().admit(demand)
+        if isinstance(decision, Admitted):
+            await self.settle(demand.workspace, demand.lease_id, demand.reserve)
+        return decision
+
+
 class OverchargingLedger(MemoryLedger):
     """Settles each answer at one token more than it used."""
 

@@ -30,19 +30,44 @@ quotas:
   - {of: tokens, limit: 200000, per: month}
 """
 
+# Of requests only, so that one bucket is filled, and slow enough that a wait which is
+# too long can be told from one that is not.
+PACED: Final = """
+plan: small
+concurrency: 3
+rates: [{of: requests, limit: 4, per: second, burst: 6}]
+quotas: [{of: tokens, limit: 200000, per: month}]
+"""
+
+# All of whose promises about settlement are judged by a few requests.
+METERED: Final = """
+plan: small
+title: Für Tests
+quotas: [{of: tokens, limit: 200000, per: month}]
+"""
+
 # Answers of 3 s: long enough to be held open together.
 SLOW: Final = SimulatorSettings(
     ttft_ms=5, tokens_per_second=40, answer_tokens_min=120, answer_tokens_max=120
 )
 
+# Over before the next one is let in.
+BRIEF: Final = SimulatorSettings(
+    ttft_ms=1, tokens_per_second=4000, answer_tokens_min=4, answer_tokens_max=4
+)
+
 
 @asynccontextmanager
 async def replicas(
-    folder: Path, count: int, plan: str = SMALL, **settings: Any
+    folder: Path,
+    count: int,
+    plan: str = SMALL,
+    answers: SimulatorSettings = SLOW,
+    **settings: Any,
 ) -> AsyncIterator[list[GatewayUnderTest]]:
     """So many gateways; with `ledger` or a shared `store_url` they count together."""
     async with AsyncExitStack() as running:
-        simulator = await running.enter_async_context(running_simulator(SLOW))
+        simulator = await running.enter_async_context(running_simulator(answers))
         started = []
         for number in range(count):
             home = folder / f"replica-{number}"

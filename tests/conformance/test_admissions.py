@@ -165,7 +165,6 @@ def test_refusals_for_want_of_a_place(held: list[Attempt], expected: int) -> Non
 @pytest.mark.parametrize(
     ("first", "last", "why"),
     [
-        (rate(shadow=True), rate(shadow=True), "in shadow"),
         (quota(), quota(resets_at=90_000), "window ended"),
         (rate(), rate(limit=99), "plan changed"),
     ],
@@ -179,4 +178,5 @@ def test_what_cannot_be_judged_is_skipped(
     found = list(judge_admissions(seen))
 
     assert {"skipped"} == {finding.verdict for finding in found}
+    assert {"changed-meanwhile"} == {finding.cause for finding in found}
     assert all(why in finding.reason for finding in found)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.conformance.findings import Skip
 from gateway.conformance.observations import (
     Attempt,
     DropTrial,
@@ -24,6 +25,8 @@ from gateway.conformance.promises import (
     is_preview_kept,
     is_remaining_true,
     is_wait_kept,
+    judge_agreement,
+    judge_headers,
     judge_leaks,
     judge_settlement,
 )
@@ -170,6 +173,33 @@ def test_disagreement(first: LimitSeen, second: LimitSeen, expected: int) -> Non
 
 def test_a_limit_that_one_replica_lacks_is_a_disagreement() -> None:
     assert disagreement(RATE.dimension, (look(RATE), look(quota(), replica=1))) == 1
+
+
+def agreed(limit: LimitSeen, **fields: Any) -> Any:
+    rounds = [(look(limit), look(limit, at=0.1, replica=1))]
+    (finding,) = judge_agreement(evidence(limit, replicas=2, rounds=rounds, **fields))
+    return finding.verdict, finding.cause
+
+
+def test_replicas_that_know_nothing_do_not_agree_yet() -> None:
+    """Two that count for themselves both say 0 of what nobody has used."""
+    room = Skip("small-plan", "no room")
+
+    assert ("pass", None) == agreed(quota(7))
+    assert ("skipped", "fast-refill") == agreed(rate(used=0))
+    assert ("skipped", "short-answers") == agreed(concurrency(0))
+    assert ("skipped", "small-plan") == agreed(quota(7), untried={"agreement": room})
+
+
+def test_answers_without_headers_are_not_other_traffic() -> None:
+    """A proxy in between may drop them."""
+    seen = evidence(RATE, attempt(0.1))
+    trial = RemainingTrial(before=look(RATE), attempt=seen.attempts[0])
+    seen.remainings.append(trial)
+
+    causes = {f.subject: f.cause for f in judge_headers(seen)}
+
+    assert causes["x-ratelimit-remaining"] == "no-headers"
 
 
 @pytest.mark.parametrize(
