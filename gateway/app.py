@@ -45,7 +45,7 @@ from gateway.shared_store import open_shared_store
 from gateway.telemetry import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
-from gateway.upstream.transport import stock_transport
+from gateway.upstream.transport import open_transport
 from policies.estimate import OutputEstimator
 from policies.ledger import Ledger
 
@@ -68,7 +68,7 @@ class Gateway:
         self.attendance = Attendance(settings.http_max_in_flight)
         # Read by /readyz only; the listener is what really stops.
         self.is_draining = False
-        self.transport = stock_transport(settings)
+        self.transport = open_transport(settings)
         self.authenticator = Authenticator(
             settings, self.files, self.shared.keys, now=lambda: datetime.now(UTC)
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from policies.store.url import StoreUrlProblem, parse_store_url
 
 Dialect: TypeAlias = Literal["auto", "inference", "chat"]
 PromptForm: TypeAlias = Literal["both", "prompt", "messages"]
+TransportKind: TypeAlias = Literal["lean", "stock", "http2"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=86_400)]
@@ -31,8 +33,8 @@ Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 PREFIX: Final = "GATEWAY_"
 MIB: Final = 1024 * 1024
 
-# A store's URL holds its password.
-SECRETS: Final = frozenset({"upstream_api_key", "store_url"})
+# The URLs of a store and of a proxy hold passwords.
+SECRETS: Final = frozenset({"upstream_api_key", "upstream_proxy_url", "store_url"})
 
 
 class SettingsProblem(Exception):
@@ -57,6 +59,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Clients retry twice by themselves: more than one retry here multiplies theirs.
     upstream_max_attempts: Annotated[int, Meta(ge=1, le=5)] = 2
     upstream_max_connections: Count = 1000
+    # Connections are made to this Unix socket, whatever the URL's host.
+    upstream_uds: Path | None = None
+    # `stock` is httpx's own, for proxies, and `http2` speaks HTTP/2, where the extra of
+    # that name is installed; both at a multiple of the cost.
+    upstream_transport: TransportKind = "lean"
+    upstream_proxy_url: Secret | None = None
     upstream_max_answer_bytes: Bytes = 32 * MIB
     upstream_max_event_bytes: Bytes = 1 * MIB
 
@@ -110,6 +118,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     settings = Settings(**raw)
     _check_url(settings.upstream_url)
     _check_key(settings.upstream_api_key)
+    _check_transport(settings)
     _check_store(settings.store_url)
     _check_origins(settings.cors_origins)
     return settings
@@ -174,6 +183,34 @@ def _check_key(key: Secret | None) -> None:
         raise _problem(
             "upstream_api_key", "", "printable ASCII characters without spaces"
         )
+
+
+def _check_transport(settings: Settings) -> None:
+    kind, proxy = settings.upstream_transport, settings.upstream_proxy_url
+    if proxy is not None and kind == "lean":
+        raise _problem(
+            "upstream_proxy_url", "", "needs GATEWAY_UPSTREAM_TRANSPORT=stock or http2"
+        )
+    if proxy is not None and not is_proxy_url(proxy.reveal()):
+        raise _problem(
+            "upstream_proxy_url", "", "an http://, https:// or socks5:// URL of a host"
+        )
+    needed = {"http2": "h2"}.get(kind)
+    if needed is not None and find_spec(needed) is None:
+        raise _problem(
+            "upstream_transport", kind, "lean or stock; http2 needs the package h2"
+        )
+
+
+def is_proxy_url(text: str) -> bool:
+    """Whether httpx could use it; SOCKS where the package for it is there."""
+    try:
+        parts = urlsplit(text)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    kinds = {"http", "https"} | ({"socks5"} if find_spec("socksio") else set())
+    return has_host and parts.scheme in kinds
 
 
 def _check_url(url: str) -> None:

@@ -50,6 +50,8 @@ def test_empty_variable_counts_as_unset(value: str) -> None:
         ("UPSTREAM_IDLE_TIMEOUT_S", "1.5", 1.5),
         ("UPSTREAM_IDLE_TIMEOUT_S", " 20 ", 20.0),
         ("UPSTREAM_MAX_ATTEMPTS", "5", 5),
+        ("UPSTREAM_TRANSPORT", "stock", "stock"),
+        ("UPSTREAM_UDS", "/run/proxy.sock", Path("/run/proxy.sock")),
         ("HTTP_MAX_BODY_BYTES", "1024", 1024),
         ("OPS_PORT", "9090", 9090),
         ("PLANS_DIR", "/etc/plans", Path("/etc/plans")),
@@ -205,3 +207,22 @@ def test_known_variables_are_not_told() -> None:
     known = {variable_of(field.name): "x" for field in msgspec.structs.fields(Settings)}
 
     assert [] == unknown_variables(known)
+
+
+def test_proxy_needs_a_transport_that_takes_one() -> None:
+    """A proxy that is set and not used would send calls where nobody expects them."""
+    said = problem("UPSTREAM_PROXY_URL", "http://me:secret@proxy:3128")
+
+    assert "secret" not in said
+    assert said == (
+        "GATEWAY_UPSTREAM_PROXY_URL=(not shown):"
+        " needs GATEWAY_UPSTREAM_TRANSPORT=stock or http2"
+    )
+
+
+@pytest.mark.parametrize("url", ["proxy:3128", "ftp://proxy", "http://", "http://p:x"])
+def test_proxy_has_to_be_one(url: str) -> None:
+    with pytest.raises(SettingsProblem, match="URL of a host"):
+        load_settings(
+            {"GATEWAY_UPSTREAM_PROXY_URL": url, "GATEWAY_UPSTREAM_TRANSPORT": "stock"}
+        )

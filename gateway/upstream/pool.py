@@ -1,0 +1,194 @@
+"""
+Keep-alive connections to the upstream's origins, bounded in number.
+
+A call takes a place before it takes a connection, in the order in which calls came; so
+there are never more connections than places, idle ones included, and nobody waits for a
+connection that somebody else was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from gateway.upstream.connection import Connection
+from policies.store.resolver import Resolver
+
+
+class Origin(NamedTuple):
+    """Where connections go; those of one origin are as good as one another."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+
+class Pool:
+    """Connections, busy and idle. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        idle_s: float,
+        trust: ssl.SSLContext,
+        uds: Path | None = None,
+    ) -> None:
+        """
+        An idle connection is closed after `idle_s`; `trust` is what TLS is verified
+        by; with `uds` every origin is reached through that Unix socket.
+        """
+        self._max_connections = max_connections
+        self._idle_s = idle_s
+        self._trust = trust
+        self._uds = uds
+        self._places = asyncio.Semaphore(max_connections)
+        # The newest last: it is the likeliest to be still open.
+        self._idle: dict[Origin, deque[Connection]] = {}
+        self._idle_count = 0
+        self._busy_count = 0
+        self._resolver = Resolver()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @property
+    def idle(self) -> int:
+        return self._idle_count
+
+    @property
+    def busy(self) -> int:
+        """Places that are taken."""
+        return self._busy_count
+
+    async def take_place(self, timeout_s: float | None) -> None:
+        """Be one of those that may have a connection; PoolTimeout if it takes long."""
+        if self._is_closed:
+            raise httpx.ConnectError("the pool is closed")
+        if self._places.locked():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._places.acquire()
+            except TimeoutError:
+                raise httpx.PoolTimeout("no connection became free") from None
+        else:
+            await self._places.acquire()  # does not wait: a place is free
+        self._busy_count += 1
+
+    def give_place_back(self) -> None:
+        self._busy_count -= 1
+        self._places.release()
+
+    def take_idle(self, origin: Origin) -> Connection | None:
+        """The connection of this origin that was used last, if there is one."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            self._idle_count -= 1
+            if connection.is_open:
+                return connection
+        return None
+
+    async def connect(self, origin: Origin, timeout_s: float | None) -> Connection:
+        """A new connection; ConnectTimeout or ConnectError."""
+        if self._idle_count + self._busy_count > self._max_connections:
+            self._close_oldest()
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._open(loop, origin)
+        except TimeoutError:
+            raise httpx.ConnectTimeout("no connection in time") from None
+        except OSError as problem:
+            raise httpx.ConnectError(str(problem)) from problem
+        connection.connect_s = loop.time() - started_s
+        return connection
+
+    async def _open(
+        self, loop: asyncio.AbstractEventLoop, origin: Origin
+    ) -> Connection:
+        def create() -> Connection:
+            return Connection(lambda lost: self._forget(origin, lost))
+
+        trust = self._trust if origin.is_tls else None
+        name = origin.host if origin.is_tls else None
+        if self._uds is not None:
+            _, connection = await loop.create_unix_connection(
+                create, str(self._uds), ssl=trust, server_hostname=name
+            )
+            return connection
+        addresses = await self._resolver.resolve(origin.host, origin.port)
+        for number, address in enumerate(addresses, start=1):
+            try:
+                _, connection = await loop.create_connection(
+                    create, address, origin.port, ssl=trust, server_hostname=name
+                )
+            except OSError:
+                if number == len(addresses):
+                    raise
+            else:
+                return connection
+        raise OSError("the host has no address")
+
+    def keep(self, origin: Origin, connection: Connection) -> None:
+        """Keep an open connection for the next call."""
+        if self._is_closed:
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since_s = loop.time()
+        self._idle.setdefault(origin, deque()).append(connection)
+        self._idle_count += 1
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._idle_s, self._sweep)
+
+    async def aclose(self) -> None:
+        """Close what is idle; what is busy is closed by whoever has it."""
+        self._is_closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        while self._idle_count:
+            self._close_oldest()
+        # A closed transport is torn down in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    def _forget(self, origin: Origin, lost: Connection) -> None:
+        idle = self._idle.get(origin)
+        if idle and lost in idle:
+            idle.remove(lost)
+            self._idle_count -= 1
+
+    def _close_oldest(self) -> None:
+        oldest: Connection | None = None
+        of: deque[Connection] = deque()
+        for idle in self._idle.values():
+            if idle and (oldest is None or idle[0].idle_since_s < oldest.idle_since_s):
+                oldest, of = idle[0], idle
+        if oldest is not None:
+            of.popleft()
+            self._idle_count -= 1
+            oldest.close()
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long, and look again when the next is."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        next_s: float | None = None
+        for origin in list(self._idle):
+            idle = self._idle[origin]
+            while idle and idle[0].idle_since_s + self._idle_s <= now_s:
+                idle.popleft().close()
+                self._idle_count -= 1
+            if not idle:
+                del self._idle[origin]
+            elif next_s is None or idle[0].idle_since_s < next_s:
+                next_s = idle[0].idle_since_s
+        self._sweeper = None
+        if next_s is not None:
+            self._sweeper = loop.call_at(next_s + self._idle_s, self._sweep)
