@@ -36,7 +36,7 @@ prove: prove-ledger prove-replicas prove-crash prove-outage prove-million ## the
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
 
-prove-replicas: $(VENV)/.dev ## 200,000 admissions by four replicas, every limit and every sum; 8 minutes
+prove-replicas: $(VENV)/.dev ## 200,000 admissions by four replicas, every limit and every sum; 6 minutes
 	$(BIN)/python -m tests.proofs.replicas
 
 prove-crash: $(VENV)/.dev ## kill -9 of a replica with fifty open streams; 1 minute

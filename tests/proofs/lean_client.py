@@ -53,6 +53,18 @@ class Answer(msgspec.Struct, frozen=True):
         return int(last["usage"]["total_tokens"])
 
 
+def prompt(
+    workspace: str, *, events: int | None = None, output: int | None = None
+) -> str:
+    """What tells the upstream whose request it is, and what to answer."""
+    content = f"ws={workspace}"
+    if events is not None:
+        content += f" events={events}"
+    if output is not None:
+        content += f" output={output}"
+    return content
+
+
 class LeanClient:
     """Keeps its connections, and gives all of them back at the end."""
 
@@ -79,12 +91,13 @@ class LeanClient:
         workspace: str,
         *,
         events: int | None = None,
+        output: int | None = None,
         **fields: Any,
     ) -> Answer:
         """A chat completion whose prompt tells the upstream what it should be."""
-        content = f"ws={workspace}" + (f" events={events}" if events else "")
-        prompt = [{"role": "user", "content": content}]
-        body = {"model": MODEL, "messages": prompt, **fields}
+        content = prompt(workspace, events=events, output=output)
+        messages = [{"role": "user", "content": content}]
+        body = {"model": MODEL, "messages": messages, **fields}
         if fields.get("stream"):
             body["stream_options"] = {"include_usage": True}
         return await self.ask(url, "POST", "/v1/chat/completions", key, body)

@@ -4,8 +4,9 @@ An upstream that costs next to nothing: LLMTune's inference route, in its own pr
     python -m tests.proofs.lean_upstream SOCKET_FD
 
 Usage is made up per request. A prompt names its workspace as `ws=NAME`, and may say how
-many events its stream has, `events=N`; /tally tells what each workspace was given and
-how many of its requests were here at the same time at most.
+many events its stream has, `events=N`, and how many tokens its output is charged with,
+`output=N`; /tally tells what each workspace was given and how many of its requests were
+here at the same time at most.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ INPUT_TOKENS: Final = 10
 
 _WORKSPACE: Final = re.compile(rb"ws=([A-Za-z0-9._-]+)")
 _EVENTS: Final = re.compile(rb"events=([0-9]+)")
+_OUTPUT: Final = re.compile(rb"output=([0-9]+)")
 
 
 class Tally:
@@ -38,6 +40,8 @@ class Tally:
     def __init__(self) -> None:
         self.answered = 0
         self.tokens = 0
+        # Of all streams, those cut short included.
+        self.events = 0
         self.running = 0
         self.most_running = 0
 
@@ -58,13 +62,13 @@ class Upstream:
         found = _WORKSPACE.search(body)
         tally = self._tallies[found[1].decode() if found else "none"]
         self._asked += 1
-        output = OUTPUTS[self._asked % len(OUTPUTS)]
+        output = _number(_OUTPUT, body, OUTPUTS[self._asked % len(OUTPUTS)])
         tally.running += 1
         tally.most_running = max(tally.most_running, tally.running)
         try:
             if b'"stream":true' in body.replace(b" ", b""):
-                asked = _EVENTS.search(body)
-                await _stream(int(asked[1]) if asked else EVENTS, output, transport)
+                events = _number(_EVENTS, body, EVENTS)
+                await _stream(events, output, transport, tally)
             else:
                 await asyncio.sleep(ANSWER_AFTER_S)
                 transport.write(_whole({"text": "word", "usage": _usage(output)}))
@@ -75,7 +79,14 @@ class Upstream:
             tally.running -= 1
 
 
-async def _stream(events: int, output: int, transport: asyncio.Transport) -> None:
+def _number(asked: re.Pattern[bytes], body: bytes, otherwise: int) -> int:
+    found = asked.search(body)
+    return int(found[1]) if found else otherwise
+
+
+async def _stream(
+    events: int, output: int, transport: asyncio.Transport, tally: Tally
+) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
     transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
     for number in range(events):
@@ -84,6 +95,7 @@ async def _stream(events: int, output: int, transport: asyncio.Transport) -> Non
         if is_last:
             event = {"done": True, "usage": _usage(output)}
         _event(event, transport)
+        tally.events += 1
         if not is_last:
             await asyncio.sleep(EVENT_EVERY_S)
     transport.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")

@@ -11,7 +11,7 @@ SMALL = outage.Terms(outage_s=3.0, quiet_s=2.0, pace=0.4, p99_may_grow_s=2.0)
 
 
 async def test_four_replicas_over_admit_nothing() -> None:
-    """Six workspaces, every kind of limit, and sums that are right to the token."""
+    """Every kind of limit is filled, and all sums are right to the token."""
     assert await replicas.run(1500) == 0
 
 
