@@ -90,7 +90,9 @@ class Exchange:
         self._send = send
         self._write_timeout_s = write_timeout_s
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
-        self._abort = scope.get("extensions", {}).get("llmtune.abort")
+        extensions = scope.get("extensions", {})
+        self._abort = extensions.get("llmtune.abort")
+        self._is_paused = extensions.get("llmtune.is_paused", _maybe)
         # Not the loop's clock, whose ticks under uvloop are whole milliseconds.
         self.started_s = time.perf_counter()
         client = scope.get("client")
@@ -227,6 +229,10 @@ class Exchange:
         )
 
     async def _deliver(self, message: dict[str, Any]) -> None:
+        if not self._is_paused():
+            # Sending waits for nothing then, and a clock for it costs 4 us a message.
+            await self._send(message)
+            return
         try:
             async with asyncio.timeout(self._write_timeout_s):
                 await self._send(message)
@@ -287,3 +293,8 @@ def exchange_of(scope: Any) -> Exchange:
     exchange = scope["llmtune.exchange"]
     assert isinstance(exchange, Exchange)  # noqa: S101 - narrows what a scope cannot type
     return exchange
+
+
+def _maybe() -> bool:
+    """What is assumed of a server that does not say whether a send waits."""
+    return True

@@ -127,9 +127,17 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"llmtune.abort": self.transport.abort}  # type: ignore[dict-item]  # a callable of our own beside ASGI's dicts
+        # Callables of our own beside ASGI's dicts.
+        self.scope["extensions"] = {
+            "llmtune.abort": self.transport.abort,  # type: ignore[dict-item]
+            "llmtune.is_paused": self._is_write_paused,  # type: ignore[dict-item]
+        }
         self._has_begun, self._has_ended = True, False
         self._header_bytes = 0
+
+    def _is_write_paused(self) -> bool:
+        """Whether the client reads slower than is written, so that a send waits."""
+        return self.flow.write_paused
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import httptools
 import httpx
@@ -42,6 +42,14 @@ class Head:
         self.reason = reason
         self.http_version = http_version
         self.headers = headers
+
+
+class Patience(NamedTuple):
+    """How long a body may be silent, and until when all of it has to be here."""
+
+    idle_s: float
+    # On the event loop's clock.
+    ends_at_s: float
 
 
 class Connection(asyncio.Protocol):
@@ -78,6 +86,11 @@ class Connection(asyncio.Protocol):
         self.is_reusable = False
         # How long it took to connect: no round trip is longer.
         self.connect_s = 0.0
+        # Until when a wait for the body may last, and the timer that looks after it: it
+        # is not moved for each wait, but looks again when it was too early.
+        self._patience: Patience | None = None
+        self._due_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         # Exchanges before this one.
         self.exchanges = 0
         self.idle_since_s = 0.0
@@ -131,6 +144,10 @@ class Connection(asyncio.Protocol):
             await self._wait()
         return self._head
 
+    def be_patient(self, patience: Patience) -> None:
+        """From now on bound each wait for the body; ReadTimeout if one is longer."""
+        self._patience = patience
+
     async def read_body(self) -> bytes | None:
         """What has arrived of the body, as soon as there is some; None at its end."""
         while not self._chunks:
@@ -138,6 +155,8 @@ class Connection(asyncio.Protocol):
                 return None
             if self._error is not None:
                 raise self._error
+            if self._patience is not None:
+                self._set_due(self._patience)
             await self._wait()
         chunks = self._chunks
         data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
@@ -155,6 +174,7 @@ class Connection(asyncio.Protocol):
         upstream learns that nobody listens.
         """
         self._is_busy = False
+        self._patience = None
         self._chunks.clear()
         self._buffered_bytes = 0
         if self.is_complete and self.is_reusable and self.is_open:
@@ -182,6 +202,25 @@ class Connection(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+
+    def _set_due(self, patience: Patience) -> None:
+        loop = asyncio.get_running_loop()
+        self._due_s = min(loop.time() + patience.idle_s, patience.ends_at_s)
+        if self._alarm is None:
+            self._alarm = loop.call_at(self._due_s, self._on_alarm)
+        elif self._alarm.when() > self._due_s:
+            self._alarm.cancel()
+            self._alarm = loop.call_at(self._due_s, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        if self._patience is None or self._waiter is None:
+            return  # nobody waits; the next wait sets it anew
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._due_s:
+            self._alarm = loop.call_at(self._due_s, self._on_alarm)
+            return
+        self._fail(httpx.ReadTimeout("the answer stopped"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -252,6 +291,9 @@ class Connection(asyncio.Protocol):
                 else httpx.RemoteProtocolError("the upstream closed the connection")
             )
         self.is_reusable = False
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         self._wake()
         self._wake_writer()
         if not self._is_busy:

@@ -39,18 +39,19 @@ class Deadline:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
-        self._ends_at = asyncio.get_running_loop().time() + timeouts.total_s
+        # On the event loop's clock.
+        self.ends_at_s = asyncio.get_running_loop().time() + timeouts.total_s
 
     @property
     def left_s(self) -> float:
-        return self._ends_at - asyncio.get_running_loop().time()
+        return self.ends_at_s - asyncio.get_running_loop().time()
 
     @asynccontextmanager
     async def within(self, stage_s: float, missed: str) -> AsyncIterator[None]:
         """Run a stage; UpstreamTimeout naming what was missed if it takes too long."""
         now = asyncio.get_running_loop().time()
         stage_ends_at = now + stage_s
-        ends_at = min(stage_ends_at, self._ends_at)
+        ends_at = min(stage_ends_at, self.ends_at_s)
         try:
             async with asyncio.timeout_at(ends_at):
                 yield

@@ -29,6 +29,11 @@ _STALE_ROUND_TRIPS: Final = 2.0
 _MAX_TARGETS: Final = 1024
 
 
+# An extension of our own: `Patience` with the body, so that its reader needs no clock
+# of its own for each piece. A transport that has it says so in the response's.
+PATIENCE: Final = "llmtune.patience"
+
+
 class _Target:
     """A URL as a connection needs it."""
 
@@ -76,12 +81,14 @@ class LeanTransport(httpx.AsyncBaseTransport):
         timeouts = request.extensions.get("timeout") or {}
         wire = _to_wire(request, target)
         await self.pool.take_place(timeouts.get("pool"))
-        connection: Connection | None = None
         try:
             connection, head = await self._exchange(request, target, wire, timeouts)
         except BaseException:
             self.pool.give_place_back()
             raise
+        patience = request.extensions.get(PATIENCE)
+        if patience is not None:
+            connection.be_patient(patience)
         return httpx.Response(
             head.status,
             headers=head.headers,
@@ -89,6 +96,7 @@ class LeanTransport(httpx.AsyncBaseTransport):
             extensions={
                 "http_version": b"HTTP/" + head.http_version,
                 "reason_phrase": head.reason,
+                PATIENCE: patience,
             },
         )
 
