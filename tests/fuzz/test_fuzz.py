@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ REQUESTS: Final = int(os.environ.get("FUZZ_REQUESTS", "10000"))
 GARBAGE_SHARE: Final = 0.04
 SEED: Final = 20261122
 CONNECTIONS: Final = 24
+HEADER_TIMEOUT_S: Final = 0.5
 
 PLANS: Final = {
     "tight": "plan: tight\nconcurrency: 2\nrates:\n"
@@ -69,7 +71,7 @@ async def fuzzed_gateway(folder: Path) -> AsyncIterator[GatewayUnderTest]:
             PLANS,
             upstream_url=simulator.base_url,
             http_max_body_bytes=64 * 1024,
-            http_header_timeout_s=0.5,
+            http_header_timeout_s=HEADER_TIMEOUT_S,
             http_body_timeout_s=0.5,
             http_keepalive_timeout_s=1.0,
         ) as gateway,
@@ -143,15 +145,17 @@ class Run:
         for number in numbers:
             sent = cases.well_framed(number)
             for is_again in (False, True):
-                is_fresh = peer is None
+                is_fresh, asked_s = peer is None, time.monotonic()
                 peer = peer or await Peer.connect(self.host, self.port)
                 try:
                     answer = await peer.exchange(sent)
                 except (NoAnswer, ConnectionError) as error:
                     await peer.aclose()
                     peer = None
-                    # A kept connection may have ended at any time; a new one may not.
-                    if is_fresh or is_again:
+                    # A kept connection may have ended at any time. A new one only
+                    # where the machine stood still for as long as headers may take.
+                    was_still = time.monotonic() - asked_s >= HEADER_TIMEOUT_S
+                    if is_again or (is_fresh and not was_still):
                         self.complain(f"case {number}", sent, f"no answer: {error!r}")
                         break
                     continue
