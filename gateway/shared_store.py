@@ -73,7 +73,7 @@ class SharedStore:
             ttl_s=settings.key_cache_ttl_s,
             now_s=time.monotonic,
             count=telemetry.looked_up,
-            is_away=lambda: not self.ledger.health.is_closed,
+            is_away=lambda: not self.ledger.health.is_readable,
         )
         telemetry.follow_store(self.ledger, self.keys)
 

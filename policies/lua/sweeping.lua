@@ -10,13 +10,12 @@ local MOST_SWEPT = 4
 local function quota_counts_until_ms(per, meter)
   local window, end_ms = window_at(per, div(now_us, 1000))
   if meter[2] == 0 or meter[1] < window then return 0 end
-  -- The clock was set back over the window's beginning.
-  if meter[1] > window then window, end_ms = window_at(per, end_ms) end
-  return end_ms
+  -- Set back over the window's beginning, the clock does not say when it ends.
+  return meter[1] == window and end_ms or nil
 end
 
--- In epoch ms, 0 for a scope that may be forgotten; nil where a newer version of these
--- scripts has added what is not known here.
+-- In epoch ms, 0 for a scope that may be forgotten; nil where that cannot be told, as of
+-- what a newer version of these scripts has added.
 local function counts_until_ms(scope)
   local until_ms = 0
   for dimension, meter in pairs(scope) do
@@ -27,6 +26,7 @@ local function counts_until_ms(scope)
       local per = string.match(dimension, '^%a@(%a+)$')
       if per then
         at_ms = quota_counts_until_ms(per, meter)
+        if not at_ms then return nil end
       elseif not string.match(dimension, '^%a/%a+$') then
         return nil
       elseif meter[1] > now_us or (meter[1] == now_us and meter[2] > 0) then

@@ -43,7 +43,8 @@ local function expire(ttl_us)
     -- Nothing is held and nobody may come back: only what is used counts, and for a ttl
     -- that ids are settled. Of what was refunded nothing is left.
     at_ms = until_ms
-    if redis.call('HLEN', usage_key) == 1 then
+    -- Not every server's user may; then all of it is kept for as long as before.
+    if redis.pcall('HLEN', usage_key) == 1 then
       at_ms = counts_until_ms(scope_of(WORKSPACE)) or until_ms
     end
     redis.call('PEXPIREAT', leases_key, text(math.ceil((now_us + ttl_us) / 1000)))
@@ -52,6 +53,8 @@ local function expire(ttl_us)
 end
 
 local function write(ttl_us)
+  -- Read before anything is written, should nothing have looked at it yet.
+  scope_of(WORKSPACE)
   local fields = {}
   for id in pairs(changed) do
     fields[#fields + 1], fields[#fields + 2] = id, cmsgpack.pack(scopes[id])

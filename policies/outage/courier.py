@@ -75,11 +75,12 @@ class Courier:
         except StoreUnavailable as error:
             self._health.failed(error, asked_us=asked_us)
             raise
-        self._health.succeeded(asked_us=asked_us)
+        self._health.succeeded(asked_us=asked_us, needs_memory=False)
         if lease is None:
             return is_held
         if is_held:
             lease.confirm(asked_us)
+            lease.note_progress(tokens, asked_us)
             return True
         return self._is_lost(lease, asked_us) and await self.tell(lease)
 
@@ -97,7 +98,7 @@ class Courier:
         except StoreUnavailable as error:
             self._health.failed(error, asked_us=asked_us)
             raise
-        self._health.succeeded(asked_us=asked_us)
+        self._health.succeeded(asked_us=asked_us, needs_memory=False)
         return is_settled
 
     async def tell_all(self) -> int:

@@ -240,7 +240,7 @@ class GuardedLedger:
         lease = self._running.pop(workspace, lease_id)
         if lease is None:
             return await self._settle_stranger(workspace, lease_id, actual)
-        self._last_known.correct(lease.demand, actual, lease.known_us)
+        self._last_known.correct(lease, actual)
         await self._share.settle(lease, actual)
         settlement = Settlement.of(lease, actual)
         if settlement.is_unheard_of and actual == NOTHING:

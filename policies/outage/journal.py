@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Final, TypeAlias
 
-from policies.ledger import Demand
+from policies.ledger import NOTHING, Demand
 from policies.outage.settlement import Settlement
 from policies.plans import Concurrency
 from policies.store.errors import StoreUnavailable
@@ -36,6 +36,8 @@ PLACES_PART: Final = 8
 # A sum is charged as of its first lease: of a rate, so much refill too early at most.
 _SECOND_US: Final = 1_000_000
 _HOUR_US: Final = 3600 * _SECOND_US
+# One workspace's data may refuse each of its settlements.
+_TOLD_EVERY_US: Final = 60 * _SECOND_US
 _Sum: TypeAlias = tuple[str, str, str, int, int]  # workspace, plan, key, width, number
 
 
@@ -50,6 +52,7 @@ class Journal:
         self._queues: OrderedDict[str, OrderedDict[str, Settlement]] = OrderedDict()
         self._sums: dict[_Sum, Settlement] = {}
         self._filled = asyncio.Event()
+        self._refusal_told_us = -_TOLD_EVERY_US
         self.depth = 0
         # Since the start: ended leases that were added to another's entry; and those
         # whose usage the store will never hear of.
@@ -98,9 +101,7 @@ class Journal:
                 continue
             self._remove(settlement)
             if isinstance(outcome, BaseException):
-                # Data that is not ours, or a bug: it would meet it again each time.
-                self.lost_total += settlement.leases
-                logger.error("a settlement is refused and lost", exc_info=outcome)
+                self._give_up(settlement, outcome)
         return failed
 
     def give_up(self) -> int:
@@ -112,6 +113,16 @@ class Journal:
         self.depth = 0
         self.lost_total += left
         return left
+
+    def _give_up(self, settlement: Settlement, error: BaseException) -> None:
+        """Data that is not ours, or a bug: it would meet it again each time."""
+        if settlement.actual == NOTHING:
+            return  # taking back what was perhaps never given loses no usage
+        self.lost_total += settlement.leases
+        now_us = self._clock_us()
+        if now_us >= self._refusal_told_us + _TOLD_EVERY_US:
+            self._refusal_told_us = now_us
+            logger.error("a settlement is refused and lost", exc_info=error)
 
     def _append(self, settlement: Settlement) -> None:
         settlement.queued_us = self._clock_us()

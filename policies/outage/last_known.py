@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Final
 
 from policies.ledger import NOTHING, Demand, LimitState, Usage
+from policies.outage.running_leases import RunningLease
 
 # The workspaces of an hour on a busy replica, in about 10 MB. One that was forgotten
 # starts from an untouched share.
@@ -46,16 +47,14 @@ class LastKnown:
             of_key = tuple(state for state in states if state.is_of_key)
             self._keep((demand.workspace, demand.key.id), Standing(of_key, now_us))
 
-    def correct(self, demand: Demand, actual: Usage, known_us: int | None) -> None:
-        """
-        A lease was settled; since `known_us` its reservation is in the store's figures.
-        """
+    def correct(self, lease: RunningLease, actual: Usage) -> None:
+        """A lease was settled, of which the store's figures may hold a part already."""
+        demand = lease.demand
         for scope_id in ("", demand.key.id) if demand.key else ("",):
             standing = self._standings.get((demand.workspace, scope_id))
             if standing is None:
                 continue
-            is_counted = known_us is not None and known_us <= standing.at_us
-            before = demand.reserve if is_counted else NOTHING
+            before = lease.counted_at(standing.at_us)
             standing.more = Usage(
                 standing.more.requests + actual.requests - before.requests,
                 standing.more.tokens + actual.tokens - before.tokens,

@@ -115,7 +115,7 @@ class LocalShare:
         """Note that this lease was admitted by the share, at its whole reservation."""
         if lease.episode != self._episode:
             lease.episode = self._episode
-            lease.share_reserve = lease.demand.reserve
+            lease.share_reserve, lease.base = lease.demand.reserve, NOTHING
 
     async def take_in(self, lease: RunningLease) -> None:
         """Let a lease that runs already take a place of this replica's share."""
@@ -123,11 +123,8 @@ class LocalShare:
             return
         lease.episode = self._episode
         standing = self._last_known.find(lease.demand.workspace)
-        is_counted = (
-            standing is not None
-            and lease.known_us is not None
-            and lease.known_us <= standing.at_us
-        )
+        lease.base = lease.counted_at(standing.at_us) if standing else NOTHING
+        is_counted = lease.base != NOTHING
         lease.share_reserve = NOTHING if is_counted else lease.demand.reserve
         await self._ledger.adopt(
             msgspec.structs.replace(lease.demand, reserve=lease.share_reserve)
@@ -221,8 +218,11 @@ class LocalShare:
         missing = max(0, stands_at - state.used)
         if isinstance(part, Quota):
             until_us = self._clock_us() + state.reset_after_ms * 1000
-            elsewhere = max(0, used - state.used - missing)
             name = dimension_of(whole, key_id or "")
+            # Whoever joins once more has admitted by the share itself since then.
+            before, ends_us = self._elsewhere.get((workspace, name), (0, 0))
+            before = before if ends_us > self._clock_us() else 0
+            elsewhere = max(before, used - state.used - missing)
             self._elsewhere[workspace, name] = (elsewhere, until_us)
         if missing:
             units = Usage(0, missing) if part.of == "tokens" else Usage(missing, 0)

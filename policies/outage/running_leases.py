@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policies.ledger import Demand, Usage
+from policies.ledger import NOTHING, Demand, Usage
 
 
 class RunningLease:
@@ -12,6 +12,8 @@ class RunningLease:
 
     __slots__ = (
         "admitted_us",
+        "base",
+        "charged",
         "confirmed_us",
         "demand",
         "episode",
@@ -36,12 +38,32 @@ class RunningLease:
         # In which episode of local decisions the share took it in, and at what charge.
         self.episode = 0
         self.share_reserve = demand.reserve
+        # What of it that share starts with already, so that it does not count twice.
+        self.base = NOTHING
+        # What the store stood at for it, and since when: its last two states.
+        self.charged: list[tuple[int, Usage]] = []
 
     def confirm(self, now_us: int) -> None:
         """The store holds it."""
         if self.known_us is None:
             self.known_us = now_us
         self.confirmed_us = now_us
+
+    def note_progress(self, tokens: int, now_us: int) -> None:
+        """The store was told of so many, and charged what exceeds the reservation."""
+        stands_at = self.charged[-1][1] if self.charged else self.demand.reserve
+        if tokens > stands_at.tokens:
+            charged = Usage(self.demand.reserve.requests, tokens)
+            self.charged = [*self.charged[-1:], (now_us, charged)]
+
+    def counted_at(self, instant_us: int) -> Usage:
+        """What the store's figures of that instant hold for this lease."""
+        if self.known_us is None or self.known_us > instant_us:
+            return NOTHING
+        for since_us, charged in reversed(self.charged):
+            if since_us <= instant_us:
+                return charged
+        return self.demand.reserve
 
     @property
     def is_known(self) -> bool:
@@ -52,10 +74,9 @@ class RunningLease:
 
     def on_share(self, actual: Usage) -> Usage:
         """The usage by which the share's charge becomes right; see `LocalShare`."""
-        reserve, charged = self.demand.reserve, self.share_reserve
         return Usage(
-            max(0, actual.requests - reserve.requests + charged.requests),
-            max(0, actual.tokens - reserve.tokens + charged.tokens),
+            max(0, actual.requests - self.base.requests),
+            max(0, actual.tokens - self.base.tokens),
         )
 
 

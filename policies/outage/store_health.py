@@ -23,6 +23,8 @@ RECOVERY_MS: Final = 100
 # that is back.
 AWAY_FIRST_MS: Final = 2_000
 AWAY_LAST_MS: Final = 30_000
+# Of these a store is away for whoever has to write.
+_READABLE: Final = frozenset({"memory", "refused", "replica", "cluster"})
 # Data that is not ours, or a bug, fails every call of its workspace: the log is told of
 # it once in this time.
 ERROR_TOLD_EVERY_US: Final = 60 * 1_000_000
@@ -39,6 +41,7 @@ class StoreHealth:
         # Failed calls by reason, the background's included.
         self.errors: Counter[str] = Counter()
         self.next_probe_us = 0
+        self._was_full = False
         self._error_told_us = -ERROR_TOLD_EVERY_US
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
@@ -54,6 +57,16 @@ class StoreHealth:
         return self.breaker.is_closed and self.breaker.was_heard
 
     @property
+    def is_readable(self) -> bool:
+        """Whether a look-up is likely to be answered: what cannot be written may be."""
+        return self.breaker.is_closed or self.breaker.reason in _READABLE
+
+    @property
+    def takes_settlements(self) -> bool:
+        """Whether to send them: they are what makes room in a full store."""
+        return self.breaker.is_closed or self.breaker.reason == "memory"
+
+    @property
     def reason(self) -> str:
         """Why decisions are not exact; empty while they are."""
         if self.is_exact:
@@ -64,6 +77,7 @@ class StoreHealth:
         """Note that a call failed."""
         self.errors[error.reason] += 1
         now_us = self._clock_us()
+        self._was_full = error.reason == "memory"
         if not error.is_outage:
             self._tell_of_error(error, now_us)
             return
@@ -81,8 +95,11 @@ class StoreHealth:
             facts = {"detail": error.detail}
             logger.error("the store refuses a call", extra={"facts": facts})
 
-    def succeeded(self, *, asked_us: int) -> None:
-        """Note a reply."""
+    def succeeded(self, *, asked_us: int, needs_memory: bool = True) -> None:
+        """Note a reply; renewals and settlements pass where memory is full."""
+        if self._was_full and not needs_memory:
+            return  # it says nothing of the admissions, which do not
+        self._was_full = False
         self.breaker.succeed(asked_us=asked_us)
 
     def begin_recovery(self) -> None:

@@ -97,7 +97,7 @@ class StoreWatch:
             await self._store.ping()
             self._health.begin_recovery()
             # A write: what can only be read is no ledger.
-            await self._replicas.beat()
+            await self._count()
             told = await self._courier.tell_all()
         except StoreUnavailable as error:
             self._health.fail_recovery(error.reason)
@@ -108,6 +108,16 @@ class StoreWatch:
         else:
             self._close(told)
             await self._catch_up()
+
+    async def _count(self) -> None:
+        asked_us = self._clock_us()
+        try:
+            await self._replicas.beat()
+        except StoreUnavailable as error:
+            if error.is_outage:
+                raise
+            # Not the ledger's data: it goes on with the count it has.
+            self._health.failed(error, asked_us=asked_us)
 
     def _close(self, told: int) -> None:
         away_us = self._health.close()
@@ -158,7 +168,8 @@ class StoreWatch:
         pause_s = 0.0
         while True:
             await self._journal.wait()
-            await self._health.wait_closed()
+            if not self._health.takes_settlements:
+                await self._health.wait_closed()
             if await self._journal.send_batch(self._courier.send):
                 pause_s = min(max(RESEND_FIRST_S, 2 * pause_s), RESEND_LAST_S)
                 await asyncio.sleep(self._jittered(pause_s))

@@ -54,13 +54,15 @@ class _Resolved(AbstractConnection):
 
     host: str
     port: int
+    socket_connect_timeout: float | None
 
     def __init__(self, *, resolver: Resolver, **options: Any) -> None:
         super().__init__(**options)
         self._resolver = resolver
 
     async def _connect(self) -> None:
-        await self._resolver.resolve(self.host, int(self.port))
+        async with asyncio.timeout(self.socket_connect_timeout):
+            await self._resolver.resolve(self.host, int(self.port))
         # The class that is mixed in brings it, untyped.
         await super()._connect()  # type: ignore[safe-super,no-untyped-call]
 

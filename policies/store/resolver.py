@@ -73,6 +73,8 @@ class Resolver:
                 outcome = self._look_up_now(name)
             except OSError as problem:
                 outcome = problem
+            except Exception as problem:  # noqa: BLE001 - or nobody would ever be told
+                outcome = OSError(str(problem))
             # The loop may be gone by now, and with it whoever asked.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(tell, outcome)

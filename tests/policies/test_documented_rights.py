@@ -103,6 +103,9 @@ async def test_gateway_may_do_all_that_its_ledger_does(
     assert await ledger.adopt(demand(PLAN, 5))
     assert isinstance(await ledger.admit(demand(PLAN, 1)), Rejected)
     assert await ledger.settle("acme", "s", Usage(1, 4))
+    alone = demand(PLAN, 1, workspace="alone")
+    assert isinstance(await ledger.admit(alone), Admitted)
+    assert await ledger.settle("alone", alone.lease_id, Usage(1, 1))
 
     states = {s.name: s.used for s in await ledger.inspect("acme", PLAN, KEY)}
     replicas = Replicas(store, "one", clock_us=lambda: 0)

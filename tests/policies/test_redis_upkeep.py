@@ -99,6 +99,19 @@ async def test_call_that_cannot_write_has_written_nothing(
     assert contents(timed_redis) == before
 
 
+async def test_settlement_of_a_stranger_writes_nothing_where_usage_is_damaged(
+    shared: RedisLedger,  # noqa: F811
+    timed_redis: RedisServer,
+) -> None:
+    """Each would leave an id that nobody ever removes."""
+    timed_redis.command("SET", USAGE, "not a hash")
+
+    with pytest.raises(StoreUnavailable):
+        await shared.settle("acme", "nobody's", NOTHING)
+
+    assert list(contents(timed_redis)) == [USAGE]
+
+
 async def test_what_was_refunded_leaves_nothing(
     shared: RedisLedger,  # noqa: F811
     timed_redis: RedisServer,

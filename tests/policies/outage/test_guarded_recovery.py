@@ -335,22 +335,42 @@ async def test_store_that_can_only_be_read_is_still_away(
     assert replica.ledger.status()["reason"] == ""
 
 
-async def test_strange_store_is_left_alone_and_looked_at_again(
+async def test_count_that_cannot_be_read_keeps_nobody_from_being_exact(
     server: RedisServer, replica: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error that is no outage ends no task: once it is mended, all goes on."""
-    errors = replica.ledger.health.errors
+    """What is not the ledger's data is told of, and the last count goes on."""
     server.command("SET", "gw:replicas", "not a set")
     await until(lambda: "the store refuses a call" in caplog.messages, "a heartbeat")
-    assert replica.ledger.status()["breaker"] == "closed"
     server.kill()
     await replica.until_away()
-    before = errors["error"]
     await server.start()
-    await until(lambda: errors["error"] > before, "a probe")
-    assert not replica.ledger.health.is_closed
 
-    server.command("DEL", "gw:replicas")
+    await replica.until_back()
+
+    assert replica.ledger.status()["replicas"] == 1
+
+
+async def test_full_store_is_emptied_by_its_settlements(
+    server: RedisServer, replica: Replica, demand: MakeDemand, exact: Ledger
+) -> None:
+    """They are sent although the breaker is open, and it is not taken for healthy."""
+    ledger = replica.ledger
+    plan = Plan(plan="p", quotas=PLAN.quotas)
+    asked = [demand(plan, 10) for _ in range(20)]
+    for each in asked:
+        await ledger.admit(each)
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    while ledger.health.is_closed:
+        assert not (await ledger.admit(demand(plan, 1))).is_exact
+        assert await ledger.renew("acme", asked[0].lease_id, 1)
+
+    for each in asked:
+        await ledger.settle("acme", each.lease_id, Usage(1, 5))
+
+    key = ledger_keys("acme")[2]
+    await until(lambda: server.command("HLEN", key) == 0, "the leases to be settled")
+    assert (ledger.health.breaker.reason, ledger.health.is_closed) == ("memory", False)
+    server.command("CONFIG", "SET", "maxmemory", "0")
     await replica.until_back()
 
 

@@ -268,3 +268,25 @@ async def test_long_outage_remembers_no_more_workspaces_than_are_known(
         await replica.ledger.preview(demand(plan, workspace=f"w{number}"))
 
     assert replica.ledger.share_size == MAX_STANDINGS
+
+
+@pytest.mark.parametrize("is_over", [True, False], ids=["ended", "running"])
+async def test_progress_the_store_has_charged_counts_once(
+    replica: OneOfFour, demand: MakeDemand, *, is_over: bool
+) -> None:
+    """A long stream renewed above its reservation must not spend the month twice."""
+    plan = plan_of(Quota(of="tokens", limit=1000, per="month"))
+    ledger, long = replica.ledger, demand(plan, 10)
+    await ledger.admit(long)
+    await ledger.renew("acme", long.lease_id, 400)
+    await ledger.admit(demand(plan, 0))
+    if is_over:
+        await ledger.settle("acme", long.lease_id, Usage(1, 420))
+    replica.cut()
+    if not is_over:
+        await ledger.renew("acme", long.lease_id, 420)
+
+    # 580 are left, of which one of four may have 145 by what is known.
+    assert isinstance(await ledger.preview(demand(plan, 140)), Admitted)
+    with pytest.raises(LedgerUnavailable):
+        await ledger.preview(demand(plan, 160))

@@ -6,7 +6,7 @@ import pytest
 
 from policies.outage.breaker import Breaker
 from policies.outage.store_health import AWAY_FIRST_MS, AWAY_LAST_MS, StoreHealth
-from policies.store.errors import StoreUnavailable
+from policies.store.errors import Reason, StoreUnavailable
 
 
 class Watched:
@@ -71,3 +71,29 @@ def test_single_failure_is_over_soon(watched: Watched) -> None:
     watched.fail()
 
     assert watched.health.wait_ms() < 1_000
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_readable"),
+    [("timeout", False), ("connection", False), ("memory", True), ("replica", True)],
+)
+def test_store_that_cannot_be_written_is_still_asked_for_keys(
+    watched: Watched, reason: Reason, is_readable: bool
+) -> None:
+    """A full store must not make good keys unknown."""
+    while watched.health.is_closed:
+        error = StoreUnavailable(reason)
+        watched.health.failed(error, asked_us=watched.now_us)
+
+    assert watched.health.is_readable == is_readable
+
+
+def test_what_passes_a_full_store_does_not_make_it_healthy(watched: Watched) -> None:
+    """Renewals succeed where every admission fails."""
+    for _ in range(3):
+        watched.now_us += 1
+        full = StoreUnavailable("memory")
+        watched.health.failed(full, asked_us=watched.now_us)
+        watched.health.succeeded(asked_us=watched.now_us, needs_memory=False)
+
+    assert not watched.health.is_closed
