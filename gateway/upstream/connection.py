@@ -1,47 +1,28 @@
 """
 One HTTP/1.1 connection to the upstream: a request out, an answer in, one at a time.
-
-httptools parses, strictly: folded headers, bare line feeds, two lengths, or a length
-beside chunks end the connection. What it leaves to its user is here: bounds, bodies
-that end with the connection, and bytes that nobody asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
-import httptools
 import httpx
 
-# Sections of headers, trailers and chunk extensions; twice what any server sends.
-MAX_HEADER_BYTES: Final = 64 * 1024
-MAX_HEADERS: Final = 256
+from gateway.upstream.answer_parser import AnswerParser, Head
+
 # A reader that is slower than its upstream lets so much wait here before the upstream
 # is made to wait: a few hundred events. What is in flight may come on top of it.
 HIGH_WATER_BYTES: Final = 64 * 1024
 
-_SWITCHING_PROTOCOLS: Final = 101
+# Where the upstream cannot be made to wait: far more than waits where it can.
+_MOST_UNPAUSED_BYTES: Final = 8 * 1024 * 1024
 
-
-class Head:
-    """What an answer says before its body."""
-
-    __slots__ = ("headers", "http_version", "reason", "status")
-
-    def __init__(
-        self,
-        status: int,
-        reason: bytes,
-        http_version: bytes,
-        headers: list[tuple[bytes, bytes]],
-    ) -> None:
-        self.status = status
-        self.reason = reason
-        self.http_version = http_version
-        self.headers = headers
+# How long an overdue body may still be on its way through our own event loop.
+_GRACE_S: Final = 0.01
 
 
 class Patience(NamedTuple):
@@ -50,6 +31,9 @@ class Patience(NamedTuple):
     idle_s: float
     # On the event loop's clock.
     ends_at_s: float
+
+    def is_over(self) -> bool:
+        return asyncio.get_running_loop().time() >= self.ends_at_s
 
 
 class Connection(asyncio.Protocol):
@@ -63,7 +47,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_idle_lost: Callable[[Connection], None]) -> None:
         """`on_idle_lost` hears of an end, or of stray bytes, between two exchanges."""
         self._on_idle_lost = on_idle_lost
-        self._parser = httptools.HttpResponseParser(self)
+        self._answer = AnswerParser(self._take)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -72,27 +56,21 @@ class Connection(asyncio.Protocol):
         self._is_read_paused = False
         # Of the exchange that runs.
         self._is_busy = False
-        self._has_no_body = False
-        self._head: Head | None = None
-        self._reason = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._is_framed = False
-        self._unparsed_bytes = 0
+        self._is_request_ended = False
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
-        self.is_complete = False
-        # Whether a byte of the answer has come.
-        self.is_answering = False
-        self.is_reusable = False
-        # How long it took to connect: no round trip is longer.
-        self.connect_s = 0.0
         # Until when a wait for the body may last, and the timer that looks after it: it
         # is not moved for each wait, but looks again when it was too early.
         self._patience: Patience | None = None
         self._due_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
-        # Exchanges before this one.
-        self.exchanges = 0
+        self._alarm_at_s = 0.0
+        self._is_alarm_a_grace = False
+        self._readable: select.poll | None = None
+        # uvloop drops what it has not decrypted yet when an end comes to a TLS
+        # connection whose reading is paused, so there its reader has a bound instead.
+        self._is_tls = False
+        self._can_pause = True
         self.idle_since_s = 0.0
 
     @property
@@ -104,16 +82,33 @@ class Connection(asyncio.Protocol):
             and not self._transport.is_closing()
         )
 
+    @property
+    def is_quiet(self) -> bool:
+        """
+        Whether nothing lies unread in the socket: neither its end nor stray bytes.
+
+        What came since the event loop last looked would else meet the next request.
+        """
+        return self._readable is None or not self._readable.poll(0)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the final answer has begun."""
+        return self._answer.head is not None
+
     # What the caller does.
 
-    def send(self, head: bytes, body: bytes, *, has_no_body: bool) -> None:
-        """Begin an exchange; of an answer to HEAD nothing follows the headers."""
+    def send(
+        self, head: bytes, body: bytes, *, is_whole: bool, has_no_body: bool
+    ) -> None:
+        """
+        Begin an exchange; of an answer to HEAD nothing follows the headers.
+
+        A body that is not whole goes on with `write`, and ends with `end_request`.
+        """
         assert self._transport is not None  # noqa: S101 - handed out when connected
-        self._is_busy, self._has_no_body = True, has_no_body
-        self._head, self._headers, self._reason = None, [], b""
-        self._is_framed = self.is_complete = self.is_answering = False
-        self.is_reusable = False
-        self._unparsed_bytes = 0
+        self._is_busy, self._is_request_ended = True, is_whole
+        self._answer.begin(has_no_body=has_no_body)
         # Small bodies in one segment with their head; large ones are not copied.
         if len(body) < HIGH_WATER_BYTES:
             self._transport.write(head + body)
@@ -125,6 +120,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self._error is None:
             self._transport.write(data)
 
+    def end_request(self) -> None:
+        """All of a body that came in parts was sent."""
+        self._is_request_ended = True
+
     @property
     def is_write_paused(self) -> bool:
         """Whether more is waiting to be sent than should."""
@@ -132,17 +131,17 @@ class Connection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Until the socket takes more, or an answer or the end makes it pointless."""
-        while self._is_write_paused and not self.is_answering and self._error is None:
+        while self._is_write_paused and not self.has_head and self._error is None:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
     async def read_head(self) -> Head:
         """The head of the final answer."""
-        while self._head is None:
+        while self._answer.head is None:
             if self._error is not None:
                 raise self._error
             await self._wait()
-        return self._head
+        return self._answer.head
 
     def be_patient(self, patience: Patience) -> None:
         """From now on bound each wait for the body; ReadTimeout if one is longer."""
@@ -150,14 +149,18 @@ class Connection(asyncio.Protocol):
 
     async def read_body(self) -> bytes | None:
         """What has arrived of the body, as soon as there is some; None at its end."""
+        patience = self._patience
         while not self._chunks:
-            if self.is_complete:
+            if self._answer.is_complete:
                 return None
             if self._error is not None:
                 raise self._error
-            if self._patience is not None:
-                self._set_due(self._patience)
+            if patience is not None:
+                self._set_due(patience)
             await self._wait()
+        # A reader that is slower than its upstream never waits for it.
+        if patience is not None and patience.is_over() and not self._answer.is_complete:
+            raise httpx.ReadTimeout("the answer took too long")
         chunks = self._chunks
         data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -177,24 +180,28 @@ class Connection(asyncio.Protocol):
         self._patience = None
         self._chunks.clear()
         self._buffered_bytes = 0
-        if self.is_complete and self.is_reusable and self.is_open:
-            self.exchanges += 1
+        is_ended = self._answer.is_complete and self._answer.is_keep_alive
+        if is_ended and self.is_open and self._is_all_sent():
             return True
-        if self.is_complete and not self._is_write_paused:
-            self.close()
-        else:
-            self.abort()
+        self.abort()
         return False
 
+    def _is_all_sent(self) -> bool:
+        # An early answer leaves a request half-sent: its rest would be read as the
+        # beginning of the next one.
+        transport = self._transport
+        is_flushed = transport is not None and not transport.get_write_buffer_size()
+        return self._is_request_ended and is_flushed
+
     def abort(self) -> None:
-        """Close at once, whatever was still to be sent or read."""
+        """
+        Close at once, whatever was still to be sent or read.
+
+        In order it would wait for its peer to read, or to say goodbye over TLS, as a
+        connection that nobody counts any more.
+        """
         if self._transport is not None:
             self._transport.abort()
-
-    def close(self) -> None:
-        """Close in order: nothing more is to be sent or read."""
-        if self._transport is not None:
-            self._transport.close()
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -206,21 +213,28 @@ class Connection(asyncio.Protocol):
     def _set_due(self, patience: Patience) -> None:
         loop = asyncio.get_running_loop()
         self._due_s = min(loop.time() + patience.idle_s, patience.ends_at_s)
-        if self._alarm is None:
-            self._alarm = loop.call_at(self._due_s, self._on_alarm)
-        elif self._alarm.when() > self._due_s:
+        if self._alarm is None or self._alarm_at_s > self._due_s:
+            self._set_alarm(self._due_s, is_grace=False)
+
+    def _set_alarm(self, at_s: float, *, is_grace: bool) -> None:
+        if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = loop.call_at(self._due_s, self._on_alarm)
+        # Noted here: for less than a millisecond uvloop's handles do not know it.
+        self._alarm_at_s, self._is_alarm_a_grace = at_s, is_grace
+        self._alarm = asyncio.get_running_loop().call_at(at_s, self._on_alarm)
 
     def _on_alarm(self) -> None:
         self._alarm = None
-        if self._patience is None or self._waiter is None:
+        if self._patience is None or self._waiter is None or self._waiter.done():
             return  # nobody waits; the next wait sets it anew
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._due_s:
-            self._alarm = loop.call_at(self._due_s, self._on_alarm)
-            return
-        self._fail(httpx.ReadTimeout("the answer stopped"))
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._due_s:
+            self._set_alarm(self._due_s, is_grace=False)
+        elif not self._is_alarm_a_grace:
+            # A loop that stood still has not looked at its sockets yet.
+            self._set_alarm(now_s + _GRACE_S, is_grace=True)
+        else:
+            self._fail(httpx.ReadTimeout("the answer stopped"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -248,26 +262,35 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not derive from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        is_of_uvloop = type(transport).__module__ == "uvloop.loop"
+        self._can_pause = not (self._is_tls and is_of_uvloop)
+        found = transport.get_extra_info("socket")
+        if found is not None:
+            self._readable = select.poll()
+            self._readable.register(found.fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_busy or self.is_complete:
+        if not self._is_busy or self._answer.is_complete:
             # An answer nobody asked for would be taken for the next one's.
             self._fail(httpx.RemoteProtocolError("bytes that nobody asked for"))
-            self._leave_pool()
+            self._on_idle_lost(self)
             return
-        self.is_answering = True
-        self._unparsed_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as problem:
-            # A callback's own complaint is in its context, and says more.
-            error = self._error or _to_protocol_error(problem)
-            if not self.is_complete:
-                self._fail(error)
-            self.is_reusable = False
-        if self._unparsed_bytes > MAX_HEADER_BYTES:
-            self._fail(httpx.RemoteProtocolError("the answer's headers have no end"))
+            self._answer.feed(data)
+        except httpx.RemoteProtocolError as error:
+            self._fail(error)
+        if self._buffered_bytes > _MOST_UNPAUSED_BYTES and not self._can_pause:
+            self._fail(httpx.ReadError("the answer came faster than it was read"))
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        if self._answer.is_complete and self._is_read_paused:
+            # Or its end would not be noticed while it is idle.
+            self._resume_reading()
         self._wake()
+        if self.has_head:
+            self._wake_writer()
 
     def eof_received(self) -> None:
         """
@@ -278,9 +301,11 @@ class Connection(asyncio.Protocol):
         if not self._is_busy:
             self._leave_pool()
             return
-        if self._head is not None and not self.is_complete and not self._is_framed:
-            self._complete()
-        self.is_reusable = False
+        self._answer.end()
+        if not self._answer.is_complete and not self._is_tls:
+            # At once: with bytes left to send, the transport would try that first.
+            error = httpx.RemoteProtocolError("the upstream closed the connection")
+            self._fail(error)
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -290,7 +315,6 @@ class Connection(asyncio.Protocol):
                 if exc is not None
                 else httpx.RemoteProtocolError("the upstream closed the connection")
             )
-        self.is_reusable = False
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -310,86 +334,11 @@ class Connection(asyncio.Protocol):
         self.abort()
         self._on_idle_lost(self)
 
-    # What the parser does.
-
-    def on_message_begin(self) -> None:
-        if self.is_complete:
-            # A second answer behind the first: one of the two is somebody else's.
-            raise httpx.RemoteProtocolError("bytes behind the answer")
-
-    def on_status(self, reason: bytes) -> None:
-        # It may come in parts.
-        self._reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is not None:
-            # A trailer: nothing here needs one, and none may pass for a header.
-            return
-        self._headers.append((name, value))
-        if len(self._headers) > MAX_HEADERS:
-            self._error = httpx.RemoteProtocolError("the answer has too many headers")
-            raise self._error
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:
-            if status == _SWITCHING_PROTOCOLS:
-                self._error = httpx.RemoteProtocolError("the upstream left HTTP")
-                raise self._error
-            return
-        self._is_framed = _is_framed(self._headers)
-        self._unparsed_bytes = 0
-        self._head = Head(
-            status,
-            self._reason,
-            self._parser.get_http_version().encode("ascii"),
-            self._headers,
-        )
-        if self._has_no_body:
-            # The parser would wait for what its length announces.
-            self.is_complete = True
-
-    def on_body(self, body: bytes) -> None:
-        self._unparsed_bytes = 0
+    def _take(self, body: bytes) -> None:
+        """A piece of the body, from the parser."""
         self._chunks.append(body)
         self._buffered_bytes += len(body)
-        if self._buffered_bytes > HIGH_WATER_BYTES and not self._is_read_paused:
+        is_too_much = self._buffered_bytes > HIGH_WATER_BYTES and self._can_pause
+        if is_too_much and not self._is_read_paused and self._transport is not None:
             self._is_read_paused = True
-            if self._transport is not None:
-                self._transport.pause_reading()
-
-    def on_message_complete(self) -> None:
-        if self._head is None:
-            # An interim answer, after which the final one begins anew.
-            self._headers, self._reason = [], b""
-            return
-        if not self.is_complete:
-            self.is_reusable = self._parser.should_keep_alive()
-            self._complete()
-
-    def _complete(self) -> None:
-        self.is_complete = True
-        if self._is_read_paused:
-            self._resume_reading()
-
-
-def _is_framed(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether the body has an end of its own, not the connection's."""
-    is_framed = False
-    for name, value in headers:
-        lower = name.lower()
-        if lower == b"content-length":
-            is_framed = True
-        elif lower == b"transfer-encoding":
-            if value.strip().lower() != b"chunked":
-                # Read as one thing here and as another by whatever stands between.
-                raise httpx.RemoteProtocolError("an unknown transfer encoding")
-            is_framed = True
-    return is_framed
-
-
-def _to_protocol_error(problem: Exception) -> httpx.RemoteProtocolError:
-    cause = problem.__context__
-    if isinstance(cause, httpx.RemoteProtocolError):
-        return cause
-    return httpx.RemoteProtocolError(f"the answer is not valid HTTP/1.1: {problem}")
+            self._transport.pause_reading()

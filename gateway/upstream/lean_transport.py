@@ -1,8 +1,7 @@
 """
 httpx's transport interface over connections of our own: HTTP/1.1, keep-alive, TLS.
 
-httpx's stock transport costs a core 2 ms a call under load, most of it in httpcore's
-pool; this one costs 60 us. What it does not do (proxies, HTTP/2) the stock one does:
+Decision 0010 says why. What it does not do (proxies, HTTP/2) the stock transport does:
 `GATEWAY_UPSTREAM_TRANSPORT`.
 """
 
@@ -16,38 +15,13 @@ from typing import Final
 
 import httpx
 
-from gateway.upstream.connection import Connection, Head
+from gateway.upstream.answer_parser import Head
+from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Origin, Pool
-
-# What a server may have closed while we wrote was on its way before our bytes arrived:
-# it is here within a round trip, and connecting took at least one. On loopback that is
-# less than the event loop's own delays.
-_STALE_AT_LEAST_S: Final = 0.01
-_STALE_ROUND_TRIPS: Final = 2.0
-
-# URLs are parsed once; there are as many as models in use.
-_MAX_TARGETS: Final = 1024
-
 
 # An extension of our own: `Patience` with the body, so that its reader needs no clock
 # of its own for each piece. A transport that has it says so in the response's.
 PATIENCE: Final = "llmtune.patience"
-
-
-class _Target:
-    """A URL as a connection needs it."""
-
-    __slots__ = ("origin", "path", "url")
-
-    def __init__(self, url: httpx.URL) -> None:
-        # Kept, so that its id stays its own.
-        self.url = url
-        is_tls = url.scheme == "https"
-        if not is_tls and url.scheme != "http":
-            raise httpx.UnsupportedProtocol(f"{url.scheme!r} is not spoken here")
-        port = url.port or (443 if is_tls else 80)
-        self.origin = Origin(url.raw_host.decode("ascii"), port, is_tls)
-        self.path = url.raw_path
 
 
 class LeanTransport(httpx.AsyncBaseTransport):
@@ -62,7 +36,6 @@ class LeanTransport(httpx.AsyncBaseTransport):
         trust: ssl.SSLContext | None = None,
     ) -> None:
         """`trust` is httpx's own unless given: certifi's, or `SSL_CERT_FILE`'s."""
-        self._targets: dict[int, _Target] = {}
         self.pool = Pool(
             max_connections=max_connections,
             idle_s=idle_s,
@@ -77,12 +50,15 @@ class LeanTransport(httpx.AsyncBaseTransport):
         Raises httpx's transport errors. The body has to be closed: it holds the
         connection and a place.
         """
-        target = self._target(request.url)
+        origin = _origin_of(request.url)
         timeouts = request.extensions.get("timeout") or {}
-        wire = _to_wire(request, target)
+        wire = _to_wire(request)
         await self.pool.take_place(timeouts.get("pool"))
         try:
-            connection, head = await self._exchange(request, target, wire, timeouts)
+            connection = self.pool.take_idle(origin)
+            if connection is None:
+                connection = await self.pool.connect(origin, timeouts.get("connect"))
+            head = await _exchange(connection, request, wire, timeouts)
         except BaseException:
             self.pool.give_place_back()
             raise
@@ -92,7 +68,7 @@ class LeanTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             head.status,
             headers=head.headers,
-            stream=_Body(self.pool, target.origin, connection, timeouts.get("read")),
+            stream=_Body(self.pool, origin, connection, timeouts.get("read")),
             extensions={
                 "http_version": b"HTTP/" + head.http_version,
                 "reason_phrase": head.reason,
@@ -103,48 +79,26 @@ class LeanTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self.pool.aclose()
 
-    def _target(self, url: httpx.URL) -> _Target:
-        target = self._targets.get(id(url))
-        if target is None:
-            if len(self._targets) >= _MAX_TARGETS:
-                self._targets.clear()
-            target = self._targets[id(url)] = _Target(url)
-        return target
 
-    async def _exchange(
-        self,
-        request: httpx.Request,
-        target: _Target,
-        wire: bytes,
-        timeouts: dict[str, float | None],
-    ) -> tuple[Connection, Head]:
-        """The connection that carries the answer, and the answer's head."""
-        connection = self.pool.take_idle(target.origin)
-        if connection is not None:
-            sent_s = asyncio.get_running_loop().time()
-            try:
-                return connection, await _attempt(connection, request, wire, timeouts)
-            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-                if not _was_stale(connection, request, sent_s):
-                    raise
-        # Its server had given the idle one up before our bytes arrived, so they were
-        # read by nobody. A fresh one cannot be stale: this is tried once.
-        connection = await self.pool.connect(target.origin, timeouts.get("connect"))
-        return connection, await _attempt(connection, request, wire, timeouts)
-
-
-async def _attempt(
+async def _exchange(
     connection: Connection,
     request: httpx.Request,
     wire: bytes,
     timeouts: dict[str, float | None],
 ) -> Head:
-    """One exchange up to its head; the connection is closed unless that came."""
+    """
+    One exchange up to its head; the connection is closed unless that came.
+
+    It is never begun again on another: what was written may have been read, and a
+    generation that was begun is paid for.
+    """
+    content = request.stream
+    is_whole = isinstance(content, httpx.ByteStream)
+    body = b"".join(content) if isinstance(content, httpx.ByteStream) else b""
+    has_no_body = request.method == "HEAD"
     try:
-        content = request.stream
-        body = b"".join(content) if isinstance(content, httpx.ByteStream) else b""
-        connection.send(wire, body, has_no_body=request.method == "HEAD")
-        if not isinstance(content, httpx.ByteStream):
+        connection.send(wire, body, is_whole=is_whole, has_no_body=has_no_body)
+        if not is_whole:
             await _send_parts(connection, request, timeouts.get("write"))
         if connection.is_write_paused:
             await _drain(connection, timeouts.get("write"))
@@ -162,16 +116,18 @@ async def _send_parts(
     assert isinstance(request.stream, httpx.AsyncByteStream)  # noqa: S101 - of an async call
     is_chunked = "transfer-encoding" in request.headers
     async for part in request.stream:
-        if connection.is_answering:
-            break  # an early answer, most likely a refusal: the rest is not wanted
         if part:
-            connection.write(
-                b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part
-            )
+            framed = b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part
+            connection.write(framed)
         if connection.is_write_paused:
             await _drain(connection, timeout_s)
+        if connection.has_head or not connection.is_open:
+            # An early answer, most likely a refusal, or the end: the rest is not
+            # wanted, and the connection is not used again.
+            return
     if is_chunked:
         connection.write(b"0\r\n\r\n")
+    connection.end_request()
 
 
 async def _drain(connection: Connection, timeout_s: float | None) -> None:
@@ -190,19 +146,6 @@ async def _read_head(connection: Connection, timeout_s: float | None) -> Head:
             return await connection.read_head()
     except TimeoutError:
         raise httpx.ReadTimeout("no answer in time") from None
-
-
-def _was_stale(connection: Connection, request: httpx.Request, sent_s: float) -> bool:
-    """
-    Whether the server closed an idle connection while the request was on its way.
-
-    A request that might have been read is never sent twice.
-    """
-    if connection.is_answering or not isinstance(request.stream, httpx.ByteStream):
-        return False
-    elapsed_s = asyncio.get_running_loop().time() - sent_s
-    round_trip_s = max(_STALE_AT_LEAST_S, _STALE_ROUND_TRIPS * connection.connect_s)
-    return elapsed_s <= round_trip_s
 
 
 class _Body(httpx.AsyncByteStream):
@@ -254,9 +197,18 @@ class _Body(httpx.AsyncByteStream):
         self._pool.give_place_back()
 
 
-def _to_wire(request: httpx.Request, target: _Target) -> bytes:
+def _origin_of(url: httpx.URL) -> Origin:
+    is_tls = url.scheme == "https"
+    if not is_tls and url.scheme != "http":
+        raise httpx.UnsupportedProtocol(f"{url.scheme!r} is not spoken here")
+    port = url.port or (443 if is_tls else 80)
+    return Origin(url.raw_host.decode("ascii"), port, is_tls)
+
+
+def _to_wire(request: httpx.Request) -> bytes:
     """Request line and headers; LocalProtocolError if one breaks out of its line."""
-    parts = [request.method.encode("ascii"), b" ", target.path, b" HTTP/1.1\r\n"]
+    path = request.url.raw_path
+    parts = [request.method.encode("ascii"), b" ", path, b" HTTP/1.1\r\n"]
     for name, value in request.headers.raw:
         parts += (name, b": ", value, b"\r\n")
     parts.append(b"\r\n")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import httpx
 
 from gateway.upstream.connection import Connection
+from gateway.upstream.racing import first_connected
 from policies.store.resolver import Resolver
 
 
@@ -89,56 +90,52 @@ class Pool:
         while idle:
             connection = idle.pop()
             self._idle_count -= 1
-            if connection.is_open:
+            if connection.is_open and connection.is_quiet:
                 return connection
+            connection.abort()
         return None
 
     async def connect(self, origin: Origin, timeout_s: float | None) -> Connection:
         """A new connection; ConnectTimeout or ConnectError."""
         if self._idle_count + self._busy_count > self._max_connections:
             self._close_oldest()
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        if self._is_closed:
+            raise httpx.ConnectError("the pool is closed")
         try:
             async with asyncio.timeout(timeout_s):
-                connection = await self._open(loop, origin)
+                return await self._open(origin)
         except TimeoutError:
             raise httpx.ConnectTimeout("no connection in time") from None
         except OSError as problem:
             raise httpx.ConnectError(str(problem)) from problem
-        connection.connect_s = loop.time() - started_s
-        return connection
 
-    async def _open(
-        self, loop: asyncio.AbstractEventLoop, origin: Origin
-    ) -> Connection:
+    async def _open(self, origin: Origin) -> Connection:
+        loop = asyncio.get_running_loop()
+        trust = self._trust if origin.is_tls else None
+        name = origin.host if origin.is_tls else None
+
         def create() -> Connection:
             return Connection(lambda lost: self._forget(origin, lost))
 
-        trust = self._trust if origin.is_tls else None
-        name = origin.host if origin.is_tls else None
         if self._uds is not None:
             _, connection = await loop.create_unix_connection(
                 create, str(self._uds), ssl=trust, server_hostname=name
             )
             return connection
+
+        async def reach(address: str) -> Connection:
+            _, reached = await loop.create_connection(
+                create, address, origin.port, ssl=trust, server_hostname=name
+            )
+            return reached
+
         addresses = await self._resolver.resolve(origin.host, origin.port)
-        for number, address in enumerate(addresses, start=1):
-            try:
-                _, connection = await loop.create_connection(
-                    create, address, origin.port, ssl=trust, server_hostname=name
-                )
-            except OSError:
-                if number == len(addresses):
-                    raise
-            else:
-                return connection
-        raise OSError("the host has no address")
+        return await first_connected(reach, addresses)
 
     def keep(self, origin: Origin, connection: Connection) -> None:
         """Keep an open connection for the next call."""
         if self._is_closed:
-            connection.close()
+            connection.abort()
             return
         loop = asyncio.get_running_loop()
         connection.idle_since_s = loop.time()
@@ -173,7 +170,7 @@ class Pool:
         if oldest is not None:
             of.popleft()
             self._idle_count -= 1
-            oldest.close()
+            oldest.abort()
 
     def _sweep(self) -> None:
         """Close what has been idle for too long, and look again when the next is."""
@@ -183,7 +180,7 @@ class Pool:
         for origin in list(self._idle):
             idle = self._idle[origin]
             while idle and idle[0].idle_since_s + self._idle_s <= now_s:
-                idle.popleft().close()
+                idle.popleft().abort()
                 self._idle_count -= 1
             if not idle:
                 del self._idle[origin]

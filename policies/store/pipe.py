@@ -62,6 +62,7 @@ class Pipe:
         self._link: Link | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at_s = 0.0
         self._is_alarm_a_grace = False
         self._loading: dict[str, asyncio.Future[Any]] = {}
         self._is_closed = False
@@ -114,7 +115,7 @@ class Pipe:
         if not self._is_flush_due:
             self._is_flush_due = True
             loop.call_soon(self._flush)
-        if self._alarm is None or deadline_s < self._alarm.when():
+        if self._alarm is None or deadline_s < self._alarm_at_s:
             self._set_alarm(deadline_s)
         return reply
 
@@ -219,12 +220,14 @@ class Pipe:
         if self._alarm is not None:
             self._alarm.cancel()
         self._is_alarm_a_grace = is_grace
+        # Noted here: for less than a millisecond uvloop's handles do not know it.
+        self._alarm_at_s = at_s
         self._alarm = asyncio.get_running_loop().call_at(at_s, self._on_alarm)
 
     def _on_alarm(self) -> None:
-        alarm, self._alarm = self._alarm, None
+        self._alarm = None
         due_s = self._next_due_s()
-        if alarm is None or due_s is None:
+        if due_s is None:
             return
         now_s = asyncio.get_running_loop().time()
         if due_s > now_s:
@@ -232,7 +235,7 @@ class Pipe:
         elif not self._is_alarm_a_grace:
             # A loop that stood still has not read its sockets, and may have written
             # late: as long as it stood still, Redis gets once more.
-            late_s = min(now_s - alarm.when(), self._timeout_s)
+            late_s = min(now_s - self._alarm_at_s, self._timeout_s)
             self._set_alarm(now_s + max(late_s, _GRACE_S), is_grace=True)
         else:
             self._expire(now_s)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 import httpx
 import pytest
+import uvloop
 
 from gateway.upstream.lean_transport import LeanTransport
 from gateway.upstream.stock_transport import stock_transport
@@ -19,6 +20,14 @@ Handle: TypeAlias = Callable[
 ]
 OpenTransport: TypeAlias = Callable[..., httpx.AsyncBaseTransport]
 TIMEOUTS: Final = {"connect": PATIENCE_S, "pool": PATIENCE_S, "write": PATIENCE_S}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The gateway runs on uvloop, whose transports differ from asyncio's."""
+    del config, item
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(params=["lean", "stock"])
