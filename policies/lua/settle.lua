@@ -29,6 +29,7 @@ end
 if charge or not is_barred then
   hold(lease_id, nil, SETTLED + now_us + ttl_us)
 end
+is_refunded = requests == 0 and tokens == 0
 write(ttl_us)
 local old = {}
 for _, id in ipairs(past) do

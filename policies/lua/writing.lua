@@ -2,6 +2,9 @@
 Writing what has changed: leases, usage, and how long all of it lives. Shared by the
 ledger's scripts; the last of the shared parts, and the only one that writes.
 ]]
+-- Whether this call gave back all that was charged: worth looking for what is left.
+local is_refunded = false
+
 -- Notes that a lease is held, or with no charge settled, until that score.
 local function hold(lease_id, charge, score)
   held_id, held_charge, held_score, abandoned[lease_id] = lease_id, charge, score, nil
@@ -44,7 +47,7 @@ local function expire(ttl_us)
     -- that ids are settled. Of what was refunded nothing is left.
     at_ms = until_ms
     -- Not every server's user may; then all of it is kept for as long as before.
-    if redis.pcall('HLEN', usage_key) == 1 then
+    if is_refunded and redis.pcall('HLEN', usage_key) == 1 then
       at_ms = counts_until_ms(scope_of(WORKSPACE)) or until_ms
     end
     redis.call('PEXPIREAT', leases_key, text(math.ceil((now_us + ttl_us) / 1000)))
