@@ -82,6 +82,9 @@ class RedisServer:
             "shutdown-timeout": "0",
             "repl-diskless-sync-delay": "0",
         }
+        if self.clock:
+            # Its timed waits go through libfaketime beside the server's own looks.
+            settings["jemalloc-bg-thread"] = "no"
         if self.password:
             quoted = f'"{self.password}"'
             settings |= {"requirepass": quoted, "masterauth": quoted}
