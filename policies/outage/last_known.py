@@ -34,7 +34,7 @@ class LastKnown:
     """The last exact standing of each workspace, and of each key with own limits."""
 
     def __init__(self, max_standings: int = MAX_STANDINGS) -> None:
-        self._max_standings = max_standings
+        self.max_standings = max_standings
         self._standings: OrderedDict[tuple[str, str], Standing] = OrderedDict()
 
     def __len__(self) -> int:
@@ -67,5 +67,5 @@ class LastKnown:
     def _keep(self, key: tuple[str, str], standing: Standing) -> None:
         self._standings[key] = standing
         self._standings.move_to_end(key)
-        if len(self._standings) > self._max_standings:
+        if len(self._standings) > self.max_standings:
             self._standings.popitem(last=False)

@@ -28,7 +28,7 @@ from policies.ledger import (
 )
 from policies.memory_ledger import MemoryLedger
 from policies.meters import units_of
-from policies.outage.last_known import MAX_STANDINGS, LastKnown, Standing
+from policies.outage.last_known import LastKnown, Standing
 from policies.outage.running_leases import RunningLease, RunningLeases
 from policies.outage.shares import (
     capacity_of,
@@ -167,7 +167,7 @@ class LocalShare:
             return False
         self._joined[workspace, scope_id] = at_us
         self._joined.move_to_end((workspace, scope_id))
-        if len(self._joined) > MAX_STANDINGS:
+        if len(self._joined) > self._last_known.max_standings:
             self._joined.popitem(last=False)
         return True
 

@@ -46,6 +46,9 @@ class StoreHealth:
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
         self._closed.set()
+        # Set while settlements are worth sending.
+        self._takes_settlements = asyncio.Event()
+        self._takes_settlements.set()
 
     @property
     def is_closed(self) -> bool:
@@ -62,11 +65,6 @@ class StoreHealth:
         return self.breaker.is_closed or self.breaker.reason in _READABLE
 
     @property
-    def takes_settlements(self) -> bool:
-        """Whether to send them: they are what makes room in a full store."""
-        return self.breaker.is_closed or self.breaker.reason == "memory"
-
-    @property
     def reason(self) -> str:
         """Why decisions are not exact; empty while they are."""
         if self.is_exact:
@@ -77,13 +75,14 @@ class StoreHealth:
         """Note that a call failed."""
         self.errors[error.reason] += 1
         now_us = self._clock_us()
-        self._was_full = error.reason == "memory"
         if not error.is_outage:
             self._tell_of_error(error, now_us)
             return
+        self._was_full = error.reason == "memory"
         if self.breaker.fail(error.reason, asked_us=asked_us, now_us=now_us):
             self._closed.clear()
             self._opened.set()
+            self._look_at_reason()
             logger.error(
                 "the store is away, each replica decides by its share",
                 extra={"facts": {"reason": error.reason, "detail": error.detail}},
@@ -108,13 +107,22 @@ class StoreHealth:
     def fail_recovery(self, reason: str) -> None:
         self.errors[reason] += 1
         self.breaker.fail_recovery(reason)
+        self._look_at_reason()
 
     def close(self) -> int:
         """Trust the store again; for how many microseconds it was away."""
         away_us = self.breaker.close(self._clock_us())
         self._opened.clear()
         self._closed.set()
+        self._look_at_reason()
         return away_us
+
+    def _look_at_reason(self) -> None:
+        # A full store takes settlements, which are what makes room in it.
+        if self.breaker.is_closed or self.breaker.reason == "memory":
+            self._takes_settlements.set()
+        else:
+            self._takes_settlements.clear()
 
     def wait_ms(self) -> int:
         """When it is worth asking again what needs the store."""
@@ -130,3 +138,7 @@ class StoreHealth:
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
+
+    async def wait_for_settlements(self) -> None:
+        """Until they are worth sending."""
+        await self._takes_settlements.wait()

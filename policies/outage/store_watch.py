@@ -168,8 +168,7 @@ class StoreWatch:
         pause_s = 0.0
         while True:
             await self._journal.wait()
-            if not self._health.takes_settlements:
-                await self._health.wait_closed()
+            await self._health.wait_for_settlements()
             if await self._journal.send_batch(self._courier.send):
                 pause_s = min(max(RESEND_FIRST_S, 2 * pause_s), RESEND_LAST_S)
                 await asyncio.sleep(self._jittered(pause_s))

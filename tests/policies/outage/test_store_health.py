@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from policies.outage.breaker import Breaker
@@ -97,3 +99,17 @@ def test_what_passes_a_full_store_does_not_make_it_healthy(watched: Watched) -> 
         watched.health.succeeded(asked_us=watched.now_us, needs_memory=False)
 
     assert not watched.health.is_closed
+
+
+async def test_store_that_returns_full_is_sent_settlements(watched: Watched) -> None:
+    """Also where it was away for another reason at first: they make room in it."""
+    watched.open()
+    waiting = asyncio.ensure_future(watched.health.wait_for_settlements())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    watched.health.begin_recovery()
+    watched.health.fail_recovery("memory")
+
+    async with asyncio.timeout(1):
+        await waiting
