@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Final
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Final, Self
 
 import msgspec
 
@@ -30,6 +29,7 @@ from gateway.translation.usage import TokenUsage
 from policies.estimate import OutputEstimator, estimate_usage
 from policies.ledger import (
     NOTHING,
+    Admitted,
     Decision,
     Demand,
     Ledger,
@@ -54,33 +54,82 @@ SETTLE_TIMEOUT_S: Final = 5.0
 
 
 class Lease:
-    """The right to be in flight, and the meter of what it will be settled at."""
+    """
+    The right to be in flight, and the meter of what it will be settled at.
+
+    A block that holds it settles it on every way out, unless it was handed over.
+    """
+
+    __slots__ = (
+        "_end",
+        "_failed_at",
+        "_is_handed_over",
+        "_is_over",
+        "_meter",
+        "_settled_at",
+        "is_exact",
+        "lease_id",
+        "plan",
+        "reserved",
+        "states",
+        "workspace",
+    )
 
     def __init__(
         self,
-        lease_id: str,
-        workspace: str,
-        plan: Plan,
+        decision: Admitted,
+        principal: Principal,
         reserved: Usage,
-        states: tuple[LimitState, ...],
-        *,
-        is_exact: bool = True,
+        end: Callable[[Lease], None],
+        is_over: Callable[[], bool],
     ) -> None:
-        self.lease_id = lease_id
-        self.workspace = workspace
-        self.plan = plan
+        self.lease_id = decision.lease_id
+        self.workspace = principal.workspace
+        self.plan = principal.plan
         self.reserved = reserved
-        self.states = states
+        self.states = decision.states
         # False where the shared store was away when it was admitted.
-        self.is_exact = is_exact
+        self.is_exact = decision.is_exact
+        self._end: Callable[[Lease], None] | None = end
+        self._is_over = is_over
+        self._is_handed_over = False
         # Nothing is spent until the upstream is called: a request that ends before is
         # refunded whole.
+        self._settled_at: TokenUsage | None = None
         self._meter: Callable[[], TokenUsage] | None = None
         self._failed_at = NOTHING
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> None:
+        if not self._is_handed_over:
+            self.end(error)
+
+    def hand_over(self) -> None:
+        """Somebody else ends it: leaving its block does not."""
+        self._is_handed_over = True
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Give it back, as what ended the request says. Safe to call twice."""
+        end, self._end = self._end, None
+        if end is None:
+            return
+        if isinstance(error, GatewayError):
+            self.refund(error)
+        elif isinstance(error, Exception):
+            # A fault of ours costs the caller nothing.
+            self.refund(GatewayError(""))
+        elif isinstance(error, asyncio.CancelledError) and self._is_over():
+            # We ended it, unanswered, and the client is told to send it again.
+            self.refund(GatewayError(""))
+        end(self)
+
     def settle(self, usage: TokenUsage) -> None:
         """Note what is spent up to now; the last note is what is settled."""
-        self._meter = lambda: usage
+        self._settled_at = usage
 
     def follow(self, meter: Callable[[], TokenUsage]) -> None:
         """Settle at whatever this meter says by then."""
@@ -88,19 +137,22 @@ class Lease:
 
     def refund(self, error: GatewayError) -> None:
         """Note that the request failed, and is charged as its error says."""
-        self._meter = None
+        self._meter = self._settled_at = None
         self._failed_at = Usage(requests=1) if error.spends_request else NOTHING
 
     @property
     def usage(self) -> TokenUsage | None:
         """What was answered; None if nothing was, or not yet."""
-        return self._meter() if self._meter else None
+        return self._meter() if self._meter is not None else self._settled_at
 
     @property
     def actual(self) -> Usage:
         """What the lease is settled at if it ends now."""
-        usage = self.usage
-        return Usage(1, usage.total_tokens) if usage else self._failed_at
+        return self.charge_of(self.usage)
+
+    def charge_of(self, usage: TokenUsage | None) -> Usage:
+        """What is charged for an answer, or for none."""
+        return self._failed_at if usage is None else Usage(1, usage.total_tokens)
 
 
 class Preview(msgspec.Struct, frozen=True):
@@ -133,40 +185,14 @@ class Admission:
         self._held: dict[str, Lease] = {}
         self._settlements: set[asyncio.Future[bool]] = set()
 
-    @asynccontextmanager
     async def admit(
         self, principal: Principal, model: str, demand: TokenDemand
-    ) -> AsyncIterator[Lease]:
-        """Hold a lease for the block; LimitExceeded if the plan has no room."""
-        check_bounds(principal.plan, demand)
-        lease = await self._admit(principal, model, demand)
-        self._held[lease.lease_id] = lease
-        self._telemetry.leases(len(self._held))
-        try:
-            yield lease
-        except GatewayError as error:
-            lease.refund(error)
-            raise
-        except Exception:
-            # A fault of ours costs the caller nothing.
-            lease.refund(GatewayError(""))
-            raise
-        except asyncio.CancelledError:
-            if self._is_over():
-                # We ended it, unanswered, and the client is told to send it again.
-                lease.refund(GatewayError(""))
-            raise
-        finally:
-            del self._held[lease.lease_id]
-            self._telemetry.leases(len(self._held))
-            self._settle(lease)
-
-    async def _admit(
-        self, principal: Principal, model: str, demand: TokenDemand
     ) -> Lease:
-        workspace, plan = principal.workspace, principal.plan
+        """A lease, to be held in a block; LimitExceeded if the plan has no room."""
+        plan = principal.plan
+        check_bounds(plan, demand)
         reserve = self._reservation(principal, model, demand)
-        lease_id = uuid.uuid4().hex
+        lease_id = secrets.token_hex(16)
         try:
             decision = await self._ledger.admit(_asked(principal, reserve, lease_id))
         except LedgerUnavailable as error:
@@ -174,20 +200,30 @@ class Admission:
             raise store_unavailable(error) from error
         except BaseException:
             # Cancelled while the decision was on its way: it may have been a yes.
-            self._release(workspace, lease_id, NOTHING)
+            self._release(principal.workspace, lease_id, NOTHING)
             raise
         if isinstance(decision, Rejected):
             self._telemetry.rejected(plan.plan, decision)
             raise rejection_error(decision, plan, now_ms=self._now_ms())
         self._telemetry.admitted(plan.plan, decision)
-        return Lease(
-            lease_id,
-            workspace,
-            plan,
-            reserve,
-            decision.states,
-            is_exact=decision.is_exact,
-        )
+        lease = Lease(decision, principal, reserve, self._end, self._is_over)
+        self._held[lease_id] = lease
+        self._telemetry.leases(len(self._held))
+        return lease
+
+    def _end(self, lease: Lease) -> None:
+        del self._held[lease.lease_id]
+        self._telemetry.leases(len(self._held))
+        usage, actual = None, lease.reserved
+        try:
+            usage = lease.usage
+            actual = lease.charge_of(usage)
+        except Exception:
+            # A meter that fails must not keep the place taken: the reservation stands.
+            logger.exception("reading a lease's meter failed")
+        self._release(lease.workspace, lease.lease_id, actual)
+        if usage is not None:
+            self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
 
     async def preview(
         self, principal: Principal, model: str, demand: TokenDemand
@@ -226,17 +262,6 @@ class Admission:
         limits = (*plan.limits, *(key.limits.limits if key else ()))
         smallest = min(capacities(limits, "tokens"), default=guess.tokens)
         return Usage(1, min(guess.tokens, max(smallest, tokens_in)))
-
-    def _settle(self, lease: Lease) -> None:
-        usage, actual = None, lease.reserved
-        try:
-            usage, actual = lease.usage, lease.actual
-        except Exception:
-            # A meter that fails must not keep the place taken: the reservation stands.
-            logger.exception("reading a lease's meter failed")
-        self._release(lease.workspace, lease.lease_id, actual)
-        if usage is not None:
-            self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
 
     def _release(self, workspace: str, lease_id: str, actual: Usage) -> None:
         # In a task of its own: whoever gives a lease back is often being cancelled, and

@@ -45,7 +45,7 @@ from gateway.shared_store import open_shared_store
 from gateway.telemetry import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
-from gateway.upstream.transport import open_transport
+from gateway.upstream.transport import open_transport, to_sender
 from policies.estimate import OutputEstimator
 from policies.ledger import Ledger
 
@@ -94,7 +94,9 @@ class Gateway:
             admission=self.admission,
             authenticator=self.authenticator,
             upstream=UpstreamClient(
-                self.settings, transport=self.transport, telemetry=self.telemetry
+                self.settings,
+                sender=to_sender(self.transport),
+                telemetry=self.telemetry,
             ),
             max_event_bytes=self.settings.upstream_max_event_bytes,
         )
@@ -147,6 +149,7 @@ class Gateway:
         )
         return EdgeMiddleware(
             cast(ASGIApp, router),  # Litestar types ASGI's dicts more narrowly
+            exact=_exact(handlers),
             telemetry=self.telemetry,
             access_log=self.access_log,
             cors=Cors(self.settings.cors_origins),
@@ -181,6 +184,16 @@ class Gateway:
             await self.admission.finish_settling()
             await self.transport.aclose()
             await self.ledger.aclose()
+
+
+def _exact(handlers: list[ASGIRouteHandler]) -> dict[str, ASGIApp]:
+    """What the router finds only after a walk: handlers by their whole path."""
+    return {
+        path: cast(ASGIApp, handler.fn)
+        for handler in handlers
+        if not handler.is_mount
+        for path in handler.paths
+    }
 
 
 def steady_clock_us() -> Callable[[], int]:

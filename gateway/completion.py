@@ -6,20 +6,19 @@ What each step does is in the module it names; what happens in which order is he
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from functools import partial
 
 import msgspec
 
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
-from gateway.errors import Header
+from gateway.errors import Header, UpstreamRefused
 from gateway.exchange import Exchange
 from gateway.limit_headers import degraded_headers
 from gateway.streaming import MeteredStream
 from gateway.translation.port import Stamp, Translator, UpstreamRequest
 from gateway.translation.usage import TokenUsage
-from gateway.upstream.client import UpstreamCall, UpstreamClient
+from gateway.upstream.client import UpstreamAnswer, UpstreamCall, UpstreamClient
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,11 +62,10 @@ class CompletionService:
         request = translator.to_upstream()
         call.exchange.record.upstream_route = request.route
 
-        # Two stacks, because a stream gives its lease back before its connection.
-        async with AsyncExitStack() as held_lease, AsyncExitStack() as held_answer:
-            lease = await held_lease.enter_async_context(
-                self._admission.admit(principal, translator.model, translator.demand)
-            )
+        lease = await self._admission.admit(
+            principal, translator.model, translator.demand
+        )
+        with lease:
             call.exchange.decided(lease.states)
             call.exchange.add_headers(
                 degraded_headers(lease.plan, is_exact=lease.is_exact)
@@ -78,31 +76,33 @@ class CompletionService:
             lease.settle(prompt)
             call.exchange.used(prompt)
 
-            # Around the opening only: a key is refused before an answer, never inside.
-            with self._authenticator.hearing(principal):
-                answer = await held_answer.enter_async_context(
-                    self._upstream.open(self._upstream_call(call, request))
-                )
-
-            learn = partial(self._admission.learn, principal, translator)
-            if not translator.is_stream:
+            answer = await self._open(call, request)
+            async with answer:
+                if translator.is_stream:
+                    # The body outlives this function. From here the stream owns the
+                    # connection and the lease, and gives both back when it ends, fails
+                    # or is abandoned.
+                    return MeteredStream(
+                        answer,
+                        translator.stream(call.stamp),
+                        lease,
+                        learn=partial(self._admission.learn, principal, translator),
+                        max_event_bytes=self._max_event_bytes,
+                    )
                 whole = translator.from_upstream(await answer.read(), call.stamp)
-                lease.settle(whole.usage)
-                call.exchange.used(whole.usage)
-                learn(whole.usage)
-                return whole.body
 
-            # The body outlives this function. From here the stream owns the connection
-            # and the lease, and gives both back when it ends, fails or is abandoned.
-            return MeteredStream(
-                answer,
-                translator.stream(call.stamp),
-                lease,
-                held_answer.pop_all(),
-                held_lease.pop_all(),
-                learn=learn,
-                max_event_bytes=self._max_event_bytes,
-            )
+            lease.settle(whole.usage)
+            call.exchange.used(whole.usage)
+            self._admission.learn(principal, translator, whole.usage)
+            return whole.body
+
+    async def _open(self, call: Call, request: UpstreamRequest) -> UpstreamAnswer:
+        try:
+            return await self._upstream.open(self._upstream_call(call, request))
+        except UpstreamRefused as error:
+            # Only here: a key is refused before an answer, never inside.
+            self._authenticator.hear_refusal(call.principal, error)
+            raise
 
     def _upstream_call(self, call: Call, request: UpstreamRequest) -> UpstreamCall:
         return UpstreamCall(

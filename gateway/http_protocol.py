@@ -15,12 +15,10 @@ import logging
 import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import (
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import (
     GatewayError,
@@ -29,7 +27,9 @@ from gateway.errors import (
     RequestTimedOut,
     envelope,
 )
+from gateway.http_cycle import Cycle
 from gateway.settings import Settings
+from gateway.wire import WIRE
 
 logger = logging.getLogger("gateway.access")
 
@@ -75,7 +75,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._has_begun = False
         self._has_ended = True
         # Every request whose answer is not complete; uvicorn knows only the newest.
-        self._running: list[RequestResponseCycle] = []
+        self._running: list[Cycle] = []
         # The one clock that runs while no request does; with a request in flight the
         # time-outs are its handler's.
         self._timer: asyncio.TimerHandle | None = None
@@ -87,8 +87,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         for cycle in self._running:
-            cycle.disconnected = True
-            cycle.message_event.set()
+            cycle.leave()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
@@ -127,17 +126,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # Callables of our own beside ASGI's dicts.
-        self.scope["extensions"] = {
-            "llmtune.abort": self.transport.abort,  # type: ignore[dict-item]
-            "llmtune.is_paused": self._is_write_paused,  # type: ignore[dict-item]
-        }
         self._has_begun, self._has_ended = True, False
         self._header_bytes = 0
-
-    def _is_write_paused(self) -> bool:
-        """Whether the client reads slower than is written, so that a send waits."""
-        return self.flow.write_paused
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -159,8 +149,40 @@ class EdgeProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.abort()
             return
-        super().on_headers_complete()
-        self._running.append(self.cycle)
+        self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """As uvicorn does, but for a cycle of our own."""
+        parser, scope, earlier = self.parser, self.scope, self.cycle
+        version = parser.get_http_version()
+        scope["method"] = parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        cycle = self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        scope["extensions"] = {WIRE: cycle}  # type: ignore[dict-item]  # ASGI has dicts
+        self._running.append(cycle)
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
@@ -257,8 +279,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
             # A body that cannot be read. Its handler learns that the client is gone,
             # and whatever it still answers is dropped.
-            newest.disconnected = True
-            newest.message_event.set()
+            newest.leave()
         error = self._fault or MalformedRequest("The request is not valid HTTP/1.1.")
         request_id = f"req_{uuid.uuid4().hex}"
         # These bytes never became a request, so no access line will tell of them.

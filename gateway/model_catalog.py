@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from gateway.auth import Authenticator, Principal
+from gateway.errors import UpstreamRefused
 from gateway.settings import Settings
 from gateway.upstream.client import Credentials
 from gateway.upstream.listing import Model
@@ -86,8 +87,11 @@ class ModelCatalog:
     async def _ask(
         self, principal: Principal, credentials: Credentials, listed: _Listed
     ) -> None:
-        with self._authenticator.hearing(principal):
+        try:
             models = await self._list_models(credentials)
+        except UpstreamRefused as error:
+            self._authenticator.hear_refusal(principal, error)
+            raise
         ttl_s = RETRY_S if models is None else self._ttl_s
         listed.fresh_until_s = asyncio.get_running_loop().time() + ttl_s
         # A list that was had is kept when the next one is not to be had.

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import Final
-
-import anyio
 
 from gateway.admission import Lease
 from gateway.errors import (
@@ -56,8 +54,6 @@ class MeteredStream:
         answer: UpstreamAnswer,
         translator: StreamTranslator,
         lease: Lease,
-        held_answer: AsyncExitStack,
-        held_lease: AsyncExitStack,
         *,
         learn: Callable[[TokenUsage], None],
         max_event_bytes: int,
@@ -65,16 +61,15 @@ class MeteredStream:
         self._answer = answer
         self._translator = translator
         self._lease = lease
-        self._held_answer = held_answer
-        self._held_lease = held_lease
         self._learn = learn
         self._max_event_bytes = max_event_bytes
         self._decoder: EventDecoder | None = None
         self._failure: GatewayError | None = None
         self.is_ended = False
-        self._closed = False
         # Read when the lease is renewed or settled, not per event.
         lease.follow(lambda: translator.usage)
+        answer.hand_over()
+        lease.hand_over()
 
     @property
     def usage(self) -> TokenUsage:
@@ -142,10 +137,9 @@ class MeteredStream:
         """Nothing of it reached the client: it is charged as its error says."""
         self._lease.refund(error)
 
-    async def settle(self) -> None:
+    def settle(self) -> None:
         """Give the lease back: the answer is complete. Safe to call twice."""
-        with anyio.CancelScope(shield=True):
-            await self._held_lease.aclose()
+        self._lease.end()
 
     async def read_to_end(self) -> None:
         """
@@ -160,17 +154,10 @@ class MeteredStream:
 
     async def aclose(self) -> None:
         """Give back the connection, then the lease. Safe to call twice."""
-        if self._closed:
-            return
-        self._closed = True
-        # The client is usually gone by now and this task is being cancelled:
-        # unshielded, the first await below would raise and the lease would linger until
-        # its ttl.
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._held_answer.aclose()
-            finally:
-                await self._held_lease.aclose()
+        try:
+            await self._answer.aclose()
+        finally:
+            self._lease.end()
 
 
 class EventStreamResponse:
@@ -202,7 +189,7 @@ class EventStreamResponse:
                 if self._stream.is_ended:
                     # Before the client sees the end: it may ask again at once, and its
                     # place has to be free by then.
-                    await self._stream.settle()
+                    self._stream.settle()
                 if frames:
                     self._note_first_token()
                     await self._write(frames)
@@ -258,11 +245,16 @@ class EventStreamResponse:
         self._presence.conclude()
         await self._exchange.write(b"", more=False)
 
-    async def _ping(self) -> float:
+    def _ping(self) -> float:
         """Break a silence; the seconds until the next look."""
-        silent_s = asyncio.get_running_loop().time() - self._last_write_s
-        left_s = self._ping_interval_s - silent_s
+        now_s, exchange = asyncio.get_running_loop().time(), self._exchange
+        left_s = self._ping_interval_s - (now_s - self._last_write_s)
         if left_s > 0:
             return left_s
-        await self._write(PING)
+        # A client that has not read what was sent before hears no silence.
+        if not exchange.wire.is_paused:
+            if not exchange.is_started:
+                exchange.begin(200, STREAM_HEADERS)
+            self._last_write_s = now_s
+            exchange.wire.write(PING, more=True)
         return self._ping_interval_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -79,14 +79,14 @@ class CompletionRoutes:
         principal = await self._door.authenticate(exchange)
         response: EventStreamResponse | None = None
         try:
-            async with Presence(exchange.receive, self._attendance) as presence:
+            with Presence(exchange.wire, self._attendance) as presence:
                 translator = await self._door.parse(exchange, principal, parse)
                 presence.listen()
                 reply = await self._service.complete(
                     Call(
                         principal=principal,
                         translator=translator,
-                        stamp=Stamp(prefix + uuid.uuid4().hex, int(self._now_s())),
+                        stamp=Stamp(prefix + secrets.token_hex(16), int(self._now_s())),
                         trace_headers=trace_headers(exchange),
                         exchange=exchange,
                     )

@@ -62,7 +62,7 @@ class LimitRoutes:
     async def report(self, exchange: Exchange) -> None:
         """Every limit of the caller's plan and key, as it stands."""
         principal = await self._door.authenticate(exchange)
-        async with Presence(exchange.receive, self._attendance) as presence:
+        with Presence(exchange.wire, self._attendance) as presence:
             presence.listen()
             decision = await self._admission.survey(principal)
         report = report_limits(
@@ -73,7 +73,7 @@ class LimitRoutes:
     async def preview(self, exchange: Exchange) -> None:
         """What would become of this chat completion, were it sent now."""
         principal = await self._door.authenticate(exchange)
-        async with Presence(exchange.receive, self._attendance) as presence:
+        with Presence(exchange.wire, self._attendance) as presence:
             translator = await self._door.parse(exchange, principal, self._parse)
             presence.listen()
             preview = await self._try_out(principal, translator)

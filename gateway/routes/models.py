@@ -80,7 +80,7 @@ class ModelRoutes:
         self, exchange: Exchange, ask: Callable[..., Awaitable[T]], *args: Any
     ) -> T:
         """Wait for the catalog, as long as the client does."""
-        async with Presence(exchange.receive, self._attendance) as presence:
+        with Presence(exchange.wire, self._attendance) as presence:
             presence.listen()
             return await ask(*args)
 

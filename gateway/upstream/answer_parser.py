@@ -20,11 +20,14 @@ MAX_HEADERS: Final = 256
 
 _SWITCHING_PROTOCOLS: Final = 101
 
+_FRAMING_NAMES: Final = (b"content-length", b"content-encoding", b"transfer-encoding")
+_FRAMING_LENGTHS: Final = frozenset(map(len, _FRAMING_NAMES))
+
 
 class Head:
     """What an answer says before its body."""
 
-    __slots__ = ("headers", "http_version", "reason", "status")
+    __slots__ = ("encoding", "headers", "http_version", "reason", "status")
 
     def __init__(
         self,
@@ -32,7 +35,10 @@ class Head:
         reason: bytes,
         http_version: bytes,
         headers: list[tuple[bytes, bytes]],
+        encoding: bytes = b"",
     ) -> None:
+        # Of the content; empty if nothing is said of it.
+        self.encoding = encoding
         self.status = status
         self.reason = reason
         self.http_version = http_version
@@ -111,10 +117,10 @@ class AnswerParser:
             if status == _SWITCHING_PROTOCOLS or status < 100:
                 raise httpx.RemoteProtocolError("the upstream left HTTP")
             return
-        self._is_framed = _is_framed(self._headers)
+        self._is_framed, encoding = _framing(self._headers)
         self._unparsed_bytes = 0
         version = self._parser.get_http_version().encode("ascii")
-        self.head = Head(status, self._reason, version, self._headers)
+        self.head = Head(status, self._reason, version, self._headers, encoding)
         if self._has_no_body:
             # The parser would wait for what its length announces.
             self.is_complete = True
@@ -132,19 +138,24 @@ class AnswerParser:
             self.is_complete = True
 
 
-def _is_framed(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether the body has an end of its own, not the connection's."""
-    is_framed = False
+def _framing(headers: list[tuple[bytes, bytes]]) -> tuple[bool, bytes]:
+    """Whether the body has an end of its own, not the connection's; its encoding."""
+    is_framed, encoding = False, b""
     for name, value in headers:
+        # Most are told apart by their length alone.
+        if len(name) not in _FRAMING_LENGTHS:
+            continue
         lower = name.lower()
         if lower == b"content-length":
             is_framed = True
+        elif lower == b"content-encoding":
+            encoding = value.strip().lower()
         elif lower == b"transfer-encoding":
             if value.strip().lower() != b"chunked":
                 # Read as one thing here and as another by whatever stands between.
                 raise httpx.RemoteProtocolError("an unknown transfer encoding")
             is_framed = True
-    return is_framed
+    return is_framed, encoding
 
 
 def _to_protocol_error(problem: Exception) -> httpx.RemoteProtocolError:

@@ -1,9 +1,8 @@
 """
 One upstream call: attempts under one deadline, then an answer that somebody must close.
 
-httpx is used at its transport interface: the client layer above it costs more than the
-rest of the gateway, and nothing of it (cookies, redirects, auth) is wanted here. A
-redirect is therefore an answer like any other, and never followed.
+Nothing of an HTTP client above its transport (cookies, redirects, auth) is wanted here.
+A redirect is therefore an answer like any other, and never followed.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Self
 
-import anyio
 import httpx
 import msgspec
 
@@ -25,11 +21,10 @@ from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.translation.faults import error_of_status
 from gateway.translation.port import UpstreamRequest
-from gateway.upstream.connection import Patience
 from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error, is_before_sending
-from gateway.upstream.lean_transport import PATIENCE
 from gateway.upstream.retry import retry_wait_s
+from gateway.upstream.sending import Incoming, Limits, Outgoing, Sender
 
 # An error body is read to be translated, not relayed; more of it is a page, not an
 # error.
@@ -63,79 +58,83 @@ class UpstreamAnswer:
     listens any more.
     """
 
-    def __init__(
-        self, response: httpx.Response, deadline: Deadline, max_bytes: int
-    ) -> None:
-        self._response = response
-        self._deadline = deadline
+    __slots__ = ("_closing", "_incoming", "_is_closed", "_is_handed_over", "_max_bytes")
+
+    def __init__(self, incoming: Incoming, max_bytes: int) -> None:
+        self._incoming = incoming
         self._max_bytes = max_bytes
-        # Whether the transport bounds each wait for the body itself.
-        self._is_timed = response.extensions.get(PATIENCE) is not None
-        self._body = _body_of(response)
+        self._is_handed_over = self._is_closed = False
+        self._closing: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._is_handed_over:
+            await self.aclose()
+
+    def hand_over(self) -> None:
+        """Somebody else closes it: leaving its block does not."""
+        self._is_handed_over = True
 
     async def read(self) -> bytes:
         """What is left of the body, bounded in size and time."""
-        received = bytearray()
+        chunks: list[bytes] = []
+        received_bytes = 0
         while (chunk := await self.next_chunk()) is not None:
-            received += chunk
-            if len(received) > self._max_bytes:
+            chunks.append(chunk)
+            received_bytes += len(chunk)
+            if received_bytes > self._max_bytes:
                 raise UpstreamError(
                     f"The upstream's answer is larger than {self._max_bytes} bytes.",
                     fault="too_large",
                 )
-        return bytes(received)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def next_chunk(self) -> bytes | None:
         """The body as it arrives, None at its end; each wait is bounded."""
-        idle_s = self._deadline.timeouts.idle_s
         try:
-            if self._is_timed:
-                return await anext(self._body, None)
-            async with self._deadline.within(idle_s, "sent nothing more"):
-                return await anext(self._body, None)
+            return await self._incoming.next_chunk()
         except httpx.TransportError as error:
             raise from_transport_error(error) from None
         except httpx.DecodingError:
             raise UpstreamError("The upstream's content encoding is broken.") from None
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        """
+        Close, whatever becomes of this task meanwhile. Safe to call twice.
+
+        The client is often gone by now and this task is being cancelled: unshielded,
+        the connection would stay open and the upstream keep generating.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            closing = self._incoming.close()
+            if closing is not None:
+                self._closing = asyncio.ensure_future(closing)
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
 
 
 class UpstreamClient:
     """Opens calls to LLMTune."""
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        transport: httpx.AsyncBaseTransport,
-        telemetry: Telemetry,
+        self, settings: Settings, *, sender: Sender, telemetry: Telemetry
     ) -> None:
         self._timeouts = Timeouts.of(settings)
         self._max_attempts = settings.upstream_max_attempts
         self._max_bytes = settings.upstream_max_answer_bytes
-        self._transport = transport
+        self._sender = sender
         self._telemetry = telemetry
 
-    @asynccontextmanager
-    async def open(self, call: UpstreamCall) -> AsyncIterator[UpstreamAnswer]:
-        """An accepted answer, closed on every way out; or the error it ended in."""
-        answer = await self._attempts(call)
-        try:
-            yield answer
-        finally:
-            # The client is often gone by now and this task is being cancelled: without
-            # the shield the connection would stay open and the upstream keep
-            # generating.
-            with anyio.CancelScope(shield=True):
-                await answer.aclose()
-
-    async def _attempts(self, call: UpstreamCall) -> UpstreamAnswer:
+    async def open(self, call: UpstreamCall) -> UpstreamAnswer:
+        """An accepted answer, which its user closes; or the error it ended in."""
         deadline = Deadline(self._timeouts)
+        outgoing = _outgoing(call)
         attempt = 1
         while True:
-            result = await self._attempt(call, deadline)
+            result = await self._attempt(call, outgoing, deadline)
             if isinstance(result, UpstreamAnswer):
                 self._telemetry.attempt("ok")
                 return result
@@ -156,49 +155,51 @@ class UpstreamClient:
             attempt += 1
 
     async def _attempt(
-        self, call: UpstreamCall, deadline: Deadline
+        self, call: UpstreamCall, outgoing: Outgoing, deadline: Deadline
     ) -> UpstreamAnswer | _Failed:
-        request = _to_httpx(call, deadline)
-        first_byte_s = self._timeouts.connect_s + self._timeouts.first_byte_s
+        timeouts = self._timeouts
+        first_byte_s = timeouts.connect_s + timeouts.first_byte_s
+        limits = Limits(
+            timeouts.connect_s,
+            timeouts.idle_s,
+            asyncio.get_running_loop().time() + first_byte_s,
+            deadline.ends_at_s,
+        )
         try:
-            async with deadline.within(first_byte_s, "did not begin to answer"):
-                response = await self._transport.handle_async_request(request)
-        except httpx.TransportError as error:
-            return _Failed(from_transport_error(error), is_before_sending(error))
-        except GatewayError as error:
+            incoming = await self._sender.send(outgoing, limits)
+        except httpx.ReadTimeout:
+            missed = "did not begin to answer"
+            error = deadline.overdue(limits.head_by_s, first_byte_s, missed)
             return _Failed(error, is_before_start=False)
-        answer = UpstreamAnswer(response, deadline, self._max_bytes)
+        except httpx.TransportError as problem:
+            failure = from_transport_error(problem)
+            return _Failed(failure, is_before_sending(problem))
+        answer = UpstreamAnswer(incoming, self._max_bytes)
         # Nothing else carries an answer: LLMTune documents no other success here.
-        if response.status_code == 200:
+        if incoming.status == 200:
             return answer
-        refusal = await self._refusal(call, answer, response)
-        return _Failed(refusal, response.status_code in {429, 503})
+        refusal = await self._refusal(call, answer, incoming)
+        return _Failed(refusal, incoming.status in {429, 503})
 
     async def _refusal(
-        self, call: UpstreamCall, answer: UpstreamAnswer, response: httpx.Response
+        self, call: UpstreamCall, answer: UpstreamAnswer, incoming: Incoming
     ) -> GatewayError:
         body = bytearray()
-        try:
-            while len(body) < MAX_ERROR_BYTES:
-                chunk = await answer.next_chunk()
-                if chunk is None:
-                    break
-                body += chunk
-        except UpstreamError:
-            # The status alone says enough; a broken error body adds nothing.
-            body.clear()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await answer.aclose()
+        async with answer:
+            try:
+                while len(body) < MAX_ERROR_BYTES:
+                    chunk = await answer.next_chunk()
+                    if chunk is None:
+                        break
+                    body += chunk
+            except UpstreamError:
+                # The status alone says enough; a broken error body adds nothing.
+                body.clear()
+        status = incoming.status
         error = error_of_status(
-            response.status_code,
-            response.headers,
-            bytes(body),
-            model=call.model,
-            now_s=time.time(),
+            status, incoming.headers, bytes(body), model=call.model, now_s=time.time()
         )
-        is_key_refused = response.status_code in {401, 403}
-        if is_key_refused and not call.credentials.is_callers_key:
+        if status in {401, 403} and not call.credentials.is_callers_key:
             # The caller's key was good; the operator's is not. A 401 would send an
             # application developer looking in the wrong place.
             return UpstreamError(
@@ -216,63 +217,13 @@ class _Failed(msgspec.Struct, frozen=True):
     is_before_start: bool
 
 
-# httpx.URL costs 20 to 30 us to parse; the few URLs in use are parsed once.
-_URL_CACHE_SIZE: Final = 1024
-_urls: dict[str, httpx.URL] = {}
-
-
-def _url(text: str) -> httpx.URL:
-    url = _urls.get(text)
-    if url is None:
-        if len(_urls) >= _URL_CACHE_SIZE:
-            _urls.clear()
-        url = _urls[text] = httpx.URL(text)
-    return url
-
-
-def _body_of(response: httpx.Response) -> AsyncIterator[bytes]:
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        return response.aiter_bytes()
-    # Not by way of `aiter_raw`, which costs 3 us a chunk and counts what nobody asks.
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - of an async call
-    return aiter(response.stream)
-
-
-def _to_httpx(call: UpstreamCall, deadline: Deadline) -> httpx.Request:
-    request, credentials, timeouts = call.request, call.credentials, deadline.timeouts
-    url = _url(credentials.base_url + request.path)
-    accept = (
-        b"text/event-stream, application/json"
-        if request.is_stream
-        else b"application/json"
-    )
-    headers = [
-        (b"host", url.netloc),
+def _outgoing(call: UpstreamCall) -> Outgoing:
+    request, credentials = call.request, call.credentials
+    headers = (
         (b"authorization", b"Bearer " + credentials.api_key.reveal().encode("ascii")),
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(request.body)),
-        (b"accept", accept),
-        # Compressed events would wait for each other in the compressor.
-        (b"accept-encoding", b"identity"),
-        (b"user-agent", b"llmtune-gateway"),
         (b"x-request-id", call.request_id.encode("ascii")),
         *call.trace_headers,
-    ]
-    # Read time-outs are the deadline's: they differ by stage, and httpx knows only one.
-    timeout = {
-        "connect": timeouts.connect_s,
-        "pool": timeouts.connect_s,
-        "write": timeouts.idle_s,
-        "read": None,
-    }
-    return httpx.Request(
-        "POST",
-        url,
-        headers=headers,
-        content=request.body,
-        extensions={
-            "timeout": timeout,
-            PATIENCE: Patience(timeouts.idle_s, deadline.ends_at_s),
-        },
+    )
+    return Outgoing(
+        credentials.base_url + request.path, request.is_stream, headers, request.body
     )

@@ -31,9 +31,8 @@ class Patience(NamedTuple):
     idle_s: float
     # On the event loop's clock.
     ends_at_s: float
-
-    def is_over(self) -> bool:
-        return asyncio.get_running_loop().time() >= self.ends_at_s
+    # When the head has to be; None leaves that to whoever waits for it.
+    head_by_s: float | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -46,6 +45,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, on_idle_lost: Callable[[Connection], None]) -> None:
         """`on_idle_lost` hears of an end, or of stray bytes, between two exchanges."""
+        self._loop = asyncio.get_running_loop()
         self._on_idle_lost = on_idle_lost
         self._answer = AnswerParser(self._take)
         self._transport: asyncio.Transport | None = None
@@ -132,19 +132,22 @@ class Connection(asyncio.Protocol):
     async def drain(self) -> None:
         """Until the socket takes more, or an answer or the end makes it pointless."""
         while self._is_write_paused and not self.has_head and self._error is None:
-            self._drained = asyncio.get_running_loop().create_future()
+            self._drained = self._loop.create_future()
             await self._drained
 
     async def read_head(self) -> Head:
-        """The head of the final answer."""
+        """The head of the final answer; ReadTimeout if its patience says so."""
+        patience = self._patience
         while self._answer.head is None:
             if self._error is not None:
                 raise self._error
+            if patience is not None and patience.head_by_s is not None:
+                self._set_due(min(patience.head_by_s, patience.ends_at_s))
             await self._wait()
         return self._answer.head
 
     def be_patient(self, patience: Patience) -> None:
-        """From now on bound each wait for the body; ReadTimeout if one is longer."""
+        """From now on bound each wait for the answer; ReadTimeout if one is longer."""
         self._patience = patience
 
     async def read_body(self) -> bytes | None:
@@ -156,10 +159,15 @@ class Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             if patience is not None:
-                self._set_due(patience)
+                idle_until_s = self._loop.time() + patience.idle_s
+                self._set_due(min(idle_until_s, patience.ends_at_s))
             await self._wait()
         # A reader that is slower than its upstream never waits for it.
-        if patience is not None and patience.is_over() and not self._answer.is_complete:
+        if (
+            patience is not None
+            and not self._answer.is_complete
+            and (self._loop.time() >= patience.ends_at_s)
+        ):
             raise httpx.ReadTimeout("the answer took too long")
         chunks = self._chunks
         data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
@@ -203,31 +211,35 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def cut(self) -> None:
+        """End the exchange, and the connection with it."""
+        self.finish()
+        self.abort()
+
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
 
-    def _set_due(self, patience: Patience) -> None:
-        loop = asyncio.get_running_loop()
-        self._due_s = min(loop.time() + patience.idle_s, patience.ends_at_s)
-        if self._alarm is None or self._alarm_at_s > self._due_s:
-            self._set_alarm(self._due_s, is_grace=False)
+    def _set_due(self, due_s: float) -> None:
+        self._due_s = due_s
+        if self._alarm is None or self._alarm_at_s > due_s:
+            self._set_alarm(due_s, is_grace=False)
 
     def _set_alarm(self, at_s: float, *, is_grace: bool) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
         # Noted here: for less than a millisecond uvloop's handles do not know it.
         self._alarm_at_s, self._is_alarm_a_grace = at_s, is_grace
-        self._alarm = asyncio.get_running_loop().call_at(at_s, self._on_alarm)
+        self._alarm = self._loop.call_at(at_s, self._on_alarm)
 
     def _on_alarm(self) -> None:
         self._alarm = None
         if self._patience is None or self._waiter is None or self._waiter.done():
             return  # nobody waits; the next wait sets it anew
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         if now_s < self._due_s:
             self._set_alarm(self._due_s, is_grace=False)
         elif not self._is_alarm_a_grace:

@@ -49,16 +49,17 @@ class Deadline:
     @asynccontextmanager
     async def within(self, stage_s: float, missed: str) -> AsyncIterator[None]:
         """Run a stage; UpstreamTimeout naming what was missed if it takes too long."""
-        now = asyncio.get_running_loop().time()
-        stage_ends_at = now + stage_s
-        ends_at = min(stage_ends_at, self.ends_at_s)
+        by_s = asyncio.get_running_loop().time() + stage_s
         try:
-            async with asyncio.timeout_at(ends_at):
+            async with asyncio.timeout_at(min(by_s, self.ends_at_s)):
                 yield
         except TimeoutError:
-            # Of the two clocks the one that ran out first is named.
-            if ends_at < stage_ends_at:
-                message = f"The upstream took longer than {self.timeouts.total_s:g} s."
-            else:
-                message = f"The upstream {missed} within {stage_s:g} s."
-            raise UpstreamTimeout(message) from None
+            raise self.overdue(by_s, stage_s, missed) from None
+
+    def overdue(self, by_s: float, stage_s: float, missed: str) -> UpstreamTimeout:
+        """What is told of a stage that had to be over by then; the first clock's."""
+        if self.ends_at_s < by_s:
+            return UpstreamTimeout(
+                f"The upstream took longer than {self.timeouts.total_s:g} s."
+            )
+        return UpstreamTimeout(f"The upstream {missed} within {stage_s:g} s.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +18,17 @@ import httpx
 from gateway.upstream.answer_parser import Head
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Origin, Pool
+from gateway.upstream.sending import (
+    MAX_REMEMBERED,
+    Incoming,
+    Limits,
+    Outgoing,
+    fixed_headers,
+    patience_of,
+)
 
 # An extension of our own: `Patience` with the body, so that its reader needs no clock
-# of its own for each piece. A transport that has it says so in the response's.
+# of its own for each piece.
 PATIENCE: Final = "llmtune.patience"
 
 
@@ -42,6 +50,8 @@ class LeanTransport(httpx.AsyncBaseTransport):
             trust=trust or _default_trust(),
             uds=uds,
         )
+        # By URL and whether it streams. 3 us a call less than joining them anew.
+        self._heads: dict[tuple[str, bool], tuple[Origin, bytes]] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
@@ -50,31 +60,92 @@ class LeanTransport(httpx.AsyncBaseTransport):
         Raises httpx's transport errors. The body has to be closed: it holds the
         connection and a place.
         """
-        origin = _origin_of(request.url)
+        patience = request.extensions.get(PATIENCE)
         timeouts = request.extensions.get("timeout") or {}
         wire = _to_wire(request)
-        await self.pool.take_place(timeouts.get("pool"))
+
+        async def exchange(connection: Connection) -> Head:
+            head = await _exchange(connection, request, wire, timeouts)
+            if patience is not None:
+                connection.be_patient(patience)
+            return head
+
+        answer = await self._begin(
+            _origin_of(request.url),
+            exchange,
+            pool_s=timeouts.get("pool"),
+            connect_s=timeouts.get("connect"),
+        )
+        return httpx.Response(
+            answer.status,
+            headers=answer.head.headers,
+            stream=_Body(answer, timeouts.get("read")),
+            extensions={
+                "http_version": b"HTTP/" + answer.head.http_version,
+                "reason_phrase": answer.head.reason,
+            },
+        )
+
+    async def send(self, request: Outgoing, limits: Limits) -> Incoming:
+        """The same for an attempt of ours, without httpx's request and response."""
+        origin, head = self._head_of(request)
+        lines = [b"content-length: %d\r\n" % len(request.body)]
+        for name, value in request.headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n")
+        rest = b"".join(lines)
+        _refuse_broken_lines(rest, len(request.headers) + 2)
+        wire = head + rest
+
+        async def exchange(connection: Connection) -> Head:
+            connection.be_patient(patience_of(limits))
+            try:
+                connection.send(wire, request.body, is_whole=True, has_no_body=False)
+                if connection.is_write_paused:
+                    await _drain(connection, limits.idle_s)
+                return await connection.read_head()
+            except BaseException:
+                connection.cut()
+                raise
+
+        answer = await self._begin(
+            origin, exchange, pool_s=limits.connect_s, connect_s=limits.connect_s
+        )
+        return answer if answer.is_plain else answer.decoded()
+
+    def _head_of(self, request: Outgoing) -> tuple[Origin, bytes]:
+        """Where it goes, and the lines that all calls to there begin with."""
+        name = (request.url, request.is_stream)
+        known = self._heads.get(name)
+        if known is None:
+            url = httpx.URL(request.url)
+            headers = fixed_headers(is_stream=request.is_stream)
+            lines = [b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (url.raw_path, url.netloc)]
+            lines += [b"%b: %b\r\n" % header for header in headers]
+            if len(self._heads) >= MAX_REMEMBERED:
+                self._heads.clear()
+            known = self._heads[name] = _origin_of(url), b"".join(lines)
+        return known
+
+    async def _begin(
+        self,
+        origin: Origin,
+        exchange: Callable[[Connection], Awaitable[Head]],
+        *,
+        pool_s: float | None,
+        connect_s: float | None,
+    ) -> LeanAnswer:
+        """An exchange up to its head, on a connection that is idle or new."""
+        await self.pool.take_place(pool_s)
         try:
             connection = self.pool.take_idle(origin)
             if connection is None:
-                connection = await self.pool.connect(origin, timeouts.get("connect"))
-            head = await _exchange(connection, request, wire, timeouts)
+                connection = await self.pool.connect(origin, connect_s)
+            head = await exchange(connection)
         except BaseException:
             self.pool.give_place_back()
             raise
-        patience = request.extensions.get(PATIENCE)
-        if patience is not None:
-            connection.be_patient(patience)
-        return httpx.Response(
-            head.status,
-            headers=head.headers,
-            stream=_Body(self.pool, origin, connection, timeouts.get("read")),
-            extensions={
-                "http_version": b"HTTP/" + head.http_version,
-                "reason_phrase": head.reason,
-                PATIENCE: patience,
-            },
-        )
+        return LeanAnswer(self.pool, origin, connection, head)
 
     async def aclose(self) -> None:
         await self.pool.aclose()
@@ -104,8 +175,7 @@ async def _exchange(
             await _drain(connection, timeouts.get("write"))
         return await _read_head(connection, timeouts.get("read"))
     except BaseException:
-        connection.finish()
-        connection.abort()
+        connection.cut()
         raise
 
 
@@ -148,46 +218,43 @@ async def _read_head(connection: Connection, timeout_s: float | None) -> Head:
         raise httpx.ReadTimeout("no answer in time") from None
 
 
-class _Body(httpx.AsyncByteStream):
-    """An answer's body; closing it gives connection and place back, once."""
+class LeanAnswer:
+    """
+    Implements `Incoming`; closing it gives connection and place back, once.
+    """
+
+    __slots__ = ("_connection", "_origin", "_pool", "head")
 
     def __init__(
-        self,
-        pool: Pool,
-        origin: Origin,
-        connection: Connection,
-        read_timeout_s: float | None,
+        self, pool: Pool, origin: Origin, connection: Connection, head: Head
     ) -> None:
         self._pool = pool
         self._origin = origin
         self._connection: Connection | None = connection
-        self._read_timeout_s = read_timeout_s
+        self.head = head
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+    @property
+    def status(self) -> int:
+        return self.head.status
 
-    async def __anext__(self) -> bytes:
+    @property
+    def headers(self) -> httpx.Headers:
+        return httpx.Headers(self.head.headers)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the body is what it says, and not compressed."""
+        return self.head.encoding in {b"", b"identity"}
+
+    def decoded(self) -> Incoming:
+        """The same answer, decompressed."""
+        return _DecodedAnswer(self)
+
+    async def next_chunk(self) -> bytes | None:
         connection = self._connection
-        if connection is None:
-            raise StopAsyncIteration
-        if self._read_timeout_s is None:
-            chunk = await connection.read_body()
-        else:
-            chunk = await self._read_in_time(connection, self._read_timeout_s)
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk
+        return None if connection is None else await connection.read_body()
 
-    async def _read_in_time(
-        self, connection: Connection, timeout_s: float
-    ) -> bytes | None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await connection.read_body()
-        except TimeoutError:
-            raise httpx.ReadTimeout("the answer stopped") from None
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -195,6 +262,48 @@ class _Body(httpx.AsyncByteStream):
             self._pool.keep(self._origin, connection)
         # After it was kept: whoever waits for the place finds it.
         self._pool.give_place_back()
+
+
+class _DecodedAnswer:
+    """A compressed answer, which was not asked for, as httpx reads it."""
+
+    def __init__(self, answer: LeanAnswer) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self._answer = answer
+        body = _Body(answer, None)
+        response = httpx.Response(self.status, headers=self.headers, stream=body)
+        self._body = response.aiter_bytes()
+
+    async def next_chunk(self) -> bytes | None:
+        return await anext(self._body, None)
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+class _Body(httpx.AsyncByteStream):
+    """An answer's body as httpx hands it out."""
+
+    def __init__(self, answer: LeanAnswer, read_timeout_s: float | None) -> None:
+        self._answer = answer
+        self._read_timeout_s = read_timeout_s
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._read_timeout_s):
+                chunk = await self._answer.next_chunk()
+        except TimeoutError:
+            raise httpx.ReadTimeout("the answer stopped") from None
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        self._answer.close()
 
 
 def _origin_of(url: httpx.URL) -> Origin:
@@ -213,10 +322,13 @@ def _to_wire(request: httpx.Request) -> bytes:
         parts += (name, b": ", value, b"\r\n")
     parts.append(b"\r\n")
     wire = b"".join(parts)
-    lines = len(request.headers.raw) + 2
+    _refuse_broken_lines(wire, len(request.headers.raw) + 2)
+    return wire
+
+
+def _refuse_broken_lines(wire: bytes, lines: int) -> None:
     if wire.count(b"\n") != lines or wire.count(b"\r") != lines or b"\0" in wire:
         raise httpx.LocalProtocolError("a header's value holds a line break")
-    return wire
 
 
 def _default_trust() -> ssl.SSLContext:

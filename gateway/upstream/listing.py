@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import anyio
 import httpx
 import msgspec
 
@@ -12,6 +11,7 @@ from gateway.errors import GatewayError, UpstreamRefused, UpstreamTimeout
 from gateway.upstream.client import Credentials, UpstreamAnswer
 from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error
+from gateway.upstream.sending import HttpxAnswer, Limits
 
 # The newer generation first; both are siblings of /v1, not below it.
 LIST_PATHS: Final = ("/api/models/list", "/api/agent/v1/models")
@@ -81,8 +81,10 @@ async def _get(
             response = await transport.handle_async_request(request)
     except httpx.TransportError as error:
         raise from_transport_error(error) from None
-    answer = UpstreamAnswer(response, deadline, MAX_LIST_BYTES)
-    try:
+    limits = Limits(
+        LIST_TIMEOUT_S, LIST_TIMEOUT_S, deadline.ends_at_s, deadline.ends_at_s
+    )
+    async with UpstreamAnswer(HttpxAnswer(response, limits), MAX_LIST_BYTES) as answer:
         if response.status_code == 401 and credentials.is_callers_key:
             raise UpstreamRefused(
                 "The upstream refused the API key.",
@@ -91,9 +93,6 @@ async def _get(
                 fault="key_refused",
             )
         return await answer.read() if response.status_code == 200 else None
-    finally:
-        with anyio.CancelScope(shield=True):
-            await answer.aclose()
 
 
 def _read(body: bytes | None) -> tuple[Model, ...] | None:

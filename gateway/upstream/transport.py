@@ -8,11 +8,19 @@ import httpx
 
 from gateway.settings import Settings
 from gateway.upstream.lean_transport import LeanTransport
+from gateway.upstream.sending import HttpxSender, Sender
 from gateway.upstream.stock_transport import stock_transport
 
 # Below the common 60 s of load balancers, so that we close first and never write into a
 # connection the other side has given up.
 IDLE_S: Final = 50.0
+
+
+def to_sender(transport: httpx.AsyncBaseTransport) -> Sender:
+    """What carries attempts over this transport."""
+    if isinstance(transport, LeanTransport):
+        return transport
+    return HttpxSender(transport)
 
 
 def open_transport(settings: Settings) -> httpx.AsyncBaseTransport:

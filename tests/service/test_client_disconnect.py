@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
@@ -15,11 +15,13 @@ import pytest
 
 from gateway.app import steady_clock_us
 from gateway.completion import Call
+from gateway.errors import Header
 from gateway.exchange import Exchange
 from gateway.presence import Attendance, Presence
 from gateway.streaming import EventStreamResponse, MeteredStream
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.port import Stamp
+from gateway.wire import WIRE
 from policies.ledger import Decision, Demand, Usage
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
@@ -164,19 +166,43 @@ class CancelAt:
                 failure = error
 
 
+class PatientWire:
+    """A client that takes whatever it is sent, and makes each write wait."""
+
+    is_paused = True
+
+    async def drain(self) -> None:
+        # As a real server does whenever its socket is full.
+        await asyncio.sleep(0)
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        """It never leaves."""
+
+    def take_body(self) -> bytes | None:
+        return None
+
+    def begin(self, status: int, headers: list[Header]) -> None:
+        pass
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        pass
+
+    def answer(self, status: int, headers: list[Header], body: bytes) -> None:
+        pass
+
+    def abort(self) -> None:
+        raise AssertionError("it reads fast enough")
+
+
 async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
     """The whole path below HTTP, with a client that takes whatever it is sent."""
 
     async def receive() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets that event")
+        raise AssertionError("the body is here already")
 
-    async def send(message: dict[str, Any]) -> None:
-        # A real server waits here whenever its socket is full.
-        await asyncio.sleep(0)
-
-    scope: dict[str, Any] = {"headers": [], "extensions": {}}
-    exchange = Exchange(scope, receive, send, write_timeout_s=10)
+    wire = PatientWire()
+    scope: dict[str, Any] = {"headers": [], "extensions": {WIRE: wire}}
+    exchange = Exchange(scope, receive, write_timeout_s=10)
     parts = gateway.gateway
     principal = await parts.authenticator.authenticate(
         gateway.auth("one")["authorization"].encode()
@@ -189,7 +215,7 @@ async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
         trace_headers=(),
         exchange=exchange,
     )
-    async with Presence(receive, Attendance(1)) as presence:
+    with Presence(wire, Attendance(1)) as presence:
         presence.listen()
         reply = await parts.service.complete(call)
         if isinstance(reply, MeteredStream):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 
 from gateway.admission import RENEWED_TOGETHER, Admission
 from gateway.auth import Principal
@@ -51,9 +51,9 @@ async def test_renewals_are_sent_in_portions_a_store_answers_in_time() -> None:
         is_own_key=False,
     )
     demand = TokenDemand(input_tokens=1, text_tokens=1, max_output_tokens=1)
-    async with AsyncExitStack() as held:
+    with ExitStack() as held:
         for _ in range(HELD):
-            await held.enter_async_context(admission.admit(principal, "m", demand))
+            held.enter_context(await admission.admit(principal, "m", demand))
         renewing = asyncio.create_task(admission.keep_alive())
 
         await until(lambda: len(ledger.renewed) == HELD, "every lease to be renewed")
