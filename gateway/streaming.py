@@ -65,6 +65,8 @@ class MeteredStream:
         self._max_event_bytes = max_event_bytes
         self._decoder: EventDecoder | None = None
         self._failure: GatewayError | None = None
+        # Translated where they arrived, and not handed on there.
+        self._ready = b""
         self.is_ended = False
         # Read when the lease is renewed or settled, not per event.
         lease.follow(lambda: translator.usage)
@@ -79,6 +81,9 @@ class MeteredStream:
         """
         The frames that are ready next, None after the end; GatewayError if it fails.
         """
+        if self._ready:
+            frames, self._ready = self._ready, b""
+            return frames
         if self._failure is not None:
             raise self._failure
         if self.is_ended:
@@ -90,6 +95,26 @@ class MeteredStream:
             return self._translated(self._decoder.feed(chunk))
         frames = self._translated(self._decoder.finish())
         return frames if self.is_ended else frames + self._end(is_marked=False)
+
+    async def flow(self, push: Callable[[bytes], bool]) -> None:
+        """
+        Hand frames to `push` where their events arrive, without a task switch.
+
+        Returns when `push` says no, and for what only `next_frames` tells: the end, a
+        failure, an upstream that has to be asked.
+        """
+        decoder = self._decoder
+        if decoder is None or self._failure is not None or self.is_ended:
+            return
+
+        def take(chunk: bytes) -> bool:
+            frames = self._translated(decoder.feed(chunk))
+            if self.is_ended or self._failure is not None:
+                self._ready = frames
+                return False
+            return push(frames) if frames else True
+
+        await self._answer.pour(take)
 
     async def _begin(self) -> bytes:
         # The first bytes that are not white space tell JSON from events; content types
@@ -177,7 +202,8 @@ class EventStreamResponse:
         self._presence = presence
         self._ping_interval_s = ping_interval_s
         self._first_token = first_token
-        self._last_write_s = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._last_write_s = self._loop.time()
         self._has_text = False
         self._is_finished = False
 
@@ -193,6 +219,7 @@ class EventStreamResponse:
                 if frames:
                     self._note_first_token()
                     await self._write(frames)
+                    await self._stream.flow(self._push)
             await self._finish()
             await self._stream.read_to_end()
         except GatewayError as error:
@@ -237,8 +264,15 @@ class EventStreamResponse:
             # Not before there is something to send: until then a failing upstream can
             # still be answered with its own status, which SDKs retry.
             await exchange.start(200, STREAM_HEADERS)
-        self._last_write_s = asyncio.get_running_loop().time()
+        self._last_write_s = self._loop.time()
         await exchange.write(frames, more=True)
+
+    def _push(self, frames: bytes) -> bool:
+        """Send on what has just arrived; False if the client does not keep up."""
+        wire = self._exchange.wire
+        wire.write(frames, more=True)
+        self._last_write_s = self._loop.time()
+        return not wire.is_paused
 
     async def _finish(self) -> None:
         self._is_finished = True
@@ -247,7 +281,7 @@ class EventStreamResponse:
 
     def _ping(self) -> float:
         """Break a silence; the seconds until the next look."""
-        now_s, exchange = asyncio.get_running_loop().time(), self._exchange
+        now_s, exchange = self._loop.time(), self._exchange
         left_s = self._ping_interval_s - (now_s - self._last_write_s)
         if left_s > 0:
             return left_s

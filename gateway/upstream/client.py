@@ -21,6 +21,7 @@ from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.translation.faults import error_of_status
 from gateway.translation.port import UpstreamRequest
+from gateway.upstream.connection import Take
 from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error, is_before_sending
 from gateway.upstream.retry import retry_wait_s
@@ -95,6 +96,15 @@ class UpstreamAnswer:
         """The body as it arrives, None at its end; each wait is bounded."""
         try:
             return await self._incoming.next_chunk()
+        except httpx.TransportError as error:
+            raise from_transport_error(error) from None
+        except httpx.DecodingError:
+            raise UpstreamError("The upstream's content encoding is broken.") from None
+
+    async def pour(self, take: Take) -> None:
+        """The body handed on where it arrives, as `Incoming.pour` says."""
+        try:
+            await self._incoming.pour(take)
         except httpx.TransportError as error:
             raise from_transport_error(error) from None
         except httpx.DecodingError:

@@ -8,7 +8,7 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import httpx
 
@@ -23,6 +23,10 @@ _MOST_UNPAUSED_BYTES: Final = 8 * 1024 * 1024
 
 # How long an overdue body may still be on its way through our own event loop.
 _GRACE_S: Final = 0.01
+
+
+# What takes a piece of a body, and says whether it wants the next.
+Take: TypeAlias = Callable[[bytes], bool]
 
 
 class Patience(NamedTuple):
@@ -58,6 +62,9 @@ class Connection(asyncio.Protocol):
         self._is_busy = False
         self._is_request_ended = False
         self._chunks: deque[bytes] = deque()
+        # Who takes it as it comes, and why that failed.
+        self._pouring: Take | None = None
+        self._pour_failure: Exception | None = None
         self._buffered_bytes = 0
         # Until when a wait for the body may last, and the timer that looks after it: it
         # is not moved for each wait, but looks again when it was too early.
@@ -159,8 +166,7 @@ class Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             if patience is not None:
-                idle_until_s = self._loop.time() + patience.idle_s
-                self._set_due(min(idle_until_s, patience.ends_at_s))
+                self._put_off(patience)
             await self._wait()
         # A reader that is slower than its upstream never waits for it.
         if (
@@ -169,6 +175,9 @@ class Connection(asyncio.Protocol):
             and (self._loop.time() >= patience.ends_at_s)
         ):
             raise httpx.ReadTimeout("the answer took too long")
+        return self._next_chunks()
+
+    def _next_chunks(self) -> bytes:
         chunks = self._chunks
         data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -176,6 +185,39 @@ class Connection(asyncio.Protocol):
         if self._is_read_paused:
             self._resume_reading()
         return data
+
+    async def pour(self, take: Take) -> None:
+        """
+        Hand each piece of the body to `take` where it arrives, without a task switch,
+        until it says no, raises, or nothing more comes.
+
+        A wake-up of the reader for each piece would cost 9 us of it.
+        """
+        while self._chunks:
+            if not take(self._next_chunks()):
+                return
+        if self._answer.is_complete or self._error is not None:
+            return  # for `read_body` to say
+        self._pouring = take
+        if self._patience is not None:
+            self._put_off(self._patience)
+        try:
+            await self._wait()
+        finally:
+            self._pouring = None
+        failure, self._pour_failure = self._pour_failure, None
+        if failure is not None:
+            raise failure
+
+    def _pour_out(self, take: Take, body: bytes) -> None:
+        try:
+            is_wanted = take(body)
+        except Exception as failure:  # noqa: BLE001 - raised where the reader waits
+            self._pour_failure = failure
+            is_wanted = False
+        if not is_wanted:
+            self._pouring = None
+            self._wake()
 
     def finish(self) -> bool:
         """
@@ -222,6 +264,11 @@ class Connection(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+
+    def _put_off(self, patience: Patience) -> None:
+        """Something was heard: the next wait may be as long as any."""
+        idle_until_s = self._loop.time() + patience.idle_s
+        self._set_due(min(idle_until_s, patience.ends_at_s))
 
     def _set_due(self, due_s: float) -> None:
         self._due_s = due_s
@@ -297,6 +344,11 @@ class Connection(asyncio.Protocol):
         self._tell_progress()
 
     def _tell_progress(self) -> None:
+        if self._pouring is not None and self._error is None:
+            if self._patience is not None:
+                self._put_off(self._patience)
+            if not self._answer.is_complete:
+                return
         if self._answer.is_complete and self._is_read_paused:
             # Or its end would not be noticed while it is idle.
             self._resume_reading()
@@ -348,6 +400,9 @@ class Connection(asyncio.Protocol):
 
     def _take(self, body: bytes) -> None:
         """A piece of the body, from the parser."""
+        if self._pouring is not None:
+            self._pour_out(self._pouring, body)
+            return
         self._chunks.append(body)
         self._buffered_bytes += len(body)
         is_too_much = self._buffered_bytes > HIGH_WATER_BYTES and self._can_pause

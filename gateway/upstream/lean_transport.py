@@ -16,7 +16,7 @@ from typing import Final
 import httpx
 
 from gateway.upstream.answer_parser import Head
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import Connection, Take
 from gateway.upstream.pool import Origin, Pool
 from gateway.upstream.sending import (
     MAX_REMEMBERED,
@@ -25,6 +25,7 @@ from gateway.upstream.sending import (
     Outgoing,
     fixed_headers,
     patience_of,
+    pour_from,
 )
 
 # An extension of our own: `Patience` with the body, so that its reader needs no clock
@@ -254,6 +255,10 @@ class LeanAnswer:
         connection = self._connection
         return None if connection is None else await connection.read_body()
 
+    async def pour(self, take: Take) -> None:
+        if self._connection is not None:
+            await self._connection.pour(take)
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
@@ -277,6 +282,9 @@ class _DecodedAnswer:
 
     async def next_chunk(self) -> bytes | None:
         return await anext(self._body, None)
+
+    async def pour(self, take: Take) -> None:
+        await pour_from(self, take)
 
     def close(self) -> None:
         self._answer.close()

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 import httpx
 
 from gateway.errors import Header
-from gateway.upstream.connection import Patience
+from gateway.upstream.connection import Patience, Take
 
 _FIXED: Final = (
     (b"content-type", b"application/json"),
@@ -60,6 +60,14 @@ class Incoming(Protocol):
 
     async def next_chunk(self) -> bytes | None:
         """The body as it arrives, None at its end; httpx's errors, time-outs too."""
+        ...
+
+    async def pour(self, take: Take) -> None:
+        """
+        Hand what arrives to `take` until it says no, or until nothing more comes.
+
+        After that `next_chunk` says how it goes on.
+        """
         ...
 
     def close(self) -> Coroutine[None, None, None] | None:
@@ -156,8 +164,18 @@ class HttpxAnswer:
         except TimeoutError:
             raise httpx.ReadTimeout("the answer stopped") from None
 
+    async def pour(self, take: Take) -> None:
+        await pour_from(self, take)
+
     def close(self) -> Coroutine[None, None, None]:
         return self._response.aclose()
+
+
+async def pour_from(answer: Incoming, take: Take) -> None:
+    """`Incoming.pour` for what can only be asked for one chunk after another."""
+    while (chunk := await answer.next_chunk()) is not None:
+        if not take(chunk):
+            return
 
 
 def patience_of(limits: Limits) -> Patience:
