@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Iterable
 from typing import Final, Self
 
@@ -22,6 +21,7 @@ from gateway.errors import (
     InvalidRequest,
     StoreUnavailable,
 )
+from gateway.ids import new_id
 from gateway.limit_headers import rejection_error
 from gateway.telemetry import Telemetry
 from gateway.translation.port import TokenDemand, Translator
@@ -192,7 +192,7 @@ class Admission:
         plan = principal.plan
         check_bounds(plan, demand)
         reserve = self._reservation(principal, model, demand)
-        lease_id = secrets.token_hex(16)
+        lease_id = new_id()
         try:
             decision = await self._ledger.admit(_asked(principal, reserve, lease_id))
         except LedgerUnavailable as error:

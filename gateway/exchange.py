@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -31,6 +30,7 @@ from gateway.errors import (
     envelope,
     retry_headers,
 )
+from gateway.ids import new_id
 from gateway.limit_headers import limit_headers
 from gateway.translation.usage import TokenUsage
 from gateway.wire import WIRE, Wire
@@ -128,8 +128,7 @@ class Exchange:
             self.record.client_request_id = theirs.decode("ascii")
         if _ACCEPTABLE_ID.match(own):
             return own.decode("ascii")
-        # As random as a UUID, at a quarter of its price.
-        return f"req_{secrets.token_hex(16)}"
+        return "req_" + new_id()
 
     async def read_body(self, *, max_bytes: int, timeout_s: float) -> bytes:
         """
@@ -141,15 +140,15 @@ class Exchange:
         encoding = self._headers.get(b"content-encoding", b"identity")
         if encoding.lower() not in {b"identity", b""}:
             raise UnsupportedEncoding("Send the body without a content encoding.")
-        if self._declared_bytes() > max_bytes:
-            await self._linger(LINGER_BYTES)
-            raise _too_large(max_bytes)
         if (whole := self.wire.take_body()) is not None:
             # It came with its headers, as most do: nothing has to be waited for.
             self._is_body_done = True
             if len(whole) > max_bytes:
                 raise _too_large(max_bytes)
             return whole
+        if self._declared_bytes() > max_bytes:
+            await self._linger(LINGER_BYTES)
+            raise _too_large(max_bytes)
         return await self._receive_body(max_bytes, timeout_s)
 
     async def _receive_body(self, max_bytes: int, timeout_s: float) -> bytes:

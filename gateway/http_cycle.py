@@ -1,21 +1,26 @@
 """
-One request on a client's connection, and its answer: uvicorn's cycle, written directly.
+One request on a client's connection, and its answer.
 
 ASGI hands an answer over in messages, each a coroutine, a dictionary and a write. Our
 own handlers write through `Wire` instead: a whole answer leaves in one piece, an event
 of a stream without a task switch, and who waits for the upstream is told by a call when
-the client leaves. 45 us less a request. What Litestar answers still comes as messages.
+the client leaves. What Litestar answers still comes as messages.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
+from gateway.asgi import ASGIApp
 from gateway.errors import Header
+
+logger = logging.getLogger(__name__)
 
 _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii"))
@@ -23,39 +28,97 @@ _STATUS_LINES: Final = {
 }
 _BODILESS: Final = frozenset({204, 304})
 _CLOSE: Final = (b"connection", b"close")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Cycle(RequestResponseCycle):
-    """Implements `Wire` for one request; the protocol feeds it."""
+class Cycle:
+    """Implements `Wire`, and ASGI, for one request; the protocol feeds it."""
 
-    _tell_gone: Callable[[], None] | None = None
+    def __init__(
+        self,
+        scope: dict[str, Any],
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        *,
+        default_headers: list[Header],
+        is_continue_awaited: bool,
+        keep_alive: bool,
+        on_complete: Callable[[], None],
+    ) -> None:
+        self.scope = scope
+        self.keep_alive = keep_alive
+        # The client is gone, or no longer listened to.
+        self.disconnected = False
+        self.response_started = self.response_complete = False
+        self._transport = transport
+        self._flow = flow
+        self._default_headers = default_headers
+        self._is_continue_awaited = is_continue_awaited
+        self._on_complete = on_complete
+        self._tell_gone: Callable[[], None] | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._has_more_body = True
+        # Whether what came of the body was not looked at yet.
+        self._is_news = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_chunked = False
+        self._left_bytes: int | None = None
+
+    async def run(self, app: ASGIApp) -> None:
+        """Have the request answered; a handler that fails must not go unnoticed."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:
+            logger.exception("a handler failed")
+        if not self.response_complete and not self.disconnected:
+            # Nothing, or half of something, was answered.
+            self._transport.close()
 
     # What the protocol does.
+
+    def add_body(self, data: bytes) -> None:
+        """Some of the request's body has arrived."""
+        self._body.append(data)
+        self._body_bytes += len(data)
+        if self._body_bytes > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        self._tell_news()
+
+    def end_body(self) -> None:
+        """All of the request has arrived."""
+        self._has_more_body = False
+        self._tell_news()
 
     def leave(self) -> None:
         """The client is gone, or no longer listened to."""
         self.disconnected = True
-        self.message_event.set()
+        self._tell_news()
         if self._tell_gone is not None:
             self._tell_gone()
+
+    def _tell_news(self) -> None:
+        self._is_news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     # What the exchange does.
 
     @property
     def is_paused(self) -> bool:
         """Whether the client reads slower than is written to it."""
-        return self.flow.write_paused and not self.disconnected
+        return self._flow.write_paused and not self.disconnected
 
     async def drain(self) -> None:
         """Until it has caught up, or is gone."""
         while self.is_paused:
-            await self.flow.drain()
+            await self._flow.drain()
 
     def abort(self) -> None:
-        self.transport.abort()
+        self._transport.abort()
 
     def when_gone(self, tell: Callable[[], None] | None) -> None:
-        """Call this once the client leaves; at once if it has."""
+        """Call this once the client leaves, at once if it has; None forgets it."""
         self._tell_gone = tell
         if tell is None:
             return
@@ -63,21 +126,27 @@ class Cycle(RequestResponseCycle):
             tell()
         else:
             # Its end is seen only by who reads.
-            self.flow.resume_reading()
+            self._flow.resume_reading()
 
     def take_body(self) -> bytes | None:
         """The body, if all of it has arrived and none was taken yet."""
-        if self.more_body or self.disconnected or self.response_complete:
+        if self._has_more_body or self.disconnected or not self._is_news:
             return None
-        body, self.body = bytes(self.body), bytearray()
-        self.message_event.clear()
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        chunks = self._body
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._body_bytes = 0
+        self._is_news = False
         return body
 
     def begin(self, status: int, headers: list[Header]) -> None:
         """Write the head of an answer whose length its headers give, or nobody."""
         head = self._head(status, headers)
         if not self.disconnected:
-            self.transport.write(head)
+            self._transport.write(head)
 
     def write(self, data: bytes, *, more: bool) -> None:
         """Write some of the body, or with `more` false the last of it."""
@@ -85,11 +154,11 @@ class Cycle(RequestResponseCycle):
             return
         if self.scope["method"] == "HEAD":
             data = b""
-        elif self.chunked_encoding:
+        elif self._is_chunked:
             framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             data = framed if more else framed + b"0\r\n\r\n"
         if data:
-            self.transport.write(data)
+            self._transport.write(data)
         if not more:
             self._complete()
 
@@ -100,36 +169,64 @@ class Cycle(RequestResponseCycle):
             return
         if self.scope["method"] == "HEAD":
             body = b""
-        self.transport.write(head + body)
+        # In one segment: two writes are two packets, and wake the client twice.
+        self._transport.write(head + body)
         self._complete()
 
     def _head(self, status: int, headers: list[Header]) -> bytes:
         self.response_started = True
-        self.waiting_for_100_continue = False
-        lines = [*self.default_headers, *headers]
+        self._is_continue_awaited = False
+        lines = [*self._default_headers, *headers]
         if _CLOSE in headers:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(_CLOSE)
-        is_sized = status in _BODILESS or self.scope["method"] == "HEAD"
-        self.chunked_encoding = not is_sized and not any(
-            name == b"content-length" for name, _ in headers
-        )
-        if self.chunked_encoding:
-            lines.append((b"transfer-encoding", b"chunked"))
         parts = [_STATUS_LINES[status]]
-        for line in lines:
-            parts += (line[0], b": ", line[1], b"\r\n")
-        parts.append(b"\r\n")
+        is_sized = status in _BODILESS or self.scope["method"] == "HEAD"
+        for name, value in lines:
+            is_sized = is_sized or name == b"content-length"
+            parts += (name, b": ", value, b"\r\n")
+        self._is_chunked = not is_sized
+        parts.append(b"\r\n" if is_sized else b"transfer-encoding: chunked\r\n\r\n")
         head = b"".join(parts)
-        if head.count(b"\n") != len(lines) + 2 or head.count(b"\r") != len(lines) + 2:
+        breaks = len(lines) + (2 if is_sized else 3)
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
             # Nothing of ours has one; what was passed on from elsewhere might.
             raise ValueError("a header's value holds a line break")
         return head
 
     def _complete(self) -> None:
         self.response_complete = True
-        self.message_event.set()
+        self._tell_news()
         if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
+            self._transport.close()
+        self._on_complete()
+
+    # What ASGI's applications do.
+
+    async def receive(self) -> dict[str, Any]:
+        """What came of the body, or that nothing more will."""
+        if self._is_continue_awaited and not self._transport.is_closing():
+            self._is_continue_awaited = False
+            self._transport.write(_CONTINUE)
+        while not (self._is_news or self.disconnected or self.response_complete):
+            self._flow.resume_reading()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        return {
+            "type": "http.request",
+            "body": self._taken(),
+            "more_body": self._has_more_body,
+        }
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Write a message as it says, once the client has caught up."""
+        await self.drain()
+        if message["type"] == "http.response.start":
+            headers = [(n.lower(), v) for n, v in message.get("headers", ())]
+            self.begin(message["status"], headers)
+        else:
+            more = bool(message.get("more_body"))
+            self.write(message.get("body", b""), more=more)

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-import uuid
+from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.asgi import Scope
 from gateway.errors import (
     GatewayError,
     HeadersTooLarge,
@@ -28,6 +29,7 @@ from gateway.errors import (
     envelope,
 )
 from gateway.http_cycle import Cycle
+from gateway.ids import new_id
 from gateway.settings import Settings
 from gateway.wire import WIRE
 
@@ -76,16 +78,25 @@ class EdgeProtocol(HttpToolsProtocol):
         self._has_ended = True
         # Every request whose answer is not complete; uvicorn knows only the newest.
         self._running: list[Cycle] = []
+        self._newest: Cycle | None = None
+        self._waiting: deque[Cycle] = deque()
         # The one clock that runs while no request does; with a request in flight the
-        # time-outs are its handler's.
+        # time-outs are its handler's. Its handle is not moved for each wait, which
+        # would cost 5 us a request, but looks again when it was too early.
+        self._overdue: Callable[[], None] | None = None
+        self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
         super().connection_made(transport)
         self._mind_the_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_clock()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for cycle in self._running:
             cycle.leave()
         super().connection_lost(exc)
@@ -102,7 +113,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        if not self._running and self._has_ended:
+            self._stop_clock()  # it ran since the last answer
         self._unparsed_bytes += len(data)
         self._feed(data)
         if self._unparsed_bytes > self.max_header_bytes:
@@ -134,59 +146,64 @@ class EdgeProtocol(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._has_begun:
-            # Not a trailer: what a proxy in front filters from the headers must not
-            # come in behind the body.
-            super().on_header(name, value)
         self._count(len(name) + len(value) + len(b": \r\n"))
+        if not self._has_begun:
+            # A trailer: what a proxy in front filters from the headers must not come in
+            # behind the body.
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._asks_for_upgrade():
             return  # httptools now raises HttpParserUpgrade, and we go on without
         self._has_begun = False
         self._unparsed_bytes = 0
-        self._stop_timer()
-        if len(self.pipeline) >= MAX_PIPELINED:
+        self._stop_clock()
+        if len(self._waiting) >= MAX_PIPELINED:
             self.transport.abort()
             return
         self._begin_cycle()
 
     def _begin_cycle(self) -> None:
         """As uvicorn does, but for a cycle of our own."""
-        parser, scope, earlier = self.parser, self.scope, self.cycle
+        parser, scope, earlier = self.parser, cast(Scope, self.scope), self._newest
         version = parser.get_http_version()
         scope["method"] = parser.get_method().decode("ascii")
-        if version != "1.1":
-            scope["http_version"] = version
+        scope["http_version"] = version
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
-        cycle = self.cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
+        cycle = self._newest = Cycle(
+            scope,
+            self.transport,
+            self.flow,
             default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            is_continue_awaited=self.expect_100_continue,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            on_complete=self.on_response_complete,
         )
-        scope["extensions"] = {WIRE: cycle}  # type: ignore[dict-item]  # ASGI has dicts
+        scope["extensions"] = {WIRE: cycle}
         self._running.append(cycle)
         if earlier is None or earlier.response_complete:
-            self._start_asgi_task(cycle, self.app)
+            self._start(cycle)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
+            self._waiting.append(cycle)
+
+    def _start(self, cycle: Cycle) -> None:
+        task = self.loop.create_task(cycle.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
-        super().on_body(body)
+        if self._newest is not None and not self._newest.response_complete:
+            self._newest.add_body(body)
 
     def on_message_complete(self) -> None:
         if self._has_begun:
@@ -194,16 +211,27 @@ class EdgeProtocol(HttpToolsProtocol):
         self._has_ended = True
         self._unparsed_bytes = 0
         if not self._running:
-            self._stop_timer()
-        super().on_message_complete()
+            self._stop_clock()
+        if self._newest is not None and not self._newest.response_complete:
+            self._newest.end_body()
 
     def on_response_complete(self) -> None:
         self._running = [c for c in self._running if not c.response_complete]
-        super().on_response_complete()
         if self.transport.is_closing():
             self._close()
+            return
+        self.flow.resume_reading()
+        if self._waiting:
+            self._start(self._waiting.popleft())
         elif not self._running:
             self._mind_the_clock()
+
+    def shutdown(self) -> None:
+        """Take no more requests here: close, or let what runs be the last."""
+        if self._newest is None or self._newest.response_complete:
+            self.transport.close()
+        else:
+            self._newest.keep_alive = False
 
     def _asks_for_upgrade(self) -> bool:
         # A CONNECT always counts as one and is refused like any unknown method.
@@ -239,27 +267,44 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _mind_the_clock(self) -> None:
         """While no request runs, something is always waited for, and not for ever."""
-        if self._running or self._timer is not None or self.transport.is_closing():
+        if self._running or self._overdue is not None or self.transport.is_closing():
             return
-        if self._has_begun or (self._has_ended and self.cycle is None):
-            self._start_timer(self.header_timeout_s, self._header_time_is_up)
+        if self._has_begun or (self._has_ended and self._newest is None):
+            self._start_clock(self.header_timeout_s, self._header_time_is_up)
         elif not self._has_ended:
             # The answer is out, its request is not at its end, and nobody reads it.
-            self._start_timer(self.header_timeout_s, self._close)
-        elif self.timeout_keep_alive_task is None:
-            # Stray line breaks stopped the keep-alive clock.
-            self._start_timer(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._start_clock(self.header_timeout_s, self._close)
+        else:
+            # Idle, or with stray line breaks only.
+            self._start_clock(self.timeout_keep_alive, self._close)
 
-    def _start_timer(self, after_s: float, act: Callable[[], None]) -> None:
-        self._timer = self.loop.call_later(after_s, act)
+    def _start_clock(self, after_s: float, overdue: Callable[[], None]) -> None:
+        self._overdue = overdue
+        self._due_s = self.loop.time() + after_s
+        if self._timer is None or self._timer_at_s > self._due_s:
+            self._set_timer()
 
-    def _stop_timer(self) -> None:
+    def _stop_clock(self) -> None:
+        self._overdue = None
+
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer_at_s = self._due_s
+        self._timer = self.loop.call_at(self._due_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        overdue = self._overdue
+        if overdue is None:
+            return  # the next wait sets it anew
+        if self.loop.time() < self._due_s:
+            self._set_timer()
+            return
+        self._stop_clock()
+        overdue()
 
     def _header_time_is_up(self) -> None:
-        self._timer = None
         if not self._unparsed_bytes:
             # Nothing was asked, so nothing is answered: a connection opened in advance.
             self._close()
@@ -281,7 +326,7 @@ class EdgeProtocol(HttpToolsProtocol):
             # and whatever it still answers is dropped.
             newest.leave()
         error = self._fault or MalformedRequest("The request is not valid HTTP/1.1.")
-        request_id = f"req_{uuid.uuid4().hex}"
+        request_id = "req_" + new_id()
         # These bytes never became a request, so no access line will tell of them.
         facts = {
             "request_id": request_id,
@@ -290,10 +335,6 @@ class EdgeProtocol(HttpToolsProtocol):
         }
         logger.info("refused before routing", extra={"facts": facts})
         self.transport.write(_raw_response(error, request_id))
-        self._close()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """End an idle connection."""
         self._close()
 
     def _close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -12,6 +11,7 @@ from litestar.handlers import ASGIRouteHandler
 from gateway.completion import Call, CompletionService
 from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
+from gateway.ids import new_id
 from gateway.presence import Attendance, Presence
 from gateway.routes.door import Door, Parse, trace_headers
 from gateway.settings import Settings
@@ -86,7 +86,7 @@ class CompletionRoutes:
                     Call(
                         principal=principal,
                         translator=translator,
-                        stamp=Stamp(prefix + secrets.token_hex(16), int(self._now_s())),
+                        stamp=Stamp(prefix + new_id(), int(self._now_s())),
                         trace_headers=trace_headers(exchange),
                         exchange=exchange,
                     )
