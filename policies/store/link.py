@@ -10,6 +10,7 @@ from typing import Any, Final
 import hiredis
 
 from policies.store.errors import Reason, StoreUnavailable, to_error
+from policies.store.scripts import Script
 
 _INCOMPLETE: Final = object()
 # After such a reply the next command should go out on a new connection: to another
@@ -24,13 +25,39 @@ def pack(*parts: str | int | bytes) -> bytes:
     return wire
 
 
+def pack_head(count: int, *parts: str | int | bytes) -> bytes:
+    """The beginning of a command of `count` parts, for `pack_part` to go on from."""
+    return b"*%d\r\n" % count + pack_parts(*parts)
+
+
+def pack_parts(*parts: str | int | bytes) -> bytes:
+    """A piece of a command: what is the same in many calls is packed once."""
+    wire = pack(*parts)
+    return wire[wire.index(b"\n") + 1 :]
+
+
 class Command:
     """Bytes for Redis and the future of their reply."""
 
-    __slots__ = ("deadline_s", "reply", "skips", "wire", "written_s")
+    __slots__ = (
+        "deadline_s",
+        "loading",
+        "read",
+        "reply",
+        "script",
+        "skips",
+        "wire",
+        "written_s",
+    )
 
     def __init__(
-        self, wire: bytes, reply: asyncio.Future[Any], deadline_s: float, skips: int
+        self,
+        wire: bytes,
+        reply: asyncio.Future[Any],
+        deadline_s: float,
+        skips: int = 0,
+        script: Script | None = None,
+        read: Callable[[Any], Any] | None = None,
     ) -> None:
         self.wire = wire
         self.reply = reply
@@ -38,6 +65,22 @@ class Command:
         # Replies that come before the one that counts: ASKING's.
         self.skips = skips
         self.written_s = 0.0
+        # What it runs, to be loaded where it is missing; and that load, once begun.
+        self.script = script
+        self.loading: asyncio.Future[Any] | None = None
+        # What the reply becomes for its caller; None leaves it as it is.
+        self.read = read
+
+    def answer(self, reply: object) -> None:
+        if self.reply.done():
+            return
+        if self.read is not None:
+            try:
+                reply = self.read(reply)
+            except Exception as problem:  # noqa: BLE001 - its caller's, not the link's
+                self.reply.set_exception(problem)
+                return
+        self.reply.set_result(reply)
 
     def fail(self, reason: Reason, detail: str, *, is_ambiguous: bool = False) -> None:
         if not self.reply.done():
@@ -54,10 +97,16 @@ class Link(asyncio.Protocol):
     fraction of what redis-py's `read_response` does.
     """
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_lost: Callable[[], None],
+        on_error: Callable[[Command, Exception], None],
+    ) -> None:
+        """`on_error` is given each command that was answered by an error."""
         self.pending: deque[Command] = deque()
         self._writer: asyncio.StreamWriter | None = None
         self._on_lost = on_lost
+        self._on_error = on_error
         self._is_dropped = False
         self._gone = asyncio.Event()
         self._reader = hiredis.Reader(
@@ -99,20 +148,30 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_dropped:
             return
-        self._reader.feed(data)
+        reader, pending = self._reader, self.pending
+        reader.feed(data)
         is_spoiled = False
         while True:
             try:
-                reply = self._reader.gets()
+                reply = reader.gets()
             except Exception as problem:  # noqa: BLE001 - whatever to_error made of it
                 self.drop("connection", f"not what Redis speaks: {problem}")
                 return
             if reply is _INCOMPLETE:
                 break
-            if not self.pending:
+            if not pending:
                 self.drop("connection", f"a reply nobody asked for: {reply!r}")
                 return
-            is_spoiled |= self._answer(reply)
+            command = pending[0]
+            if command.skips:
+                command.skips -= 1
+                continue
+            pending.popleft()
+            if isinstance(reply, Exception):
+                is_spoiled |= self._is_spoiling(reply)
+                self._on_error(command, reply)
+            else:
+                command.answer(reply)
         if is_spoiled:
             self.drop("replica", "the connection was given up for a new one")
 
@@ -123,16 +182,5 @@ class Link(asyncio.Protocol):
         self._gone.set()
         self.drop("connection", str(exc) if exc else "closed by Redis")
 
-    def _answer(self, reply: object) -> bool:
-        command = self.pending[0]
-        if command.skips:
-            command.skips -= 1
-            return False
-        self.pending.popleft()
-        if isinstance(reply, Exception):
-            if not command.reply.done():
-                command.reply.set_exception(reply)
-            return isinstance(reply, StoreUnavailable) and reply.reason in _SPOILING
-        if not command.reply.done():
-            command.reply.set_result(reply)
-        return False
+    def _is_spoiling(self, problem: Exception) -> bool:
+        return isinstance(problem, StoreUnavailable) and problem.reason in _SPOILING

@@ -8,15 +8,15 @@ not known, a slot that is elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 
 from policies.store.cluster import Cluster
 from policies.store.dialer import Dialer
-from policies.store.errors import Address, Redirected, StoreUnavailable
+from policies.store.errors import Address
 from policies.store.link import pack
 from policies.store.listener import PING_EVERY_S, Listener
 from policies.store.pipe import MAX_WAITING, Pipe
@@ -24,6 +24,7 @@ from policies.store.scripts import Script
 from policies.store.url import StoreUrl, StoreUrlProblem, parse_store_url
 
 Argument: TypeAlias = str | int | bytes
+T = TypeVar("T")
 
 
 class Nodes(Protocol):
@@ -62,13 +63,17 @@ class OneNode:
         script: Script | None = None,
     ) -> Any:
         del keys
-        try:
-            return await self._pipe.execute(wire, deadline_s, script)
-        except Redirected as redirected:
-            # Some slots are here and work, so nothing else would ever tell.
-            raise StoreUnavailable(
-                "cluster", "this is one node of a cluster; ask for redis+cluster://"
-            ) from redirected
+        return await self._pipe.execute(wire, deadline_s, script)
+
+    def begin(
+        self,
+        wire: bytes,
+        deadline_s: float,
+        script: Script,
+        read: Callable[[Any], Any] | None,
+    ) -> asyncio.Future[Any]:
+        """As `execute`, sent with this tick's write whether or not it is awaited."""
+        return self._pipe.execute(wire, deadline_s, script, read=read)
 
     async def ping(self, wire: bytes, deadline_s: float) -> None:
         await self._pipe.execute(wire, deadline_s)
@@ -107,6 +112,34 @@ class Store:
         """Run a script on the server that holds its keys."""
         wire = pack("EVALSHA", script.sha, len(keys), *keys, *args)
         return await self._nodes.execute(keys, wire, self._deadline_s(), script)
+
+    def begin(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        wire: bytes,
+        read: Callable[[Any], T] | None = None,
+    ) -> Awaitable[T]:
+        """
+        As `run`, of an EVALSHA that is packed already; its reply as `read` has it.
+
+        One server's is a future, begun by the call: it needs no task to run in. A
+        cluster's is a coroutine, since its slots may have to be followed.
+        """
+        nodes = self._nodes
+        if isinstance(nodes, OneNode):
+            return nodes.begin(wire, self._deadline_s(), script, read)
+        return self._follow(script, keys, wire, read)
+
+    async def _follow(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        wire: bytes,
+        read: Callable[[Any], Any] | None,
+    ) -> Any:
+        reply = await self._nodes.execute(keys, wire, self._deadline_s(), script)
+        return reply if read is None else read(reply)
 
     async def call(self, *command: Argument, key: str) -> Any:
         """Run a plain command on the server that holds this key."""
@@ -192,6 +225,7 @@ def open_store(
             connect_timeout_s=connect_timeout_s,
             max_waiting=max_waiting,
             scripts=scripts,
+            is_of_cluster=address is not None,
         )
 
     nodes: Nodes
