@@ -51,7 +51,8 @@ def pace_of(rate: Rate) -> Pace:
 def missing_ticks(pace: Pace, tat: int, now_us: int, units: int) -> int:
     """By how much spending this would overdraw the bucket; 0 or less fits."""
     now = now_us * pace.ticks_per_us
-    return max(tat, now) + units * pace.ticks_per_unit - now - pace.capacity_ticks
+    debt = tat - now if tat > now else 0
+    return debt + units * pace.ticks_per_unit - pace.capacity_ticks
 
 
 def charge(pace: Pace, tat: int, now_us: int, units: int) -> int:
@@ -65,14 +66,16 @@ def refund(pace: Pace, tat: int, now_us: int, units: int) -> int:
     return max(tat - units * pace.ticks_per_unit, now_us * pace.ticks_per_us)
 
 
-def used_units(pace: Pace, tat: int, now_us: int) -> int:
-    """What is missing from a full bucket, a unit begun counting as used."""
-    return -(-max(0, tat - now_us * pace.ticks_per_us) // pace.ticks_per_unit)
+def standing(pace: Pace, tat: int, now_us: int) -> tuple[int, int]:
+    """
+    What is missing from a full bucket, and in how many milliseconds nothing will be.
 
-
-def reset_after_ms(pace: Pace, tat: int, now_us: int) -> int:
-    """How long until the bucket is full again."""
-    return ticks_to_ms(pace, max(0, tat - now_us * pace.ticks_per_us))
+    A unit begun counts as used. Both at once, since each decision wants both.
+    """
+    debt = tat - now_us * pace.ticks_per_us
+    if debt <= 0:
+        return 0, 0
+    return -(-debt // pace.ticks_per_unit), -(-debt // (pace.ticks_per_us * US_PER_MS))
 
 
 def ticks_to_ms(pace: Pace, ticks: int) -> int:

@@ -28,6 +28,7 @@ The rules, for memory and Redis alike:
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -64,7 +65,9 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     key: KeyScope | None = None
 
 
-class LimitState(msgspec.Struct, frozen=True, kw_only=True):
+# Made five times a request, of which none can be part of a cycle: uncollected each is
+# 0.1 us cheaper, and the collector has not to walk the thousands that are remembered.
+class LimitState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where one limit stands right after a decision."""
 
     limit: Limit
@@ -187,6 +190,12 @@ class Ledger(Protocol):
         A refund goes back to the window it was taken from; a top-up may take a limit
         below zero. False if there was nothing left to settle.
         """
+        ...
+
+    def settle_soon(
+        self, workspace: str, lease_id: str, actual: Usage
+    ) -> asyncio.Future[bool] | None:
+        """As `settle`, begun at once and not waited for: None where it is done."""
         ...
 
     async def inspect(

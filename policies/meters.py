@@ -68,8 +68,13 @@ class RateMeter:
         """From when on nothing would be lost by forgetting this meter."""
         return -(-self.tat // self.pace.ticks_per_us)
 
-    def used(self, now_us: int) -> int:
-        return gcra.used_units(self.pace, self.tat, now_us)
+    def standing(self, now_us: int) -> tuple[int, int]:
+        """The units used, and in how many milliseconds none will be."""
+        return gcra.standing(self.pace, self.tat, now_us)
+
+    def load(self, debt_us: int, rest: int, now_us: int) -> None:
+        """Stand where a ledger elsewhere says it stood at this instant."""
+        self.tat = (now_us + debt_us) * self.pace.ticks_per_us + rest
 
     def wait_ms(self, units: int, now_us: int) -> int:
         """How long until what does not fit now would."""
@@ -77,9 +82,6 @@ class RateMeter:
             return NEVER_MS
         missing = gcra.missing_ticks(self.pace, self.tat, now_us, units)
         return gcra.ticks_to_ms(self.pace, missing)
-
-    def reset_after_ms(self, now_us: int) -> int:
-        return gcra.reset_after_ms(self.pace, self.tat, now_us)
 
 
 class Tally:
@@ -100,7 +102,9 @@ class Tally:
 
     def adjust(self, units: int, now_us: int) -> None:
         """Top up by this many units, or refund where negative."""
-        self.used = min(max(0, self.used + units), MAX_COUNTED)
+        used = self.used + units
+        used = max(used, 0)
+        self.used = used if used < MAX_COUNTED else MAX_COUNTED
 
 
 class QuotaMeter:
@@ -123,7 +127,9 @@ class QuotaMeter:
         self.limit = limit
 
     def fits(self, units: int, now_us: int) -> bool:
-        return units == 0 or self.used(now_us) + units <= self.limit.limit
+        if units == 0:
+            return True
+        return self._running_tally(now_us).used + units <= self.limit.limit
 
     def charge(self, units: int, now_us: int) -> Tally:
         """Charge the window of that instant, which may be one that has ended."""
@@ -136,16 +142,21 @@ class QuotaMeter:
         """From when on nothing would be lost by forgetting this meter."""
         return self.tally.end_us if self.tally.used else 0
 
-    def used(self, now_us: int) -> int:
-        return self._running_tally(now_us).used
+    def standing(self, now_us: int) -> tuple[int, int]:
+        """The units used, and in how many milliseconds none will be."""
+        tally = self._running_tally(now_us)
+        return tally.used, -(-(tally.end_us - now_us) // gcra.US_PER_MS)
+
+    def load(self, used: int, rest: int, now_us: int) -> None:
+        """Stand where a ledger elsewhere says it stood at this instant."""
+        # Its clock may be another server's by now, and step back over a boundary.
+        if not self.tally.start_us <= now_us < self.tally.end_us:
+            self.tally = Tally(self.limit, now_us)
+        self.tally.used = used
 
     def wait_ms(self, units: int, now_us: int) -> int:
         """How long until what does not fit now would."""
-        return NEVER_MS if units > self.limit.limit else self.reset_after_ms(now_us)
-
-    def reset_after_ms(self, now_us: int) -> int:
-        end_us = self._running_tally(now_us).end_us
-        return -(-(end_us - now_us) // gcra.US_PER_MS)
+        return NEVER_MS if units > self.limit.limit else self.standing(now_us)[1]
 
     def _running_tally(self, now_us: int) -> Tally:
         if now_us >= self.tally.end_us:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from policies.ledger import Ledger
+from policies.outage.journal import Journal
 from policies.outage.running_leases import RunningLease, RunningLeases
 from policies.outage.settlement import Settlement, may_have_happened
 from policies.outage.store_health import StoreHealth
@@ -22,6 +23,8 @@ TELL_BATCH: Final = 64
 # The second round is for what shares admitted during the first. More could go on for
 # ever; what is left is told right after the return.
 TELL_ROUNDS: Final = 2
+# Between tries of a replica that closes.
+CLOSE_RETRY_S: Final = 0.1
 
 
 class Courier:
@@ -100,6 +103,14 @@ class Courier:
             raise
         self._health.succeeded(asked_us=asked_us, needs_memory=False)
         return is_settled
+
+    async def send_all(self, journal: Journal) -> None:
+        """Send what the journal keeps, until there is nothing left."""
+        while journal.depth:
+            if await journal.send_batch(self.send):
+                # Whatever the breaker says: nobody probes any more, and a store that
+                # fails over while replicas are replaced is back within the deadline.
+                await asyncio.sleep(CLOSE_RETRY_S)
 
     async def tell_all(self) -> int:
         """Tell a returning store of every lease that runs here; of how many."""

@@ -32,6 +32,7 @@ from policies.outage.courier import Courier
 from policies.outage.journal import MAX_ENTRIES, Journal
 from policies.outage.last_known import MAX_STANDINGS, LastKnown
 from policies.outage.local_share import LocalShare
+from policies.outage.prompt_settler import PromptSettler
 from policies.outage.replicas import Replicas
 from policies.outage.running_leases import RunningLease, RunningLeases
 from policies.outage.settlement import Settlement
@@ -47,7 +48,6 @@ logger = logging.getLogger(__name__)
 UNSEEN_US: Final = 3600 * 1_000_000
 # What a store that does not answer may add to a shutdown.
 CLOSE_TIMEOUT_S: Final = 5.0
-CLOSE_RETRY_S: Final = 0.1
 
 # A store that fails now and then grants one share in this time, however often it fails.
 EPISODE_US: Final = 30 * 1_000_000
@@ -98,6 +98,13 @@ class GuardedLedger:
         self.courier = Courier(
             shared, health=self.health, running=self._running, clock_us=clock_us
         )
+        self._prompt = PromptSettler(
+            shared,
+            health=self.health,
+            journal=self.journal,
+            hand_in=self._hand_in,
+            clock_us=clock_us,
+        )
         self._share = LocalShare(
             clock_us=clock_us,
             lease_ttl_ms=shared.lease_ttl_ms,
@@ -142,7 +149,9 @@ class GuardedLedger:
         """
         if not self.health.is_closed:
             return await self._admit_alone(demand, is_maybe_held=False)
-        if not await self._tell_of_repeated(demand):
+        lease = self._running.find(demand.workspace, demand.lease_id)
+        if lease is not None and not lease.is_known and not await self._tell(lease):
+            # What a share admitted is not decided anew when it is repeated.
             return await self._admit_alone(demand, is_maybe_held=True)
         asked_us = self._clock_us()
         try:
@@ -247,13 +256,29 @@ class GuardedLedger:
             return True
         return await self._hand_in(settlement)
 
+    def settle_soon(
+        self, workspace: str, lease_id: str, actual: Usage
+    ) -> asyncio.Future[bool] | None:
+        """As `settle`; without a task where the store is there and holds the lease."""
+        lease = self._running.find(workspace, lease_id)
+        if (
+            lease is None
+            or lease.known_us is None
+            or not self.health.is_closed
+            or self._share.holds(lease)
+        ):
+            return asyncio.ensure_future(self.settle(workspace, lease_id, actual))
+        self._running.pop(workspace, lease_id)
+        self._last_known.correct(lease, actual)
+        return self._prompt.begin(lease, actual)
+
     async def aclose(self) -> None:
         """Send what is due, within a deadline, and be counted as a replica no more."""
         try:
             await self._watch.stop()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._send_the_rest()
+                    await self.courier.send_all(self.journal)
             with suppress(StoreUnavailable):
                 await self._replicas.leave()
         finally:
@@ -333,18 +358,12 @@ class GuardedLedger:
             settlement.maybe_held_us = self._clock_us()
             self.journal.put(settlement)
 
-    async def _tell_of_repeated(self, demand: Demand) -> bool:
-        """
-        A lease that a share admitted is not decided anew when it is repeated.
-
-        False if the store could not be told.
-        """
-        lease = self._running.find(demand.workspace, demand.lease_id)
-        if lease is not None and not lease.is_known:
-            try:
-                await self.courier.tell(lease)
-            except StoreUnavailable:
-                return False
+    async def _tell(self, lease: RunningLease) -> bool:
+        """Tell of a lease that a share admitted; False if the store could not be."""
+        try:
+            await self.courier.tell(lease)
+        except StoreUnavailable:
+            return False
         return True
 
     async def _settle_stranger(
@@ -369,13 +388,6 @@ class GuardedLedger:
         except asyncio.CancelledError:
             self.journal.put(settlement)
             raise
-
-    async def _send_the_rest(self) -> None:
-        while self.journal.depth:
-            if await self.journal.send_batch(self.courier.send):
-                # Whatever the breaker says: nobody probes any more, and a store that
-                # fails over while replicas are replaced is back within the deadline.
-                await asyncio.sleep(CLOSE_RETRY_S)
 
     def _sweep(self) -> None:
         self._running.sweep(self._clock_us() - UNSEEN_US)

@@ -117,6 +117,10 @@ class LocalShare:
             lease.episode = self._episode
             lease.share_reserve, lease.base = lease.demand.reserve, NOTHING
 
+    def holds(self, lease: RunningLease) -> bool:
+        """Whether this episode's share counts the lease."""
+        return lease.episode == self._episode
+
     async def take_in(self, lease: RunningLease) -> None:
         """Let a lease that runs already take a place of this replica's share."""
         if lease.episode == self._episode:

@@ -97,10 +97,10 @@ class Settlement:
         if not self._has_to_adopt(now_us, ttl_us):
             if await self._settle(ledger, now_us):
                 return True
-            if not is_first or not self._was_lost(now_us):
+            if not is_first or not self.was_lost(now_us):
                 return False
             # Nothing was charged, and from now on this id is barred.
-            self._rename()
+            self.rename()
         return await self._adopt(ledger, now_us) and await self._settle(ledger, now_us)
 
     def _has_to_adopt(self, now_us: int, ttl_us: int) -> bool:
@@ -114,7 +114,7 @@ class Settlement:
             return False
         return held_us is None or now_us - held_us < ABANDONED_KNOWN_US
 
-    def _was_lost(self, now_us: int) -> bool:
+    def was_lost(self, now_us: int) -> bool:
         """Whether the store held this lease and does so no more, uncharged."""
         held_us = self.maybe_held_us
         return (
@@ -124,11 +124,21 @@ class Settlement:
             and now_us - held_us < ABANDONED_KNOWN_US
         )
 
-    def _rename(self) -> None:
+    def rename(self) -> None:
+        """Go on as a lease of which the store has never heard."""
         self.lease_id = uuid.uuid4().hex
         self.is_known = False
+        self.was_sent = True
         self.maybe_held_us = None
         self.maybe_settled_us = None
+
+    def note_sent(self, error: BaseException | None, now_us: int) -> None:
+        """It was told to the store, which ended so; None is a call that was cut off."""
+        self.was_sent = True
+        if self.maybe_settled_us is None and (
+            error is None or may_have_happened(error)
+        ):
+            self.maybe_settled_us = now_us
 
     async def _adopt(self, ledger: Ledger, now_us: int) -> bool:
         assert self.demand is not None  # noqa: S101  # see _has_to_adopt
@@ -151,8 +161,7 @@ class Settlement:
         try:
             return await ledger.settle(self.workspace, self.lease_id, self.actual)
         except BaseException as error:
-            if may_have_happened(error) and self.maybe_settled_us is None:
-                self.maybe_settled_us = now_us
+            self.note_sent(error, now_us)
             raise
 
 

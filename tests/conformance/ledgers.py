@@ -33,7 +33,16 @@ def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
-class DistantLedger(MemoryLedger):
+class SettlingLedger(MemoryLedger):
+    """One whose `settle` is its own: what nobody waits for goes that way, too."""
+
+    def settle_soon(
+        self, workspace: str, lease_id: str, actual: Usage
+    ) -> asyncio.Future[bool]:
+        return asyncio.ensure_future(self.settle(workspace, lease_id, actual))
+
+
+class DistantLedger(SettlingLedger):
     """Exact, a round trip away, and settled after the answer was read."""
 
     async def admit(self, demand: Demand) -> Decision:
@@ -63,7 +72,7 @@ class RacingLedger(MemoryLedger):
         return decision
 
 
-class LeakingLedger(MemoryLedger):
+class LeakingLedger(SettlingLedger):
     """Forgets to free the places of large requests, until it is told to."""
 
     def __init__(self) -> None:
@@ -92,7 +101,7 @@ class ForgetfulLedger(MemoryLedger):
         return decision
 
 
-class OverchargingLedger(MemoryLedger):
+class OverchargingLedger(SettlingLedger):
     """Settles each answer at one token more than it used."""
 
     async def settle(self, workspace: str, lease_id: str, actual: Usage) -> bool:

@@ -72,7 +72,7 @@ def test_bucket_agrees_with_fractions_after_every_step(
 
         debt = max(0, tat - now_us * pace.ticks_per_us)
         assert Fraction(debt, pace.ticks_per_unit) == bucket.missing
-        assert gcra.used_units(pace, tat, now_us) == -(-bucket.missing // 1)
+        assert gcra.standing(pace, tat, now_us)[0] == -(-bucket.missing // 1)
 
 
 @given(
@@ -101,11 +101,11 @@ def test_bucket_is_full_when_it_says_and_not_a_millisecond_before(
     pace = pace_of(rate)
     tat = gcra.charge(pace, 0, NOW_US, spent)
 
-    reset_us = gcra.reset_after_ms(pace, tat, NOW_US) * 1000
+    reset_us = gcra.standing(pace, tat, NOW_US)[1] * 1000
 
-    assert gcra.used_units(pace, tat, NOW_US + reset_us) == 0
+    assert gcra.standing(pace, tat, NOW_US + reset_us)[0] == 0
     if spent:
-        assert gcra.used_units(pace, tat, NOW_US + reset_us - 1000) > 0
+        assert gcra.standing(pace, tat, NOW_US + reset_us - 1000)[0] > 0
 
 
 def test_seven_a_minute_are_seven_at_once_and_then_one_every_seventh() -> None:
@@ -150,7 +150,7 @@ def test_changed_limit_keeps_what_was_used(used: int, old: int, new: int) -> Non
 
     converted = gcra.convert(tat, NOW_US, before, after)
 
-    assert gcra.used_units(after, converted, NOW_US) == used
+    assert gcra.standing(after, converted, NOW_US)[0] == used
 
 
 @given(

@@ -13,7 +13,7 @@ from policies.ledger import NOTHING, Admitted, Demand, KeyScope, Usage
 from policies.memory_ledger import CHORES_PER_ADMISSION, LeaseView, MemoryLedger
 from policies.plan_files import load_plan_book
 from policies.plans import Concurrency, KeyLimits, Plan, Quota, Rate
-from policies.workspace_usage import WorkspaceUsage, charge, slots_of
+from policies.workspace_usage import WorkspaceUsage, charge
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -234,4 +234,4 @@ def test_keys_that_came_and_went_do_not_add_up() -> None:
     assert usage.keys < 12
     lease.take_places(-1)
     again = usage.follow(PLAN, KeyScope("spent", monthly), now_us)
-    assert [0, 1] == [usage.held, slots_of(again)[-1].state(now_us).used]
+    assert [0, 1] == [usage.held, again.slots[-1].state(now_us).used]

@@ -243,6 +243,11 @@ class DistantLedger(MemoryLedger):
         await asyncio.sleep(0)
         return await super().settle(workspace, lease_id, actual)
 
+    def settle_soon(
+        self, workspace: str, lease_id: str, actual: Usage
+    ) -> asyncio.Future[bool]:
+        return asyncio.ensure_future(self.settle(workspace, lease_id, actual))
+
 
 @pytest.mark.parametrize("ledger", [MemoryLedger, DistantLedger])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeAlias, TypeVar
 
@@ -58,6 +59,11 @@ class LossyLedger:
         return await self._meet(
             "settle", lambda: self.memory.settle(workspace, lease_id, actual)
         )
+
+    def settle_soon(
+        self, workspace: str, lease_id: str, actual: Usage
+    ) -> asyncio.Future[bool] | None:
+        return asyncio.ensure_future(self.settle(workspace, lease_id, actual))
 
     async def inspect(
         self, workspace: str, plan: Plan, key: KeyScope | None = None
