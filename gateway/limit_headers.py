@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, assert_never
 
 from gateway.errors import Header, LimitCode, LimitExceeded
@@ -30,30 +29,112 @@ CONCURRENCY_RETRY_MS: Final = 500
 # Calendar windows have no fixed length; the draft wants seconds, so a month is 30 days.
 _WINDOW_S: Final = {"hour": 3600, "day": 86_400, "month": 2_592_000}
 
+# As many as there are plans and keys with limits of their own in use, in about 10 MB.
+MAX_FRAMES: Final = 4096
+
+# Of a second, by its milliseconds, as OpenAI writes them: without trailing zeros.
+_FRACTIONS: Final = ("", *(f".{ms:03d}".rstrip("0") for ms in range(1, 1000)))
+
+
+# What one answer has of a limit in common with the next: the limit by identity, since
+# hashing it costs more than all else here, what it can hold, and whether it is a key's.
+_Row: TypeAlias = tuple[int, int, bool]
+
+
+class _UnitFrame:
+    """OpenAI's three headers of one unit, but for their numbers."""
+
+    __slots__ = ("limits", "positions", "remaining", "reset")
+
+    def __init__(self, unit: Unit, states: list[LimitState]) -> None:
+        self.positions = [
+            position
+            for position, state in enumerate(states)
+            if not isinstance(state.limit, Concurrency) and state.limit.of == unit
+        ]
+        name = unit.encode()
+        self.remaining = b"x-ratelimit-remaining-" + name
+        self.reset = b"x-ratelimit-reset-" + name
+        self.limits: list[Header] = [
+            (b"x-ratelimit-limit-" + name, b"%d" % state.capacity) for state in states
+        ]
+
+    def tightest(self, left: list[int]) -> int:
+        """
+        Where the limit stands that the unit's headers report.
+
+        They have room for one where a plan may have several: the one with the least
+        left, of equals the first, is the one a client will meet first.
+        """
+        tightest = self.positions[0]
+        for position in self.positions:
+            if left[position] < left[tightest]:
+                tightest = position
+        return tightest
+
+
+class _Frame:
+    """All that does not move in the headers of some limits; the limits live with it."""
+
+    __slots__ = ("_made_for", "enforced", "policy", "prefixes", "units")
+
+    def __init__(self, states: tuple[LimitState, ...]) -> None:
+        self._made_for = tuple(state.limit for state in states)
+        # What is not enforced would only frighten a client into waiting.
+        enforced = [state for state in states if not state.limit.shadow]
+        self.enforced = [
+            index for index, state in enumerate(states) if not state.limit.shadow
+        ]
+        self.prefixes = [f'"{state.name}";r=' for state in enforced]
+        policy = ", ".join(_policy_item(s.limit, s.name, s.capacity) for s in enforced)
+        self.policy: Header = (b"ratelimit-policy", policy.encode())
+        frames = [_UnitFrame(unit, enforced) for unit in UNITS]
+        self.units = [frame for frame in frames if frame.positions]
+
+
+_frames: dict[tuple[_Row, ...], _Frame] = {}
+
+
+def _frame_of(states: tuple[LimitState, ...]) -> _Frame:
+    rows = tuple([(id(s.limit), s.capacity, s.is_of_key) for s in states])
+    frame = _frames.get(rows)
+    if frame is None:
+        if len(_frames) >= MAX_FRAMES:
+            # Whatever came first: those in use are made again in 20 us each.
+            del _frames[next(iter(_frames))]
+        frame = _frames[rows] = _Frame(states)
+    return frame
+
 
 def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
-    """The headers every answer to an authenticated call carries."""
-    # What is not enforced would only frighten a client into waiting.
-    enforced = [state for state in states if not state.limit.shadow]
+    """
+    The headers every answer to an authenticated call carries.
+
+    Only numbers are written here, what is around them stands in the frame: 6 us for
+    five limits, where all of it was 21.
+    """
+    states = tuple(states)
+    frame = _frame_of(states)
+    enforced = [states[index] for index in frame.enforced]
     if not enforced:
         return ()
+    left, items = [], []
+    for state, prefix in zip(enforced, frame.prefixes, strict=True):
+        spare = state.capacity - state.used
+        remaining = spare if spare > 0 else 0
+        left.append(remaining)
+        reset_ms = state.reset_after_ms
+        reset = f";t={-(-reset_ms // 1000)}" if reset_ms else ""
+        items.append(f"{prefix}{remaining}{reset}")
     headers: list[Header] = []
-    for unit in UNITS:
-        tightest = _tightest(enforced, unit)
-        if tightest is not None:
-            name = unit.encode()
-            reset = go_duration(tightest.reset_after_ms).encode()
-            headers += [
-                (b"x-ratelimit-limit-" + name, b"%d" % tightest.capacity),
-                (b"x-ratelimit-remaining-" + name, b"%d" % tightest.remaining),
-                (b"x-ratelimit-reset-" + name, reset),
-            ]
-    policy = ", ".join(_policy_item(s.limit, s.name, s.capacity) for s in enforced)
-    now = ", ".join(_state_item(state) for state in enforced)
-    headers += [
-        (b"ratelimit-policy", policy.encode()),
-        (b"ratelimit", now.encode()),
-    ]
+    for unit in frame.units:
+        at = unit.tightest(left)
+        headers += (
+            unit.limits[at],
+            (unit.remaining, b"%d" % left[at]),
+            (unit.reset, go_duration(enforced[at].reset_after_ms).encode()),
+        )
+    headers += (frame.policy, (b"ratelimit", ", ".join(items).encode()))
     return tuple(headers)
 
 
@@ -70,21 +151,6 @@ def stand_in(plan: Plan) -> StandIn:
     return "open" if plan.on_store_failure == "open" else "share"
 
 
-def _tightest(states: list[LimitState], unit: Unit) -> LimitState | None:
-    """
-    The state that OpenAI's three headers of a unit report.
-
-    They have room for one limit where a plan may have several: the one with the least
-    left is the one a client will meet first.
-    """
-    candidates = [
-        state
-        for state in states
-        if not isinstance(state.limit, Concurrency) and state.limit.of == unit
-    ]
-    return min(candidates, key=lambda state: state.remaining, default=None)
-
-
 def go_duration(milliseconds: int) -> str:
     """OpenAI's reset format: `12ms`, `8.64s`, `6m0s`, `1h0m0s`."""
     if milliseconds < 1000:
@@ -92,14 +158,12 @@ def go_duration(milliseconds: int) -> str:
     seconds, rest_ms = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    fraction = f".{rest_ms:03d}".rstrip("0") if rest_ms else ""
-    text = f"{seconds}{fraction}s"
+    text = f"{seconds}{_FRACTIONS[rest_ms]}s"
     if hours:
         return f"{hours}h{minutes}m{text}"
     return f"{minutes}m{text}" if minutes else text
 
 
-@lru_cache(maxsize=1024)
 def _policy_item(limit: Limit, name: str, capacity: int) -> str:
     match limit:
         case Concurrency():
@@ -113,13 +177,6 @@ def _policy_item(limit: Limit, name: str, capacity: int) -> str:
     # The draft's registry has no unit for tokens, and forbids inventing values of `qu`.
     unit = ';llmtune-unit="tokens"' if limit.of == "tokens" else ""
     return f'"{name}";q={limit.limit}{window}{unit}'
-
-
-def _state_item(state: LimitState) -> str:
-    item = f'"{state.name}";r={state.remaining}'
-    if state.reset_after_ms:
-        item += f";t={math.ceil(state.reset_after_ms / 1000)}"
-    return item
 
 
 def rejection_error(rejected: Rejected, plan: Plan, *, now_ms: int) -> LimitExceeded:
