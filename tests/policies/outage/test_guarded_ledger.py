@@ -204,6 +204,32 @@ async def test_store_that_lost_its_data_unnoticed_is_told_by_renewals_and_ends(
     assert await used(exact) == [500 + 40, 1]
 
 
+async def test_settlement_without_an_answer_is_kept_until_the_store_has_it(
+    server: RedisServer, replica: Replica, demand: MakeDemand, exact: Ledger
+) -> None:
+    """Nobody waited for it, and it is charged once all the same."""
+    ledger = replica.ledger
+    lost, ended = demand(PLAN, 500), demand(PLAN, 500)
+    await ledger.admit(lost)
+    await ledger.admit(ended)
+    await _end_soon(ledger, ended.lease_id, Usage(1, 40))
+    assert ledger.journal.depth == 0
+
+    server.freeze()
+    await _end_soon(ledger, lost.lease_id, Usage(1, 60))
+    assert ("acme", lost.lease_id) in ledger.journal
+
+    server.thaw()
+    await replica.until_back()
+    assert await used(exact) == [40 + 60, 0]
+
+
+async def _end_soon(ledger: Ledger, lease_id: str, actual: Usage) -> None:
+    begun = ledger.settle_soon("acme", lease_id, actual)
+    assert begun is not None
+    assert await begun
+
+
 async def test_admission_cancelled_without_an_answer_leaves_nothing(
     server: RedisServer, replica: Replica, demand: MakeDemand, exact: Ledger
 ) -> None:
