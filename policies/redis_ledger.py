@@ -48,7 +48,7 @@ _SHARED: Final = (
     "sweeping",
     "writing",
 )
-ADMIT: Final[Script] = load_script(*_SHARED, "limits", "room", "charging", "admit")
+ADMIT: Final[Script] = load_script(*_SHARED, "room", "limits", "charging", "admit")
 # Both also where memory is full: a lease that cannot be settled never gives any back.
 RENEW: Final[Script] = load_script(*_SHARED, "renew", is_allowed_when_full=True)
 SETTLE: Final[Script] = load_script(*_SHARED, "settle", is_allowed_when_full=True)
@@ -247,7 +247,8 @@ def _packed_limits(plan: Plan, key: KeyLimits | None) -> bytes:
     """Every limit of both, as admit.lua says."""
     limits = [_described(limit, is_key=False) for limit in plan.limits]
     limits += [_described(limit, is_key=True) for limit in key.limits] if key else []
-    return msgspec.msgpack.encode(limits)
+    # One after the other and in no array, which is cheaper to unpack.
+    return b"".join(msgspec.msgpack.encode(part) for each in limits for part in each)
 
 
 def _described(limit: Limit, *, is_key: bool) -> list[str | int | bool]:

@@ -1,56 +1,48 @@
 --[[
 Charging and refunding what usage.lua has read. Shared by the ledger's scripts.
 ]]
--- Counts on at another limit: the debt in units stays, and in ticks too (gcra.py).
-local function follow(rate, limit)
-  if rate[1] < now_us then
-    rate[2], rate[3] = 0, limit
-    return
-  end
-  local debt_us, rest = debt_at(rate, now_us)
-  local us, ticks = muldiv(debt_us, rate[3], limit)
-  ticks, rate[3] = ticks + rest, limit
-  set_debt(rate, now_us, us + div(ticks, limit), ticks % limit)
-end
-
-local function charge_rate(rate, units, at_us)
-  local cost_us, cost_rest = muldiv(units, rate[4], rate[3])
-  local debt_us, rest = debt_at(rate, at_us)
-  rest = rest + cost_rest
-  set_debt(rate, at_us, debt_us + cost_us + div(rest, rate[3]), rest % rate[3])
-end
-
-local function refund_rate(rate, units, at_us)
-  local back_us, back_rest = muldiv(units, rate[4], rate[3])
-  local debt_us, rest = debt_at(rate, at_us)
-  if rest < back_rest then debt_us, rest = debt_us - 1, rest + rate[3] end
-  debt_us, rest = debt_us - back_us, rest - back_rest
-  if debt_us < 0 then debt_us, rest = 0, 0 end
+-- A debt at an instant: microseconds, and ticks of 1/limit of them.
+local function set_debt(rate, at_us, debt_us, ticks)
+  local rest = ticks % rate[3]
+  debt_us = debt_us + (ticks - rest) / rate[3]
+  if debt_us >= 2 ^ 51 then debt_us, rest = 2 ^ 51, 0 end -- gcra.py's longest
   rate[1], rate[2] = at_us + debt_us, rest
+  needs_until(rate[1] / 1000 + 1)
+end
+
+local function adjust_rate(rate, units, at_us)
+  local debt_us, rest = 0, 0
+  if rate[1] >= at_us then debt_us, rest = rate[1] - at_us, rate[2] end
+  if units > 0 then
+    local us, ticks = muldiv(units, rate[4], rate[3])
+    set_debt(rate, at_us, debt_us + us, rest + ticks)
+  else
+    local us, ticks = muldiv(-units, rate[4], rate[3])
+    if rest < ticks then debt_us, rest = debt_us - 1, rest + rate[3] end
+    debt_us, rest = debt_us - us, rest - ticks
+    if debt_us < 0 then debt_us, rest = 0, 0 end
+    rate[1], rate[2] = at_us + debt_us, rest
+  end
 end
 
 -- Tops up by so many units, or refunds where they are negative. Of a quota, `window` is
 -- the one that was charged: once it has ended, nobody looks at it any more. 0: a rate.
-local function adjust(scope_id, dimension, window, units, at_us)
-  local meter = scope_of(scope_id)[dimension]
-  if units == 0 or not meter then return end
+local function adjust(meter, window, units, at_us)
   if window == 0 then
-    if units > 0 then
-      charge_rate(meter, units, at_us)
-    else
-      refund_rate(meter, -units, at_us)
-    end
+    if units ~= 0 then adjust_rate(meter, units, at_us) end
   elseif meter[1] == window then
-    meter[2] = math.min(math.max(0, meter[2] + units), MAX_COUNTED)
+    -- At most 2^52, as in meters.py.
+    meter[2] = math.min(math.max(0, meter[2] + units), 2 ^ 52)
   end
-  changed[scope_id] = true
 end
 
 -- Puts a lease into its places, or with the sign -1 takes it out. Never below zero: an
 -- operator who deleted the usage alone must not have made room without an end.
 local function take_place(scope_id, is_beyond, requests, tokens, sign)
   local places = scope_of(scope_id).places
-  local changes = { sign, is_beyond and sign or 0, sign * requests, sign * tokens }
-  for i = 1, 4 do places[i] = math.max(0, places[i] + changes[i]) end
+  local held, beyond = places[1] + sign, places[2] + (is_beyond and sign or 0)
+  requests, tokens = places[3] + sign * requests, places[4] + sign * tokens
+  places[1], places[2] = held > 0 and held or 0, beyond > 0 and beyond or 0
+  places[3], places[4] = requests > 0 and requests or 0, tokens > 0 and tokens or 0
   changed[scope_id] = true
 end

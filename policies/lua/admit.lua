@@ -12,8 +12,8 @@ ARGV[4]  tokens   the reservation
 ARGV[5]  ttl_us   a lease not renewed for this long is abandoned
 ARGV[6]  age_us   how long ago an adopted lease was admitted
 ARGV[7]  scope    of a key with limits of its own, or empty
-ARGV[8]  limits   msgpack, for each {dimension, rate|quota|leases, is_tokens, is_key,
-                  limit, period_us or window, capacity_us, capacity_rest, is_shadow};
+ARGV[8]  limits   msgpack, of each: dimension, rate|quota|leases, is_tokens, is_key,
+                  limit, period_us or window, capacity_us, capacity_rest, is_shadow;
                   a rate's bucket as time, the rest in 1/limit us
 
 Reply    {code, now_us, held, beyond_shadow, requests, tokens of the workspace's places,
@@ -23,36 +23,45 @@ Reply    {code, now_us, held, beyond_shadow, requests, tokens of the workspace's
 
 A second run with a held lease id renews it and charges nothing.
 ]]
-reclaim()
-look_at_limits()
-
-local function decide()
-  if mode == 'preview' then return is_refused and 0 or 1 end
-  local charge, is_held, is_barred = find_lease(lease_id)
+local code, charge = 1, nil
+if mode == 'preview' then
+  code = is_refused and 0 or 1
+else
+  local is_held, is_barred
+  charge, is_held, is_barred = find_lease(lease_id)
   if is_held then
-    refused = { [false] = charge[REFUSED], [true] = charge[REFUSED + 1] }
+    refused, key_refused = charge[8], charge[9]
   elseif charge and mode == 'adopt' then
     take_places(charge, 1)
   elseif is_barred then
-    return 2
+    code, charge = 2, nil
   elseif is_refused and mode == 'admit' then
-    return 0
+    code = 0
   else
-    if mode == 'adopt' then refused = { [false] = {}, [true] = {} } end
+    if mode == 'adopt' then refused, key_refused = {}, {} end
     charge = charge_all()
   end
-  hold(lease_id, charge, now_us + ttl_us)
-  return 1
+  if charge then
+    write(ttl_us, lease_id, cmsgpack.pack(charge), now_us + ttl_us)
+  else
+    write(ttl_us)
+  end
 end
 
-local code = decide()
-local reply = { code, now_us }
-for _, id in ipairs({ WORKSPACE, key_scope }) do
-  local places = id == '' and { 0, 0, 0, 0 } or scope_of(id).places
-  for i = 1, 4 do reply[#reply + 1] = places[i] end
+local places, of_key = workspace.places, key and key.places or { 0, 0, 0, 0 }
+local reply = { code, now_us, places[1], places[2], places[3], places[4],
+  of_key[1], of_key[2], of_key[3], of_key[4] }
+local size = 10
+for at = 1, #limits, 9 do
+  local dimension, kind, is_key = limits[at], limits[at + 1], limits[at + 3]
+  local meter, a, b = (is_key and key or workspace)[dimension], 0, 0
+  if kind == 'quota' then
+    a = meter[2]
+  elseif kind == 'rate' and meter[1] >= now_us then
+    a, b = meter[1] - now_us, meter[2]
+  end
+  local is_beyond = (is_key and key_refused or refused)[dimension]
+  reply[size + 1], reply[size + 2], reply[size + 3] = a, b, is_beyond and 1 or 0
+  size = size + 3
 end
-for _, limit in ipairs(limits) do
-  add_state(reply, limit, refused[limit[IS_KEY]][limit[DIMENSION]])
-end
-if mode ~= 'preview' then write(ttl_us) end
 return reply

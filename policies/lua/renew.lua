@@ -17,12 +17,13 @@ local lease_id, tokens, ttl_us = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 reclaim()
 local charge, is_held = find_lease(lease_id)
 if is_held then
-  charge[PROGRESS] = math.max(charge[PROGRESS], tokens)
-  if tokens > charge[CHARGED] then
-    correct(charge, charge[REQUESTS], tokens, now_us)
-    charge[CHARGED] = tokens
+  charge[3] = math.max(charge[3], tokens)
+  if tokens > charge[4] then
+    correct(charge, charge[1], tokens, now_us)
+    charge[4] = tokens
   end
-  hold(lease_id, charge, now_us + ttl_us)
+  write(ttl_us, lease_id, cmsgpack.pack(charge), now_us + ttl_us)
+else
+  write(ttl_us)
 end
-write(ttl_us)
 return { is_held and 1 or 0 }
