@@ -38,20 +38,17 @@ from policies.workspace_usage import WorkspaceUsage, admitted, rejected
 Mode: TypeAlias = Literal["admit", "adopt", "preview"]
 
 # Each joined with what it shares with the others: a script can load no other file.
-_SHARED: Final = (
-    "numbers",
-    "windows",
-    "usage",
-    "accounts",
-    "leases",
-    "reclaim",
-    "sweeping",
-    "writing",
-)
-ADMIT: Final[Script] = load_script(*_SHARED, "room", "limits", "charging", "admit")
+_READING: Final = ("numbers", "windows", "usage", "accounts", "leases", "reclaim")
+_WRITING: Final = ("packing", "sweeping", "writing")
+_ADMITTING: Final = ("limits", "following", "room", "deciding", "charging", "admit")
+ADMIT: Final[Script] = load_script(*_READING, *_ADMITTING, *_WRITING, name="admit")
 # Both also where memory is full: a lease that cannot be settled never gives any back.
-RENEW: Final[Script] = load_script(*_SHARED, "renew", is_allowed_when_full=True)
-SETTLE: Final[Script] = load_script(*_SHARED, "settle", is_allowed_when_full=True)
+RENEW: Final[Script] = load_script(
+    *_READING, "renew", *_WRITING, name="renew", is_allowed_when_full=True
+)
+SETTLE: Final[Script] = load_script(
+    *_READING, "settle", *_WRITING, name="settle", is_allowed_when_full=True
+)
 LEDGER_SCRIPTS: Final = (ADMIT, RENEW, SETTLE)
 
 # EVALSHA, the sha, the number of keys, three keys, and the scripts' arguments.

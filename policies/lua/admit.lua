@@ -23,34 +23,11 @@ Reply    {code, now_us, held, beyond_shadow, requests, tokens of the workspace's
 
 A second run with a held lease id renews it and charges nothing.
 ]]
-local code, charge = 1, nil
-if mode == 'preview' then
-  code = is_refused and 0 or 1
-else
-  local is_held, is_barred
-  charge, is_held, is_barred = find_lease(lease_id)
-  if is_held then
-    refused, key_refused = charge[8], charge[9]
-  elseif charge and mode == 'adopt' then
-    take_places(charge, 1)
-  elseif is_barred then
-    code, charge = 2, nil
-  elseif is_refused and mode == 'admit' then
-    code = 0
-  else
-    if mode == 'adopt' then refused, key_refused = {}, {} end
-    charge = charge_all()
-  end
-  if charge then
-    write(ttl_us, lease_id, cmsgpack.pack(charge), now_us + ttl_us)
-  else
-    write(ttl_us)
-  end
-end
-
 local places, of_key = workspace.places, key and key.places or { 0, 0, 0, 0 }
+-- Long enough for five limits: to let it grow would take as long as to fill it.
 local reply = { code, now_us, places[1], places[2], places[3], places[4],
-  of_key[1], of_key[2], of_key[3], of_key[4] }
+  of_key[1], of_key[2], of_key[3], of_key[4],
+  nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }
 local size = 10
 for at = 1, #limits, 9 do
   local dimension, kind, is_key = limits[at], limits[at + 1], limits[at + 3]
@@ -64,4 +41,6 @@ for at = 1, #limits, 9 do
   reply[size + 1], reply[size + 2], reply[size + 3] = a, b, is_beyond and 1 or 0
   size = size + 3
 end
-return reply
+if mode == 'preview' then return reply end
+local written_id = packed_charge and lease_id
+local score, is_refunded, past = now_us + ttl_us, false, nil

@@ -1,5 +1,5 @@
 --[[
-Finding a lease, and reclaiming what was abandoned. Shared by the ledger's scripts.
+Reclaiming what was abandoned, and finding a lease. Shared by the ledger's scripts.
 ]]
 -- What this call has found to be over, or nil. By lease id: charges of what is abandoned,
 -- until when each is kept, and what is forgotten; and how many were held until now.
@@ -26,16 +26,6 @@ local function end_lease(lease_id, score)
   end
 end
 
--- At most 200 at once: 4 ms of a single-threaded server. What is left waits for the
--- next call; until then its places count as taken.
-local function reclaim()
-  -- There seldom is one, and counting takes a third of the time.
-  if redis.call('ZCOUNT', leases_key, -now_us, now_us) == 0 then return end
-  local due = redis.call('ZRANGEBYSCORE', leases_key, -now_us, now_us, 'WITHSCORES',
-    'LIMIT', 0, 200)
-  for i = 1, #due, 2 do end_lease(due[i], tonumber(due[i + 1])) end
-end
-
 -- A lease's charge if it is held or abandoned; whether it is held; whether it is barred.
 local function find_lease(lease_id)
   local score = redis.call('ZSCORE', leases_key, lease_id)
@@ -44,7 +34,16 @@ local function find_lease(lease_id)
   if score > 2 ^ 52 then return nil, false, score - 2 ^ 52 > now_us end
   if math.abs(score) > now_us then return charge_of(lease_id), score > 0, score < 0 end
   if not (ended and (ended.abandoned[lease_id] or ended.forgotten[lease_id])) then
-    end_lease(lease_id, score) -- One that reclaim did not come to.
+    end_lease(lease_id, score) -- One that was not reclaimed below.
   end
   return ended.abandoned[lease_id], false, ended.abandoned[lease_id] ~= nil
+end
+
+-- There seldom is one, and to count takes a third as long as to list.
+if redis.call('ZCOUNT', leases_key, -now_us, now_us) > 0 then
+  -- At most 200 at once: 4 ms of a single-threaded server. What is left waits for the
+  -- next call; until then its places count as taken.
+  local due = redis.call('ZRANGEBYSCORE', leases_key, -now_us, now_us, 'WITHSCORES',
+    'LIMIT', 0, 200)
+  for i = 1, #due, 2 do end_lease(due[i], tonumber(due[i + 1])) end
 end

@@ -13,8 +13,9 @@ Reply    {renewed 0|1}; 0 is a lease that is settled, abandoned or unknown
 A second run changes nothing but the expiry.
 ]]
 local lease_id, tokens, ttl_us = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local written_id, packed_charge
+local score, is_refunded, past = now_us + ttl_us, false, nil
 
-reclaim()
 local charge, is_held = find_lease(lease_id)
 if is_held then
   charge[3] = math.max(charge[3], tokens)
@@ -22,8 +23,6 @@ if is_held then
     correct(charge, charge[1], tokens, now_us)
     charge[4] = tokens
   end
-  write(ttl_us, lease_id, cmsgpack.pack(charge), now_us + ttl_us)
-else
-  write(ttl_us)
+  written_id, packed_charge = lease_id, cmsgpack.pack(charge)
 end
-return { is_held and 1 or 0 }
+local reply = { is_held and 1 or 0 }

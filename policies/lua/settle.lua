@@ -14,23 +14,24 @@ A second run finds no charge and changes nothing.
 ]]
 local lease_id, requests, tokens = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local ttl_us = tonumber(ARGV[4])
+local score, is_refunded = 2 ^ 52 + now_us + ttl_us, requests == 0 and tokens == 0
+local packed_charge
 
-reclaim()
--- Ids that are barred no longer. A settlement brings at most one, so it takes away more
--- than one, and only where some have gathered: that costs a third.
-local past = redis.call('ZCOUNT', leases_key, 2 ^ 52, 2 ^ 52 + now_us) < 10 and {}
-  or redis.call('ZRANGEBYSCORE', leases_key, 2 ^ 52, 2 ^ 52 + now_us, 'LIMIT', 0, 20)
+-- Ids that are barred no longer. A settlement brings at most one, so it may take away
+-- more than one, and only where some have gathered: that takes a third of the time.
+local past
+if redis.call('ZCOUNT', leases_key, 2 ^ 52, 2 ^ 52 + now_us) >= 10 then
+  past = redis.call('ZRANGEBYSCORE', leases_key, 2 ^ 52, 2 ^ 52 + now_us,
+    'LIMIT', 0, 20)
+  for i = #past, 1, -1 do
+    if past[i] == lease_id then table.remove(past, i) end
+  end
+end
+
 local charge, is_held, is_barred = find_lease(lease_id)
 if charge then
   correct(charge, requests, tokens, now_us)
   if is_held then take_places(charge, -1) end
 end
-local settled_id = (charge or not is_barred) and lease_id or nil
-local is_refunded = requests == 0 and tokens == 0
-write(ttl_us, settled_id, nil, 2 ^ 52 + now_us + ttl_us, is_refunded)
-local old = {}
-for _, id in ipairs(past) do
-  if id ~= lease_id then old[#old + 1] = id end
-end
-if #old > 0 then redis.call('ZREM', leases_key, unpack(old)) end
-return { charge and 1 or 0 }
+local written_id = (charge or not is_barred) and lease_id
+local reply = { charge and 1 or 0 }

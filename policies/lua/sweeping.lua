@@ -30,19 +30,20 @@ local function counts_until_ms(scope)
   return until_ms
 end
 
--- The idle ones among some others; nothing is written yet.
-local function draw_idle()
-  -- The owner of an abandoned lease may come back to any of them.
-  if redis.call('ZCOUNT', leases_key, '-inf', -now_us) > 0 then return {} end
+-- The idle ones among some others; nothing is written yet. Not while the owner of an
+-- abandoned lease may come back to any of them.
+local idle
+if is_scope_new and fields
+  and redis.call('ZCOUNT', leases_key, '-inf', -now_us) == 0 then
   -- Four: at half, idle scopes would outnumber the others; at double, a new one takes
   -- longer. Not every server's user may: then nothing is swept.
-  local drawn, idle = redis.pcall('HRANDFIELD', usage_key, 4, 'WITHVALUES'), {}
+  local drawn = redis.pcall('HRANDFIELD', usage_key, 4, 'WITHVALUES')
   for i = 1, #drawn, 2 do
     local is_read, scope = pcall(cmsgpack.unpack, drawn[i + 1])
     if drawn[i] ~= '-' and not scopes[drawn[i]] and is_read
       and type(scope) == 'table' and counts_until_ms(scope) == 0 then
+      idle = idle or {}
       idle[#idle + 1] = drawn[i]
     end
   end
-  return idle
 end

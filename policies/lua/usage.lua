@@ -17,15 +17,17 @@ local now_us = clock[1] * 1000000 + clock[2]
 
 local packed = redis.call('HGET', usage_key, '-')
 local workspace = packed and cmsgpack.unpack(packed) or { places = { 0, 0, 0, 0 } }
--- What this call looked at, by id; which of it changed; whether one is a key's first.
-local scopes, changed, is_scope_new = { ['-'] = workspace }, { ['-'] = false }, false
+-- What this call looked at, by id, and which of it changed. Whether there is a key among
+-- it, and one that is new.
+local scopes, changed = { ['-'] = workspace }, { ['-'] = false }
+local has_keys, is_scope_new = false, false
 
 local function scope_of(id)
   local scope = scopes[id]
   if not scope then
     local packed = redis.call('HGET', usage_key, id)
     scope = packed and cmsgpack.unpack(packed) or { places = { 0, 0, 0, 0 } }
-    scopes[id], is_scope_new = scope, is_scope_new or not packed
+    scopes[id], has_keys, is_scope_new = scope, true, is_scope_new or not packed
   end
   return scope
 end

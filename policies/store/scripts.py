@@ -23,16 +23,18 @@ def to_script(name: str, text: str) -> Script:
     return Script(name=name, text=text, sha=sha)
 
 
-def load_script(*names: str, is_allowed_when_full: bool = False) -> Script:
+def load_script(
+    *parts: str, name: str | None = None, is_allowed_when_full: bool = False
+) -> Script:
     """
-    Join `policies/lua/<name>.lua` in this order; the last one names the script.
+    Join `policies/lua/<part>.lua` in this order, as a script of the last one's name.
 
     Only the first may begin with `#!lua`, since Redis wants it at the very start. One
     that gives memory back may run where there is none left.
     """
     folder = files("policies").joinpath("lua")
-    parts = [folder.joinpath(f"{name}.lua") for name in names]
-    text = "".join(part.read_text(encoding="utf-8") for part in parts)
+    files_of_it = [folder.joinpath(f"{part}.lua") for part in parts]
+    text = "".join(file.read_text(encoding="utf-8") for file in files_of_it)
     if is_allowed_when_full:
         text = text.replace("#!lua", "#!lua flags=allow-oom", 1)
-    return to_script(names[-1], text)
+    return to_script(name or parts[-1], text)
