@@ -31,8 +31,9 @@ local function adjust(meter, window, units, at_us)
   if window == 0 then
     if units ~= 0 then adjust_rate(meter, units, at_us) end
   elseif meter[1] == window then
+    local used = meter[2] + units
     -- At most 2^52, as in meters.py.
-    meter[2] = math.min(math.max(0, meter[2] + units), 2 ^ 52)
+    meter[2] = used < 0 and 0 or used > 2 ^ 52 and 2 ^ 52 or used
   end
 end
 

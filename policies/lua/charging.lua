@@ -5,7 +5,7 @@ local packed_charge = charge and cmsgpack.pack(charge)
 if is_charged then
   -- Long enough for a plan with four meters: to let it grow takes twice as long.
   local accounts, size = { nil, nil, nil, nil, nil, nil, nil, nil }, 0
-  local key_accounts = {}
+  local key_accounts, key_size = {}, 0
   for at = 1, #limits, 9 do
     local dimension, kind, is_key = limits[at], limits[at + 1], limits[at + 3]
     if kind ~= 'leases' and not (is_key and key_refused or refused)[dimension] then
@@ -24,9 +24,11 @@ if is_charged then
         set_debt(meter, now_us, limits[at + 6], limits[at + 7])
       end
       if is_key then
-        key_accounts[#key_accounts + 1], key_accounts[#key_accounts + 2] = dimension, window
+        key_accounts[key_size + 1], key_accounts[key_size + 2] = dimension, window
+        key_size = key_size + 2
       else
-        accounts[size + 1], accounts[size + 2], size = dimension, window, size + 2
+        accounts[size + 1], accounts[size + 2] = dimension, window
+        size = size + 2
       end
     end
   end
@@ -34,7 +36,8 @@ if is_charged then
   if key then take_place(key_scope, key_refused.leases, requests, tokens, 1) end
   -- An array of nine, packed without a table for it and mostly without those of the key
   -- and the refusals, which are empty arrays then: that takes two thirds of the time.
-  packed_charge = '\153' .. cmsgpack.pack(requests, tokens, 0, tokens, key_scope, accounts)
+  packed_charge = '\153'
+    .. cmsgpack.pack(requests, tokens, 0, tokens, key_scope, accounts)
     .. (key and cmsgpack.pack(key_accounts) or '\144')
     .. (next(refused) and cmsgpack.pack(refused) or '\144')
     .. (next(key_refused) and key and cmsgpack.pack(key_refused) or '\144')

@@ -4,30 +4,33 @@ that is new in the hash looks at some others there, and drops the idle ones. So 
 workspace that hands out short-lived keys keeps not many more than it uses. Shared by
 the ledger's scripts.
 ]]
--- In epoch ms, 0 for a scope that may be forgotten; nil where that cannot be told, as of
--- what a newer version of these scripts has added.
-local function counts_until_ms(scope)
-  local until_ms = 0
-  for dimension, meter in pairs(scope) do
-    local at_ms = 0
-    local per = string.match(dimension, '^%a@(%a+)$')
-    if dimension == 'places' then
-      if meter[1] > 0 then return nil end
-    elseif per then
-      local window, end_ms = window_at(per, math.floor(now_us / 1000))
-      -- Set back over the window's beginning, the clock does not say when it ends.
-      if meter[2] > 0 and meter[1] > window then return nil end
-      if meter[2] > 0 and meter[1] == window then at_ms = end_ms end
-    elseif string.match(dimension, '^%a/%a+$') then
-      if meter[1] > now_us or (meter[1] == now_us and meter[2] > 0) then
-        at_ms = math.ceil(meter[1] / 1000) + 1
+local counts_until_ms
+if is_scope_new or is_refunded then
+  -- In epoch ms, 0 for a scope that may be forgotten; nil where that cannot be told, as
+  -- of what a newer version of these scripts has added.
+  function counts_until_ms(scope)
+    local until_ms = 0
+    for dimension, meter in pairs(scope) do
+      local at_ms = 0
+      local per = string.match(dimension, '^%a@(%a+)$')
+      if dimension == 'places' then
+        if meter[1] > 0 then return nil end
+      elseif per then
+        local window, end_ms = window_at(per, math.floor(now_us / 1000))
+        -- Set back over the window's beginning, the clock does not say when it ends.
+        if meter[2] > 0 and meter[1] > window then return nil end
+        if meter[2] > 0 and meter[1] == window then at_ms = end_ms end
+      elseif string.match(dimension, '^%a/%a+$') then
+        if meter[1] > now_us or (meter[1] == now_us and meter[2] > 0) then
+          at_ms = math.ceil(meter[1] / 1000) + 1
+        end
+      elseif dimension ~= 'until_ms' then
+        return nil
       end
-    elseif dimension ~= 'until_ms' then
-      return nil
+      until_ms = math.max(until_ms, at_ms)
     end
-    until_ms = math.max(until_ms, at_ms)
+    return until_ms
   end
-  return until_ms
 end
 
 -- The idle ones among some others; nothing is written yet. Not while the owner of an

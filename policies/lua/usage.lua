@@ -17,6 +17,8 @@ local now_us = clock[1] * 1000000 + clock[2]
 
 local packed = redis.call('HGET', usage_key, '-')
 local workspace = packed and cmsgpack.unpack(packed) or { places = { 0, 0, 0, 0 } }
+-- Until when this hash lives at least: while a lease is held, each call sees to that.
+local lives_until_ms = packed and workspace.places[1] > 0 and workspace.until_ms or 0
 -- What this call looked at, by id, and which of it changed. Whether there is a key among
 -- it, and one that is new.
 local scopes, changed = { ['-'] = workspace }, { ['-'] = false }

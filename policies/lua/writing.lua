@@ -42,6 +42,7 @@ if written_id or fields then
   local at = string.format('%d', at_ms)
   if redis.call('PEXPIREAT', charges_key, at) == 1 then
     redis.call('PEXPIREAT', leases_key, at)
+    if at_ms > lives_until_ms then redis.call('PEXPIREAT', usage_key, at) end
   else
     -- Nothing is held and nobody may come back: only what is used counts, and for a ttl
     -- that ids are settled. Of what was refunded nothing is left. Not every server's
@@ -51,9 +52,8 @@ if written_id or fields then
     end
     at = string.format('%d', math.ceil((now_us + ttl_us) / 1000))
     redis.call('PEXPIREAT', leases_key, at)
-    at = string.format('%d', until_ms)
+    redis.call('PEXPIREAT', usage_key, string.format('%d', until_ms))
   end
-  redis.call('PEXPIREAT', usage_key, at)
 end
 if past and past[1] then redis.call('ZREM', leases_key, unpack(past)) end
 return reply
