@@ -9,14 +9,14 @@ label.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Info
 from prometheus_client.exposition import choose_encoder
 
 from gateway import __version__
 from gateway.errors import Outcome
+from gateway.instruments import Counter, Gauge, Histogram
 from gateway.store_metrics import StoreCollector
 from gateway.translation.usage import TokenUsage
 from policies.key_cache import LookupOutcome, StoredKeys
@@ -138,14 +138,9 @@ class Telemetry:
             "llmtune_gateway_build", "The running version.", registry=self.registry
         ).info({"version": __version__})
 
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
+    def in_flight(self) -> AbstractContextManager[None]:
         """Count a request for as long as the block runs."""
-        self._in_flight.inc()
-        try:
-            yield
-        finally:
-            self._in_flight.dec()
+        return self._in_flight
 
     def leases(self, held: int) -> None:
         self._leases_held.set(held)
@@ -154,33 +149,33 @@ class Telemetry:
         self._leases_lost.inc()
 
     def request(self, route: str, outcome: Outcome, duration_s: float) -> None:
-        self._requests.labels(route, outcome).inc()
-        self._duration.labels(route).observe(duration_s)
+        self._requests.inc(route, outcome)
+        self._duration.observe(duration_s, route)
 
     def first_token(self, waited_s: float) -> None:
         self._first_token.observe(waited_s)
 
     def attempt(self, outcome: str) -> None:
-        self._attempts.labels(outcome).inc()
+        self._attempts.inc(outcome)
 
     def admitted(self, plan: str, decision: Admitted) -> None:
-        self._admissions.labels(plan, "admitted").inc()
+        self._admissions.inc(plan, "admitted")
         for limit in decision.shadowed:
-            self._shadowed.labels(plan, limit.name).inc()
+            self._shadowed.inc(plan, limit.name)
 
     def rejected(self, plan: str, decision: Rejected) -> None:
-        self._admissions.labels(plan, "rejected").inc()
-        self._rejections.labels(plan, decision.binding.name, decision.reason).inc()
+        self._admissions.inc(plan, "rejected")
+        self._rejections.inc(plan, decision.binding.name, decision.reason)
 
     def settled(self, plan: str, usage: TokenUsage, reserved_tokens: int) -> None:
-        self._tokens.labels(plan, "input").inc(usage.input_tokens)
-        self._tokens.labels(plan, "output").inc(usage.output_tokens)
+        self._tokens.add(usage.input_tokens, plan, "input")
+        self._tokens.add(usage.output_tokens, plan, "output")
         if reserved_tokens:
             self._ratio.observe(usage.total_tokens / reserved_tokens)
 
     def reloaded(self, what: str, *, is_refused: bool) -> None:
-        self._reloads.labels(what, "refused" if is_refused else "ok").inc()
-        self._reload_is_refused.labels(what).set(is_refused)
+        self._reloads.inc(what, "refused" if is_refused else "ok")
+        self._reload_is_refused.set(is_refused, what)
 
     def looked_up(self, outcome: LookupOutcome) -> None:
         self._lookups[outcome] += 1
