@@ -15,6 +15,9 @@ from gateway.errors import InvalidRequest
 
 T = TypeVar("T")
 
+_decode: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
+
 # msgspec writes "<complaint> - at `$.messages[0].role`", or names a missing field; of a
 # dict's key it writes "at `key` in `$.metadata`".
 _AT: Final = re.compile(
@@ -34,9 +37,17 @@ _TYPE_NAME: Final = re.compile(
 MAX_NESTING: Final = 200
 # A text without an end matches to the end: trying again at each of its quotes would
 # take time that grows with their square.
-_TEXT_OR_BRACKET: Final = re.compile(
-    rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL
-)
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+# An outline of less costs more than what it leaves out; at ten times as much a prompt
+# of some pages is decoded, and written, once more than it must be.
+_SHORT_BODY_BYTES: Final = 1024
+# Keys are no longer. At a tenth the keys of schemas are emptied, look like one another,
+# and such bodies are looked through pair by pair.
+_SHORT_TEXT_BYTES: Final = 64
+# Half the time of `in`, which has to look at all of a prompt that has none.
+_ESCAPED_QUOTE: Final = re.compile(rb'\\"')
+_QUOTE_OR_BACKSLASH_AS_NUMBER: Final = re.compile(rb"\\u00(?:22|5[cC])")
 # Complaints quote what was sent; a role of 30 MiB is not sent back.
 MAX_COMPLAINT_CHARS: Final = 200
 
@@ -46,10 +57,14 @@ _ANONYMOUS: Final = re.compile(r"\[\.\.\.\].*$")
 
 def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Decode a JSON body or raise InvalidRequest with the parameter that is wrong."""
-    _refuse_deep_nesting(raw)
+    outline = raw if len(raw) <= _SHORT_BODY_BYTES else _outline_of(raw)
+    _refuse_deep_nesting(outline)
     try:
         value = decoder.decode(raw)
-        _refuse_duplicate_keys(raw)
+        if not raw.isascii():
+            raw.decode()  # msgspec passes over the bytes of texts it has no use for
+        if not _has_unique_keys(outline):
+            _refuse_duplicate_keys(raw)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), decoder.type) from None
     except RecursionError:
@@ -65,18 +80,38 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     return value
 
 
-def _refuse_deep_nesting(raw: bytes) -> None:
+def _outline_of(raw: bytes) -> bytes:
+    """
+    The body with its long texts emptied: what every look at its structure can do with.
+
+    Once no quote is escaped, each of them begins or ends a text. 1 MiB of code in a
+    prompt takes 5 ms this way, where a scan that knows of texts takes 36.
+    """
+    plain = raw
+    if _ESCAPED_QUOTE.search(raw):
+        # Backslashes first: what is left of them escapes.
+        plain = raw.replace(rb"\\", b"~~").replace(rb"\"", b"~~")
+    pieces = plain.split(b'"')
+    outside = b"".join(pieces[::2])
+    if b"\\" in outside or b"~" in outside:
+        # No JSON: there a backslash escapes nothing, which only the scan knows.
+        return raw
+    pieces[1::2] = [t if len(t) <= _SHORT_TEXT_BYTES else b"" for t in pieces[1::2]]
+    return b'"'.join(pieces)
+
+
+def _refuse_deep_nesting(outline: bytes) -> None:
     # Counted, because how deep a parser goes differs from one Python to the next. Only
     # bodies with that many brackets at all are looked through.
-    if raw.count(b"[") + raw.count(b"{") <= MAX_NESTING:
+    if outline.count(b"[") + outline.count(b"{") <= MAX_NESTING:
         return
     depth = 0
-    for found in _TEXT_OR_BRACKET.finditer(raw):
-        if found[0] in b"[{":
+    for bracket in _TEXT.sub(b"", outline).translate(None, _NO_BRACKETS):
+        if bracket in b"[{":
             depth += 1
             if depth > MAX_NESTING:
                 raise _too_deep()
-        elif found[0] in b"]}":
+        else:
             depth -= 1
 
 
@@ -141,9 +176,32 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
             seen.add(key)
 
 
+def _has_unique_keys(outline: bytes) -> bool:
+    """
+    Whether no object of this document has a key twice; False is "perhaps not".
+
+    A text is written with two quotes and one more for each quote in it, unless one is
+    written as a number, which is looked for. A decoded object has each key once, so the
+    document written anew has the same texts less those that a second key displaced: its
+    namesake at least. As many quotes as before mean that none was displaced. 2 us for
+    a chat; a look at every pair takes 12.
+
+    In an outline `~~` stands for an escaped quote or backslash. Equal keys stay equal
+    as long as neither is written as a number; others may become equal, as emptied ones
+    do, and that is only the slower answer.
+    """
+    if rb"\u00" in outline and _QUOTE_OR_BACKSLASH_AS_NUMBER.search(outline):
+        return False
+    try:
+        anew = _encode(_decode(outline))
+    except (ValueError, RecursionError):
+        return False  # a number that msgspec cannot hold
+    return outline.count(b'"') == anew.count(b'"')
+
+
 def _refuse_duplicate_keys(raw: bytes) -> None:
     # Parsers disagree on which of two equal keys counts, so a body with two `model`s
     # could pass one check and mean another thing upstream. msgspec keeps the last and
-    # does not tell; the standard library's C scanner does, for about 5 us a request.
+    # does not tell; the standard library's scanner tells which it was.
     # Decoded first, because `loads` lets surrogates in bytes pass, which are no UTF-8.
     json.loads(raw.decode(), object_pairs_hook=_unique)
