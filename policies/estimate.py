@@ -9,7 +9,6 @@ nothing and the difference flows back as a refund.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import Final
 
 from policies.ledger import Usage
@@ -64,7 +63,7 @@ def estimate_text_tokens(text: str) -> int:
 
 
 def estimate_input_tokens(
-    texts: Iterable[str],
+    text_tokens: int,
     *,
     messages: int = 1,
     images: int = 0,
@@ -73,7 +72,7 @@ def estimate_input_tokens(
 ) -> int:
     """The tokens of a whole prompt: its texts, its messages' frames and its parts."""
     return (
-        sum(map(estimate_text_tokens, texts))
+        text_tokens
         + messages * TOKENS_PER_MESSAGE
         + TOKENS_PER_REPLY
         + images * TOKENS_PER_IMAGE

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -48,7 +46,8 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
 def _check_combinations(request: ChatRequest) -> None:
     """What no single field's type can say."""
     for index, message in enumerate(request.messages):
-        _check_message(message, f"messages[{index}]")
+        if not isinstance(message.content, str):
+            _check_message(message, f"messages[{index}]")
     # A tool carries its description under its own type's name.
     for index, tool in enumerate(request.tools or ()):
         if getattr(tool, tool.type) is None:
@@ -109,37 +108,35 @@ def max_output_of(request: ChatRequest) -> int | None:
 
 def demand_of(request: ChatRequest) -> TokenDemand:
     """What the request may cost."""
-    parts = Counter(
-        part.type
-        for message in request.messages
-        if isinstance(message.content, list)
-        for part in message.content
-    )
-    texts = list(_texts_of(request))
+    text_tokens = 0
+    parts: list[str] = []
+    for message in request.messages:
+        text_tokens += estimate_text_tokens(text_of(message.content))
+        if isinstance(message.content, list):
+            parts += [part.type for part in message.content]
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            text_tokens += _json_tokens(message.tool_calls)
+    for described in (request.tools, request.functions, request.response_format):
+        if described:
+            text_tokens += _json_tokens(described)
     is_newer = request.max_completion_tokens is not None
     return TokenDemand(
         input_tokens=estimate_input_tokens(
-            texts,
+            text_tokens,
             messages=len(request.messages),
-            images=parts["image_url"],
-            audios=parts["input_audio"],
-            files=parts["file"],
+            images=parts.count("image_url"),
+            audios=parts.count("input_audio"),
+            files=parts.count("file"),
         ),
-        text_tokens=sum(map(estimate_text_tokens, texts)),
+        text_tokens=text_tokens,
         max_output_tokens=max_output_of(request),
         choices=request.n or 1,
         output_param="max_completion_tokens" if is_newer else "max_tokens",
     )
 
 
-def _texts_of(request: ChatRequest) -> Iterator[str]:
-    for message in request.messages:
-        yield text_of(message.content)
-        if isinstance(message, AssistantMessage) and message.tool_calls:
-            yield _encode(message.tool_calls).decode()
-    for described in (request.tools, request.functions, request.response_format):
-        if described:
-            yield _encode(described).decode()
+def _json_tokens(described: Any) -> int:
+    return estimate_text_tokens(_encode(described).decode())
 
 
 def to_upstream(

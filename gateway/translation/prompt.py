@@ -26,6 +26,14 @@ from gateway.schemas.openai import (
     UserMessage,
 )
 
+_ROLES: Final[dict[type[Message], str]] = {
+    SystemMessage: "system",
+    DeveloperMessage: "system",
+    UserMessage: "user",
+    AssistantMessage: "assistant",
+    ToolMessage: "tool",
+    FunctionMessage: "function",
+}
 _LABEL: Final = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
@@ -48,25 +56,15 @@ def to_flat(message: Message) -> FlatMessage:
 
 def role_of(message: Message) -> str:
     """The role as upstream knows it."""
-    match message:
-        case SystemMessage() | DeveloperMessage():
-            return "system"
-        case UserMessage():
-            return "user"
-        case AssistantMessage():
-            return "assistant"
-        case ToolMessage():
-            return "tool"
-        case FunctionMessage():
-            return "function"
+    return _ROLES[type(message)]
 
 
 def text_of(content: Content | None) -> str:
     """The text of a message's content; parts that are no text count as none."""
-    if content is None:
-        return ""
     if isinstance(content, str):
         return content
+    if content is None:
+        return ""
     # A refusal is what the assistant said, so it stays in the transcript.
     texts = [part.text if part.text is not None else part.refusal for part in content]
     return "\n".join(text for text in texts if text is not None)

@@ -10,6 +10,8 @@ needs the native chat route; one that only labels or tunes the call (`user`, `st
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 from urllib.parse import quote
 
@@ -47,6 +49,12 @@ _NEEDS_CHAT_IF_SET: Final = (
     "moderation",
     "web_search_options",
 )
+# All of them by one call into C: 1 us, where looking at each took 5.
+_wishes: Final = attrgetter(*_NEEDS_CHAT_IF_SET, "response_format", "modalities")
+
+# Ids and paths of this many models are kept: a gateway serves some hundreds. An id is
+# 256 characters at most, so a caller who makes them up fills a megabyte.
+_KEPT_MODELS: Final = 1024
 
 
 def choose_route(dialect: Dialect, uncarried: str | None) -> Route:
@@ -68,6 +76,10 @@ def first_uncarried(request: ChatRequest) -> str | None:
     """
     The first parameter of a chat request that the inference route has no word for.
     """
+    # Most requests ask for nothing of the kind, and see only this look.
+    is_wishless = not any(_wishes(request)) and request.seed is None
+    if is_wishless and (request.n or 1) == 1 and all(map(_is_text, request.messages)):
+        return None
     return next(_uncarried(request), None)
 
 
@@ -80,6 +92,16 @@ def first_uncarried_legacy(request: CompletionRequest) -> str | None:
         return "seed"
     # A seed of 0 is a seed; 0 elsewhere is a default.
     return next((name for name in names if getattr(request, name)), None)
+
+
+def _is_text(message: Message) -> bool:
+    if isinstance(message, ToolMessage | FunctionMessage):
+        return False
+    if isinstance(message, AssistantMessage) and message.tool_calls:
+        return False
+    if isinstance(message, AssistantMessage) and message.function_call:
+        return False
+    return isinstance(message.content, str)
 
 
 def _uncarried(request: ChatRequest) -> Iterator[str]:
@@ -113,6 +135,7 @@ def _uncarried_of(message: Message, param: str) -> Iterator[str]:
                 yield f"{param}.content[{index}]"
 
 
+@lru_cache(_KEPT_MODELS)
 def inference_path(model: str) -> str:
     """
     The inference route of a model.
@@ -123,6 +146,7 @@ def inference_path(model: str) -> str:
     return f"/models/{quote(model, safe='/:@-._~')}/inference"
 
 
+@lru_cache(_KEPT_MODELS)  # of those that pass: an error is never kept
 def check_model_id(model: str, param: str = "model") -> None:
     """Refuse ids that would name another route, or put control bytes into a path."""
     segments = model.split("/")

@@ -77,7 +77,7 @@ def time_of(text: str) -> float:
 def test_prompt_is_its_texts_and_what_is_around_them() -> None:
     expected = 1 + 2 + 2 * TOKENS_PER_MESSAGE + TOKENS_PER_REPLY + 3 * TOKENS_PER_IMAGE
 
-    assert estimate_input_tokens(["abcd", "漢字"], messages=2, images=3) == expected
+    assert estimate_input_tokens(1 + 2, messages=2, images=3) == expected
 
 
 def test_reservation_counts_every_choice() -> None:

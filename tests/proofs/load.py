@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.limit_headers import DEGRADED
-from policies.estimate import estimate_input_tokens
+from policies.estimate import estimate_input_tokens, estimate_text_tokens
 from tests.proofs.deployment import Deployment
 from tests.proofs.fill import Served
 from tests.proofs.lean_client import Answer, prompt
@@ -157,7 +157,8 @@ class Load:
         """Reserve and use so many, as soon as no other limit is in the way."""
         output = tokens - INPUT_TOKENS
         content = prompt(f"ws-{workspace.name}", output=output)
-        max_tokens = tokens - estimate_input_tokens([content])
+        text_tokens = estimate_text_tokens(content)
+        max_tokens = tokens - estimate_input_tokens(text_tokens)
         deadline_s = time.monotonic() + ROOM_WITHIN_S
         while True:
             refusal = await self.ask(workspace, output=output, max_tokens=max_tokens)
