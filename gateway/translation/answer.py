@@ -15,7 +15,7 @@ from gateway.errors import UpstreamError
 from gateway.translation.faults import error_in_answer
 from gateway.translation.functions import as_function_call, as_function_reason
 from gateway.translation.port import Stamp, WholeAnswer
-from gateway.translation.usage import TokenUsage, read_usage
+from gateway.translation.usage import TokenUsage, reported_usage
 from policies.estimate import estimate_text_tokens
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -164,16 +164,21 @@ def usage_of(
     answer: dict[str, Any], choices: list[Choice], input_estimate: int
 ) -> TokenUsage:
     """The usage of a whole answer, estimated where it is not reported."""
-    output = sum(
-        estimate_text_tokens(choice.text or "")
-        + (
-            estimate_text_tokens(_encode(choice.message).decode())
-            if choice.message
-            else 0
-        )
-        for choice in choices
-    )
-    return read_usage(answer, input_estimate=input_estimate, output_estimate=output)
+
+    def output_estimate() -> int:
+        return sum(map(_estimated_tokens, choices))
+
+    reported = reported_usage(answer, input_estimate, output_estimate)
+    if reported is not None:
+        return reported
+    return TokenUsage(input_estimate, output_estimate(), is_reported=False)
+
+
+def _estimated_tokens(choice: Choice) -> int:
+    tokens = estimate_text_tokens(choice.text or "")
+    if choice.message:
+        tokens += estimate_text_tokens(_encode(choice.message).decode())
+    return tokens
 
 
 # What a text ends with that was not cut off; quotes and brackets may come after it.

@@ -7,6 +7,7 @@ A total is split in the ratio of our own estimates, so that it still sums to the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -60,40 +61,36 @@ class TokenUsage(msgspec.Struct, frozen=True):
         }
 
 
-def read_usage(
-    answer: dict[str, Any], *, input_estimate: int, output_estimate: int
-) -> TokenUsage:
-    """The usage an answer or event reports, completed by estimates."""
-    reported = reported_usage(answer, input_estimate, output_estimate)
-    if reported is not None:
-        return reported
-    return TokenUsage(input_estimate, output_estimate, is_reported=False)
-
-
 def reported_usage(
-    answer: dict[str, Any], input_estimate: int, output_estimate: int
+    answer: dict[str, Any], input_estimate: int, output_estimate: Callable[[], int]
 ) -> TokenUsage | None:
-    """What the answer itself says, or None."""
+    """
+    What the answer or event itself says, or None.
+
+    The output is estimated only where a total has to be split: most answers report both
+    counts, and the estimate of a long one would be thrown away.
+    """
     for name in ("usage", "tokens"):
         said = answer.get(name)
         if isinstance(said, dict):
-            usage = _from_counts(said, input_estimate, output_estimate)
+            usage = _from_counts(said)
             if usage is not None:
                 return usage
-        elif (total := _count(said)) is not None:
-            return _from_total(total, input_estimate, output_estimate)
+            total = _first(said, TOTAL_NAMES)
+        else:
+            total = _count(said)
+        if total is not None:
+            return _from_total(total, input_estimate, output_estimate())
     return None
 
 
-def _from_counts(
-    said: dict[str, Any], input_estimate: int, output_estimate: int
-) -> TokenUsage | None:
+def _from_counts(said: dict[str, Any]) -> TokenUsage | None:
     tokens_in = _first(said, INPUT_NAMES)
     tokens_out = _first(said, OUTPUT_NAMES)
-    total = _first(said, TOTAL_NAMES)
     if tokens_in is not None and tokens_out is not None:
         details = {n: said[n] for n in DETAIL_NAMES if isinstance(said.get(n), dict)}
         return TokenUsage(tokens_in, tokens_out, is_reported=True, details=details)
+    total = _first(said, TOTAL_NAMES)
     if total is None:
         return None
     # A side that is missing follows from the other and the total.
@@ -101,7 +98,7 @@ def _from_counts(
         return TokenUsage(tokens_in, max(0, total - tokens_in), is_reported=True)
     if tokens_out is not None:
         return TokenUsage(max(0, total - tokens_out), tokens_out, is_reported=True)
-    return _from_total(total, input_estimate, output_estimate)
+    return None
 
 
 def _from_total(total: int, input_estimate: int, output_estimate: int) -> TokenUsage:
@@ -117,8 +114,8 @@ def _first(said: dict[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _count(value: Any) -> int | None:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and 0 <= value < MAX_REPORTED else None
+    # Exactly: a bool is an int too.
+    return value if type(value) is int and 0 <= value < MAX_REPORTED else None
 
 
 class StreamMeter:
@@ -154,7 +151,7 @@ class StreamMeter:
         """What an event says of the usage; the last that says anything counts."""
         if reported is None:
             return
-        usage = reported_usage(reported, self._input_tokens, self._output_estimate())
+        usage = reported_usage(reported, self._input_tokens, self._output_estimate)
         if usage is not None:
             self.settle(usage)
 
