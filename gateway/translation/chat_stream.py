@@ -29,7 +29,12 @@ from gateway.translation.answer import (
     usage_of,
 )
 from gateway.translation.answer import Choice as WholeChoice
-from gateway.translation.events import Piece, read_event
+from gateway.translation.events import (
+    Piece,
+    decode_event,
+    plain_text_of,
+    read_event,
+)
 from gateway.translation.functions import as_function_delta, as_function_reason
 from gateway.translation.port import Stamp, TokenDemand
 from gateway.translation.usage import StreamMeter, TokenUsage
@@ -74,13 +79,23 @@ class ChatStream:
         self._head = b""
         # Null until the last chunk, as clients that asked for usage expect.
         self._tail = b',"usage":null}\n\n' if wants_usage else b"}\n\n"
+        # What stands around a text of the first choice: nearly every frame of a stream
+        # is that, and written from its parts in 0.3 us instead of 1.5.
+        self._text_head = b""
+        self._text_tail = b'},"logprobs":null,"finish_reason":null}]' + self._tail
 
     @property
     def usage(self) -> TokenUsage:
         return self._meter.usage
 
     def feed(self, data: bytes) -> bytes:
-        event = read_event(data)
+        said = decode_event(data)
+        if self._choices and self._choices[0].finish_reason is None:
+            text = plain_text_of(said)
+            if text is not None:
+                self._meter.add(text)
+                return b"".join((self._text_head, _encode(text), self._text_tail))
+        event = read_event(said)
         self._note_head(event.model)
         frames = b"".join([self._write(piece) for piece in event.pieces])
         self._meter.note(event.reported)
@@ -132,6 +147,7 @@ class ChatStream:
             "model": model or self._model,
         }
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":'
+        self._text_head = self._head + b'[{"index":0,"delta":{"content":'
 
     def _chunk(
         self,

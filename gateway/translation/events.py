@@ -23,6 +23,11 @@ DONE: Final = b"[DONE]"
 _TEXT_NAMES: Final = ("text", "token", "delta", "content")
 _FINISH_NAMES: Final = ("finish_reason", "finishReason", "stop_reason")
 
+# With one of these a small event may say more than its text; null and false say
+# nothing.
+_TELLING: Final = frozenset({"usage", "done", *_FINISH_NAMES})
+_NO_EXTRAS: Final = frozenset({"role", "content"})
+
 
 class Piece(msgspec.Struct):
     """What one event adds to one choice."""
@@ -44,8 +49,8 @@ class Event(msgspec.Struct):
     model: str | None = None
 
 
-def read_event(data: bytes) -> Event:
-    """Read an event's data, or raise UpstreamError for an error or garbage."""
+def decode_event(data: bytes) -> dict[str, Any]:
+    """An event's data, or UpstreamError for an error or garbage."""
     try:
         said = _decode(data)
     except (ValueError, RecursionError):
@@ -54,6 +59,46 @@ def read_event(data: bytes) -> Event:
         raise UpstreamError("The upstream sent an event that is not an object.")
     if said.get("error"):
         raise error_in_answer(said)
+    return said
+
+
+def plain_text_of(said: dict[str, Any]) -> str | None:
+    """
+    The text of an event that adds some to the first choice and says nothing else.
+
+    Nearly all events of a stream do only that, and are told in 0.5 us, where reading
+    one takes 3. None where there may be more: `read_event` reads every event.
+    """
+    choices = said.get("choices")
+    if choices is None:
+        text = None if _is_telling(said) else _text_of_small(said)
+    elif isinstance(choices, list) and len(choices) == 1 and said.get("usage") is None:
+        text = _plain_text_of_choice(choices[0])
+    else:
+        return None
+    return text if isinstance(text, str) and text else None
+
+
+def _is_telling(said: dict[str, Any]) -> bool:
+    # The first look is one call into C, and most events end there.
+    return not _TELLING.isdisjoint(said) and any(
+        said.get(name) not in (None, False) for name in _TELLING
+    )
+
+
+def _plain_text_of_choice(choice: Any) -> Any:
+    if not isinstance(choice, dict) or choice.get("index") != 0:
+        return None
+    if choice.get("finish_reason") is not None or choice.get("logprobs") is not None:
+        return None
+    delta = choice.get("delta")
+    if not isinstance(delta, dict) or (len(delta) > 1 and _extras_of(delta)):
+        return None
+    return delta.get("content")
+
+
+def read_event(said: dict[str, Any]) -> Event:
+    """Read a decoded event, whatever it says, or raise UpstreamError for garbage."""
     model = said.get("model")
     choices = said.get("choices")
     if choices is None:
@@ -89,18 +134,26 @@ def _piece_of_choice(choice: Any, position: int) -> Piece:
     return Piece(
         index=to_index(index, position),
         text=text if isinstance(text, str) else "",
-        extras={
-            k: v
-            for k, v in delta.items()
-            if k not in {"role", "content"} and v is not None
-        },
+        extras=_extras_of(delta),
         logprobs=logprobs if isinstance(logprobs, dict) else None,
         finish_reason=to_finish_reason(choice.get("finish_reason")),
     )
 
 
+def _extras_of(delta: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in delta.items() if v is not None and k not in _NO_EXTRAS}
+
+
+def _text_of_small(said: dict[str, Any]) -> Any:
+    for name in _TEXT_NAMES:
+        text = said.get(name)
+        if text is not None:
+            return text
+    return ""
+
+
 def _pieces_of_small(said: dict[str, Any]) -> list[Piece]:
-    text = next((t for t in map(said.get, _TEXT_NAMES) if t is not None), "")
+    text = _text_of_small(said)
     if isinstance(text, dict):
         text = text.get("text", text.get("content"))
     reason = next((r for r in map(said.get, _FINISH_NAMES) if r), None)

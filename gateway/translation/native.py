@@ -12,7 +12,13 @@ from gateway.errors import InvalidRequest, UpstreamError
 from gateway.schemas.llmtune import NativeRequest
 from gateway.translation.answer import decode_answer, read_choices, usage_of
 from gateway.translation.body import decode_body
-from gateway.translation.events import DONE, read_event
+from gateway.translation.events import (
+    DONE,
+    Event,
+    decode_event,
+    plain_text_of,
+    read_event,
+)
 from gateway.translation.port import (
     Route,
     Stamp,
@@ -106,14 +112,21 @@ class NativeStream:
         return self._meter.usage
 
     def feed(self, data: bytes) -> bytes:
-        event = read_event(data)
+        said = decode_event(data)
+        text = plain_text_of(said)
+        if text is not None:
+            self._meter.add(text)
+        else:
+            self._note(read_event(said))
+        # A data field cannot hold a line break: an event of several lines is several.
+        return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
+
+    def _note(self, event: Event) -> None:
         for piece in event.pieces:
             self._meter.add(piece.text)
             self._is_finished |= piece.finish_reason is not None
         # The last report wins: earlier ones count a part.
         self._meter.note(event.reported)
-        # A data field cannot hold a line break: an event of several lines is several.
-        return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
     def feed_whole(self, body: bytes) -> bytes:
         self._meter.settle(self._translator.from_upstream(body, Stamp("", 0)).usage)

@@ -20,7 +20,7 @@ from gateway.translation.answer import (
 from gateway.translation.body import decode_body
 from gateway.translation.chat_request import inference_body
 from gateway.translation.chat_stream import DONE_FRAME
-from gateway.translation.events import read_event
+from gateway.translation.events import decode_event, plain_text_of, read_event
 from gateway.translation.port import (
     Stamp,
     TokenDemand,
@@ -153,6 +153,13 @@ class TextStream:
         self._translator = translator
         self._head = _head(stamp, translator.model)
         self._usage_member = {"usage": None} if wants_usage else {}
+        # What stands around a text of the first choice, as in a chat's stream.
+        head = _encode(self._head)[:-1]
+        self._text_head = b"data: " + head + b',"choices":[{"index":0,"text":'
+        usage_member = b',"usage":null' if wants_usage else b""
+        self._text_tail = (
+            b',"logprobs":null,"finish_reason":null}]' + usage_member + b"}\n\n"
+        )
         self._wants_usage = wants_usage
         self._most_tokens = demand.most_output_tokens
         self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
@@ -164,7 +171,13 @@ class TextStream:
         return self._meter.usage
 
     def feed(self, data: bytes) -> bytes:
-        event = read_event(data)
+        said = decode_event(data)
+        if self._finished.get(0) is False:
+            text = plain_text_of(said)
+            if text is not None:
+                self._meter.add(text)
+                return b"".join((self._text_head, _encode(text), self._text_tail))
+        event = read_event(said)
         frames = []
         for piece in event.pieces:
             if self._finished.get(piece.index):

@@ -90,6 +90,31 @@ def test_any_bytes_split_anywhere_give_the_same_events(
     assert decode(stream) == decode(*split_at(stream, places))
 
 
+# Chunks as upstreams write them, and some that only begin or end like them.
+whole = st.sampled_from(
+    [b"data: a\n\n", b"data: \n\n", b"data: a\n\ndata: b: c\n\n", b"data:  a\n\n"]
+)
+almost = st.sampled_from(
+    [
+        *(b"data: a\n\n\ndata: b\n\n", b"data: a\ndata: b\n\n", b"data: a\n"),
+        *(b"data:a\n\n", b"data: a\r\n\r\n", b"data: a\r\rdata: b\n\n", b"data: a\r"),
+        *(b"event: x\ndata: a\n\n", b"event: x\n", b": ping\n\n", b"\n", b"data: "),
+        *(b"data: a\n\n: b\n\n", b"data: a\n\nevent: x\n\n", b"\xef\xbb\xbf", b""),
+    ]
+)
+
+
+@given(st.lists(whole | almost, max_size=8), st.integers(8, 40))
+def test_whole_events_give_the_same_events_as_their_bytes(
+    chunks: list[bytes], limit: int
+) -> None:
+    bytewise = (bytes([byte]) for byte in b"".join(chunks))
+
+    expected = outcome(*bytewise, max_event_bytes=limit)
+
+    assert expected == outcome(*chunks, max_event_bytes=limit)
+
+
 @given(soup, cuts, st.integers(4, 24))
 def test_size_limit_is_the_same_at_every_split(
     pieces: list[bytes], places: list[int], limit: int
