@@ -264,12 +264,12 @@ class Admission:
         return Usage(1, min(guess.tokens, max(smallest, tokens_in)))
 
     def _release(self, workspace: str, lease_id: str, actual: Usage) -> None:
-        # In a task of its own: whoever gives a lease back is often being cancelled, and
-        # an await here could be cut off by a second cancellation, with the place taken
-        # until the lease's ttl. Nor does the client wait for it.
-        settlement = asyncio.ensure_future(
-            self._ledger.settle(workspace, lease_id, actual)
-        )
+        # Not awaited: whoever gives a lease back is often being cancelled, and an await
+        # here could be cut off by a second cancellation, with the place taken until the
+        # lease's ttl. Nor does the client wait for it.
+        settlement = self._ledger.settle_soon(workspace, lease_id, actual)
+        if settlement is None:
+            return
         self._settlements.add(settlement)
         settlement.add_done_callback(self._end_settlement)
 

@@ -90,7 +90,7 @@ class Exchange:
         self.receive = receive
         self.wire: Wire = scope["extensions"][WIRE]
         self._write_timeout_s = write_timeout_s
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._headers: dict[bytes, bytes] = self.wire.headers
         # Not the loop's clock, whose ticks under uvloop are whole milliseconds.
         self.started_s = time.perf_counter()
         client = scope.get("client")
@@ -122,11 +122,11 @@ class Exchange:
         return time.perf_counter() - self.started_s
 
     def _choose_id(self) -> str:
-        own = self._headers.get(b"x-request-id", b"")
-        theirs = self._headers.get(b"x-client-request-id", b"")
-        if _ACCEPTABLE_ID.match(theirs):
+        theirs = self._headers.get(b"x-client-request-id")
+        if theirs is not None and _ACCEPTABLE_ID.match(theirs):
             self.record.client_request_id = theirs.decode("ascii")
-        if _ACCEPTABLE_ID.match(own):
+        own = self._headers.get(b"x-request-id")
+        if own is not None and _ACCEPTABLE_ID.match(own):
             return own.decode("ascii")
         return "req_" + new_id()
 
@@ -137,8 +137,8 @@ class Exchange:
         The time allowed is `timeout_s` and what the bytes received so far need on the
         slowest honest line.
         """
-        encoding = self._headers.get(b"content-encoding", b"identity")
-        if encoding.lower() not in {b"identity", b""}:
+        encoding = self._headers.get(b"content-encoding")
+        if encoding and encoding.lower() != b"identity":
             raise UnsupportedEncoding("Send the body without a content encoding.")
         if (whole := self.wire.take_body()) is not None:
             # It came with its headers, as most do: nothing has to be waited for.
@@ -299,6 +299,5 @@ def _too_large(max_bytes: int) -> RequestTooLarge:
 
 def exchange_of(scope: Any) -> Exchange:
     """The exchange that the outermost middleware opened for this request."""
-    exchange = scope["llmtune.exchange"]
-    assert isinstance(exchange, Exchange)  # noqa: S101 - narrows what a scope cannot type
+    exchange: Exchange = scope["llmtune.exchange"]
     return exchange

@@ -41,7 +41,6 @@ class Cycle:
         flow: FlowControl,
         *,
         default_headers: list[Header],
-        is_continue_awaited: bool,
         keep_alive: bool,
         on_complete: Callable[[], None],
     ) -> None:
@@ -53,7 +52,11 @@ class Cycle:
         self._transport = transport
         self._flow = flow
         self._default_headers = default_headers
-        self._is_continue_awaited = is_continue_awaited
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._is_continue_awaited = (
+            b"expect" in self.headers
+            and self.headers[b"expect"].lower() == b"100-continue"
+        )
         self._on_complete = on_complete
         self._tell_gone: Callable[[], None] | None = None
         self._body: list[bytes] = []

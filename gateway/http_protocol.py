@@ -14,7 +14,7 @@ import http
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 import httptools
@@ -39,6 +39,7 @@ logger = logging.getLogger("gateway.access")
 # answer is memory that a stranger fills.
 MAX_PIPELINED: Final = 8
 
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
@@ -70,7 +71,7 @@ class EdgeProtocol(HttpToolsProtocol):
         # Ours is written by the middleware, with what uvicorn cannot know.
         self.access_log = False
         self._fault: GatewayError | None = None
-        self._header_bytes = 0
+        self._is_long = False
         # Bytes since the last that made a request or a body grow: header lines without
         # an end, trailers, chunk extensions.
         self._unparsed_bytes = 0
@@ -116,6 +117,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if not self._running and self._has_ended:
             self._stop_clock()  # it ran since the last answer
         self._unparsed_bytes += len(data)
+        # Only then can a head that ends in these bytes be too large.
+        self._is_long = self._unparsed_bytes > self.max_header_bytes
         self._feed(data)
         if self._unparsed_bytes > self.max_header_bytes:
             self._fault = self._too_large()
@@ -137,26 +140,18 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers = b"", []
         self._has_begun, self._has_ended = True, False
-        self._header_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + len(b": \r\n"))
-        if not self._has_begun:
-            # A trailer: what a proxy in front filters from the headers must not come in
-            # behind the body.
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        # Else a trailer: what a proxy in front filters from the headers must not come
+        # in behind the body.
+        if self._has_begun:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._is_long:
+            self._refuse_long_head()
         if self._asks_for_upgrade():
             return  # httptools now raises HttpParserUpgrade, and we go on without
         self._has_begun = False
@@ -169,21 +164,30 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _begin_cycle(self) -> None:
         """As uvicorn does, but for a cycle of our own."""
-        parser, scope, earlier = self.parser, cast(Scope, self.scope), self._newest
+        parser, earlier = self.parser, self._newest
         version = parser.get_http_version()
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope: Scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "root_path": "",
+            "headers": self.headers,
+            "state": {},
+        }
         cycle = self._newest = Cycle(
             scope,
             self.transport,
             self.flow,
             default_headers=self.server_state.default_headers,
-            is_continue_awaited=self.expect_100_continue,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_complete=self.on_response_complete,
         )
@@ -235,8 +239,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _asks_for_upgrade(self) -> bool:
         # A CONNECT always counts as one and is refused like any unknown method.
-        is_connect = self.parser.get_method() == b"CONNECT"
-        return self.parser.should_upgrade() and not is_connect
+        parser = self.parser
+        return parser.should_upgrade() and parser.get_method() != b"CONNECT"
 
     def _without_upgrade(self) -> bytes:
         """
@@ -253,9 +257,10 @@ class EdgeProtocol(HttpToolsProtocol):
         start = b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode("ascii"))
         return start + lines + b"\r\n"
 
-    def _count(self, more_bytes: int) -> None:
-        self._header_bytes += more_bytes
-        if self._header_bytes > self.max_header_bytes:
+    def _refuse_long_head(self) -> None:
+        framing = len(b": \r\n")
+        lines = sum(len(name) + len(value) + framing for name, value in self.headers)
+        if len(self.url) + lines > self.max_header_bytes:
             self._fault = self._too_large()
             # Ends the parse; the 400 it asks for becomes the fault's answer.
             raise httptools.HttpParserError("header section too large")

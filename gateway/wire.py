@@ -15,6 +15,11 @@ class Wire(Protocol):
     """What is written is on its way at once; nothing here waits but `drain`."""
 
     @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The request's, by lower-case name; of several of a name, the last."""
+        ...
+
+    @property
     def is_paused(self) -> bool:
         """Whether the client reads slower than is written to it."""
         ...

@@ -65,9 +65,8 @@ class AnswerParser:
         self._is_framed = False
         self._reason = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        # Bytes since the last that made a head or a body grow, and of all headers.
+        # Bytes since the last that made a head or a body grow.
         self._unparsed_bytes = 0
-        self._header_bytes = 0
 
     def feed(self, data: bytes) -> None:
         """
@@ -103,14 +102,12 @@ class AnswerParser:
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + len(b": \r\n")
         if self.head is None:
             # Else a trailer: nothing here needs one, and none may pass for a header.
             self._headers.append((name, value))
-        if len(self._headers) > MAX_HEADERS or self._header_bytes > MAX_HEADER_BYTES:
-            raise httpx.RemoteProtocolError("the answer has too many headers")
 
     def on_headers_complete(self) -> None:
+        self._refuse_long_head()
         status = self._parser.get_status_code()
         if status < 200:
             # RFC 9110, 15.2: the final answer follows; a switch is what nobody asked.
@@ -124,6 +121,15 @@ class AnswerParser:
         if self._has_no_body:
             # The parser would wait for what its length announces.
             self.is_complete = True
+
+    def _refuse_long_head(self) -> None:
+        headers = self._headers
+        is_long = self._unparsed_bytes > MAX_HEADER_BYTES  # else it cannot be
+        if is_long:
+            sizes = (len(name) + len(value) + len(b": \r\n") for name, value in headers)
+            is_long = sum(sizes) > MAX_HEADER_BYTES
+        if is_long or len(headers) > MAX_HEADERS:
+            raise httpx.RemoteProtocolError("the answer has too many headers")
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0

@@ -48,11 +48,12 @@ class Pool:
         self._idle_s = idle_s
         self._trust = trust
         self._uds = uds
-        self._places = asyncio.Semaphore(max_connections)
+        self._free = max_connections
+        # Who waits for a place, in the order in which they came.
+        self._queue: deque[asyncio.Future[None]] = deque()
         # The newest last: it is the likeliest to be still open.
         self._idle: dict[Origin, deque[Connection]] = {}
         self._idle_count = 0
-        self._busy_count = 0
         self._resolver = Resolver()
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -64,25 +65,40 @@ class Pool:
     @property
     def busy(self) -> int:
         """Places that are taken."""
-        return self._busy_count
+        return self._max_connections - self._free
 
     async def take_place(self, timeout_s: float | None) -> None:
         """Be one of those that may have a connection; PoolTimeout if it takes long."""
         if self._is_closed:
             raise httpx.ConnectError("the pool is closed")
-        if self._places.locked():
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._places.acquire()
-            except TimeoutError:
-                raise httpx.PoolTimeout("no connection became free") from None
+        if self._free:
+            self._free -= 1
         else:
-            await self._places.acquire()  # does not wait: a place is free
-        self._busy_count += 1
+            await self._queue_for_place(timeout_s)
+
+    async def _queue_for_place(self, timeout_s: float | None) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await turn
+        except BaseException as problem:
+            if turn.done() and not turn.cancelled():
+                self.give_place_back()  # it came, and nobody is here to use it
+            elif turn in self._queue:
+                self._queue.remove(turn)
+            if isinstance(problem, TimeoutError):
+                raise httpx.PoolTimeout("no connection became free") from None
+            raise
 
     def give_place_back(self) -> None:
-        self._busy_count -= 1
-        self._places.release()
+        """The place goes to who has waited longest, and else is free."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
     def take_idle(self, origin: Origin) -> Connection | None:
         """The connection of this origin that was used last, if there is one."""
@@ -97,7 +113,7 @@ class Pool:
 
     async def connect(self, origin: Origin, timeout_s: float | None) -> Connection:
         """A new connection; ConnectTimeout or ConnectError."""
-        if self._idle_count + self._busy_count > self._max_connections:
+        if self._idle_count > self._free:
             self._close_oldest()
         if self._is_closed:
             raise httpx.ConnectError("the pool is closed")

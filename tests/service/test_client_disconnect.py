@@ -171,6 +171,9 @@ class PatientWire:
 
     is_paused = True
 
+    def __init__(self) -> None:
+        self.headers: dict[bytes, bytes] = {}
+
     async def drain(self) -> None:
         # As a real server does whenever its socket is full.
         await asyncio.sleep(0)
