@@ -1,48 +1,47 @@
 """
 One JSON line a request: who, what, how it ended, how long. No prompt text, no keys.
+
+Every request has one, so it is encoded directly and handed to the log's handler as
+bytes: 4 us and its share of a write, where a log record that is formatted and written
+takes 35. Where somebody else listens to the logger, records are made for them.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Record
+from gateway.json_lines import JsonLines
 
 logger = logging.getLogger("gateway.access")
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class JsonFormatter(logging.Formatter):
-    """Every log record as one JSON object on one line."""
+class _Head(msgspec.Struct, gc=False):
+    """What a line begins with: what all lines have, and what no `Record` knows."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(
-                timespec="milliseconds"
-            ),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= getattr(record, "facts", {})
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return _encode(line).decode()
+    time: str
+    level: str
+    logger: str
+    message: str
+    request_id: str
+    method: str
+    duration_ms: float
 
 
 def configure_logging(level: str) -> None:
     """Send every log line to standard output, as JSON."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     # In place of whatever a library has set up: one line is one JSON object.
-    root.handlers[:] = [handler]
+    root.handlers[:] = [JsonLines(sys.stdout)]
     root.setLevel(level.upper())
     # httpx and httpcore log request lines whose URLs are the operator's business.
     for name in ("httpx", "httpcore"):
@@ -55,19 +54,84 @@ def configure_logging(level: str) -> None:
 class AccessLog:
     """Writes the access line of a finished exchange."""
 
+    def __init__(self, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
+        self._moment_ms = -1
+        self._moment = ""
+
     def write(self, exchange: Exchange, method: str) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        record = exchange.record
-        facts: dict[str, Any] = {
-            "request_id": exchange.request_id,
-            "method": method,
-            "duration_ms": round(exchange.elapsed_s * 1000, 2),
-        }
-        # Absent rather than null: most lines lack most facts.
-        for name, value in msgspec.structs.asdict(record).items():
-            if value is not None:
-                facts[name] = value
-        if record.first_token_s is not None:
-            facts["first_token_ms"] = round(facts.pop("first_token_s") * 1000, 2)
-        logger.info("request", extra={"facts": facts})
+        lines = only_lines()
+        if lines is not None:
+            try:
+                line = self._line(exchange, method)
+            except UnicodeEncodeError:
+                # Half a surrogate pair. logging says what it thinks of it.
+                pass
+            else:
+                lines.write_line(line)
+                return
+        logger.info("request", extra={"facts": facts_of(exchange, method)})
+
+    def _line(self, exchange: Exchange, method: str) -> bytes:
+        """The record's line, as `JsonFormatter` writes it; a test compares them."""
+        head = _Head(
+            self._time(),
+            "info",
+            logger.name,
+            "request",
+            exchange.request_id,
+            method,
+            round(exchange.elapsed_s * 1000, 2),
+        )
+        return b"%b,%b\n" % (_encode(head)[:-1], _members(exchange.record)[1:])
+
+    def _time(self) -> str:
+        now_ms = self._now_ns() // 1_000_000
+        # Lines of one tick mostly share it, and writing it out takes 0.7 us.
+        if now_ms != self._moment_ms:
+            now = datetime.fromtimestamp(now_ms / 1000, UTC)
+            self._moment_ms = now_ms
+            self._moment = now.isoformat(timespec="milliseconds")
+        return self._moment
+
+
+def _members(record: Record) -> bytes:
+    """A record as JSON; absent rather than null: most lines lack most facts."""
+    if record.first_token_s is None:
+        return _encode(record)
+    first_ms = _encode(round(record.first_token_s * 1000, 2))
+    rest = _encode(msgspec.structs.replace(record, first_token_s=None))
+    return b'%b,"first_token_ms":%b}' % (rest[:-1], first_ms)
+
+
+def facts_of(exchange: Exchange, method: str) -> dict[str, Any]:
+    """The line's members, for a log record."""
+    record = exchange.record
+    facts: dict[str, Any] = {
+        "request_id": exchange.request_id,
+        "method": method,
+        "duration_ms": round(exchange.elapsed_s * 1000, 2),
+    }
+    for name, value in msgspec.structs.asdict(record).items():
+        if value is not None:
+            facts[name] = value
+    if record.first_token_s is not None:
+        facts["first_token_ms"] = round(facts.pop("first_token_s") * 1000, 2)
+    return facts
+
+
+def only_lines() -> JsonLines | None:
+    """The handler of ours that alone would see an access record, if that is so."""
+    found: JsonLines | None = None
+    if logger.filters:
+        return None
+    at: logging.Logger | None = logger
+    while at is not None:
+        for handler in at.handlers:
+            if found is not None or type(handler) is not JsonLines:
+                return None
+            found = handler
+        at = at.parent if at.propagate else None
+    return found if found is not None and found.takes_lines(logging.INFO) else None

@@ -55,13 +55,18 @@ LINGER_BYTES: Final = 64 * 1024 * 1024
 LINGER_S: Final = 2.0
 
 
-class Record(msgspec.Struct):
-    """What one request was and how it ended: the access line and the metrics."""
+class Record(msgspec.Struct, omit_defaults=True):
+    """
+    What one request was and how it ended: the access line and the metrics.
 
-    route: str = "_other"
-    status: int = 0
+    As JSON without what is None. msgspec then writes it in 0.5 us, where leaving it out
+    of a dict takes 3; it leaves out defaults, but never one that a factory makes.
+    """
+
+    route: str = msgspec.field(default_factory=lambda: "_other")
+    status: int = msgspec.field(default_factory=int)
     # Until an answer has begun, nothing is well.
-    outcome: Outcome = "failed"
+    outcome: Outcome = msgspec.field(default_factory=lambda: "failed")
     error_code: str | None = None
     param: str | None = None
     fault: Fault | None = None
@@ -71,7 +76,7 @@ class Record(msgspec.Struct):
     key_id: str | None = None
     plan: str | None = None
     model: str | None = None
-    is_stream: bool = False
+    is_stream: bool = msgspec.field(default_factory=bool)
     upstream_route: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.access_log import JsonFormatter
+from gateway.json_lines import JsonFormatter
 from policies.keyring import digest_of
 from tests.conftest import StartGateway
 from tests.gateway_under_test import MODEL, GatewayUnderTest

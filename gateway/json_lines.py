@@ -1,0 +1,141 @@
+"""
+The log as JSON, one object a line; lines of one event-loop tick share one write.
+
+A write that wakes the reader of a pipe costs 9 us. Under load many requests end in the
+same tick, and their lines leave together at its end: 13 us a line alone, 7 of four.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+import msgspec
+
+# Half of what Linux holds for a pipe's reader: a write of more is likelier to wait for
+# it, and the whole event loop with it.
+MOST_HELD_BYTES: Final = 32 * 1024
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class JsonFormatter(logging.Formatter):
+    """Every log record as one JSON object on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(
+                timespec="milliseconds"
+            ),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "facts", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return _encode(line).decode()
+
+
+class JsonLines(logging.StreamHandler[TextIO]):
+    """
+    Writes log records as JSON lines, and lines that are written already, in order.
+
+    A line is held until the end of the event loop's tick at most; what is logged
+    meanwhile, by whichever logger, comes after it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.setFormatter(JsonFormatter())
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        # The loop that has been asked to write what is held.
+        self._asked: asyncio.AbstractEventLoop | None = None
+
+    def takes_lines(self, level: int) -> bool:
+        """Whether a record of that level would be written, and as our line."""
+        return (
+            self.level <= level
+            and not self.filters
+            and type(self.formatter) is JsonFormatter
+        )
+
+    def write_line(self, line: bytes) -> None:
+        """Write a line: soon, or at once where no event loop runs."""
+        # Records come from other threads too; taking the lock costs 0.3 us.
+        self.acquire()
+        try:
+            self._held.append(line)
+            self._held_bytes += len(line)
+            if self._held_bytes >= MOST_HELD_BYTES or not self._is_loop_asked():
+                self._write_held()
+        finally:
+            self.release()
+
+    def _is_loop_asked(self) -> bool:
+        """Whether a running loop will write what is held when its tick ends."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        # Another one was closed before it came to it; or nothing was held since.
+        if loop is not self._asked:
+            self._asked = loop
+            loop.call_soon(self._end_tick)
+        return True
+
+    def _end_tick(self) -> None:
+        self.acquire()
+        try:
+            self._asked = None
+            self._write_held()
+        finally:
+            self.release()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write_held()
+        super().emit(record)
+
+    def flush(self) -> None:
+        self.acquire()
+        try:
+            self._write_held()
+            super().flush()
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        # At the end of the process, of which logging tells every handler.
+        self.acquire()
+        try:
+            self._write_held()
+        finally:
+            self.release()
+        super().close()
+
+    def _write_held(self) -> None:
+        if self._held:
+            lines, self._held, self._held_bytes = self._held, [], 0
+            self._write(lines)
+
+    def _write(self, lines: list[bytes]) -> None:
+        try:
+            self.stream.write(b"".join(lines).decode())
+            self.stream.flush()
+        except UnicodeEncodeError:
+            if len(lines) == 1:
+                self._complain()
+                return
+            # Nothing was written: a letter that the stream's encoding lacks must not
+            # cost the others their lines.
+            for line in lines:
+                self._write([line])
+        except Exception:  # noqa: BLE001 - no request fails because its line cannot go
+            self._complain()
+
+    def _complain(self) -> None:
+        """On standard error, as logging does of each record that it cannot write."""
+        self.handleError(logging.makeLogRecord({"msg": "lines were lost"}))
