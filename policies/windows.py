@@ -1,8 +1,8 @@
 """
 The calendar windows of quotas: hours, days and months in UTC.
 
-Integer arithmetic only and no library's calendar, so that the ledger in Lua can do the
-same line by line. Leap seconds do not exist in epoch time.
+Integer arithmetic only and no library's calendar, so that the ledger in Lua can count
+the same. Leap seconds do not exist in epoch time.
 """
 
 from __future__ import annotations

@@ -15,10 +15,19 @@ from hypothesis import strategies as st
 from policies.key_names import ledger_keys
 from policies.ledger import Admitted, Demand, KeyScope, Rejected, Usage
 from policies.memory_ledger import MemoryLedger
-from policies.plans import MAX_LIMIT, Concurrency, KeyLimits, Plan, Quota, Rate
+from policies.plans import (
+    MAX_LIMIT,
+    Concurrency,
+    KeyLimits,
+    Plan,
+    Quota,
+    QuotaWindow,
+    Rate,
+)
 from policies.redis_ledger import LEDGER_SCRIPTS, RedisLedger
-from policies.store.scripts import to_script
+from policies.store.scripts import load_script, to_script
 from policies.store.store import open_store
+from policies.windows import month_window, window_at
 from tests.policies.conftest import PATIENCE_S
 from tests.servers.clock import FakeClock
 from tests.servers.redis_server import RedisServer
@@ -243,6 +252,39 @@ async def test_any_rate_counts_as_exactly_as_in_memory(
             workspace, plan
         )
     await shared.aclose()
+
+
+WINDOWS = """
+local found = {}
+for i = 1, #ARGV, 2 do
+  local id, end_ms = window_at(ARGV[i], tonumber(ARGV[i + 1]))
+  found[#found + 1], found[#found + 2] = id, end_ms
+end
+return found
+"""
+
+
+async def test_windows_are_those_of_memory_in_every_month_of_four_centuries(
+    timed_redis: RedisServer,
+) -> None:
+    """The scripts count months by another way than windows.py."""
+    script = load_script("numbers", "windows").text + WINDOWS
+    for century in range(4):
+        months = range(1200 * century, 1200 * century + 1200)
+        edges = [month_window(month).start_ms for month in months]
+        asked: list[tuple[QuotaWindow, int]] = [
+            (per, edge + ms)
+            for per in ("hour", "day", "month")
+            for edge in edges
+            for ms in (0, 86_399_999, 27 * 86_400_000)
+        ]
+        windows = [window_at(per, ms) for per, ms in asked]
+
+        found = timed_redis.command(
+            "EVAL", script, 0, *itertools.chain.from_iterable(asked)
+        )
+
+        assert found == [n for each in windows for n in (each.id, each.end_ms)]
 
 
 QUOTA_PLAN = Plan(
