@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
-	prove-outage prove-million clients check format lock coverage clean
+	prove-outage prove-million bench bench-quick bench-peers clients check format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,17 @@ prove-outage: $(VENV)/.dev ## Redis killed, frozen and failed over under load; 2
 
 prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothing left; 3 minutes
 	$(BIN)/python -m tests.proofs.million
+
+bench: $(VENV)/.dev bench-peers ## beside its peers: answers, streams, large prompts, 429s; 25 minutes
+	$(BIN)/python -m benchmarks
+	.cache/bench/charts/bin/python -m benchmarks.charts
+
+bench-quick: $(VENV)/.dev bench-peers ## the same for one peer, ferrogw, and two workloads; 2 minutes
+	$(BIN)/python -m benchmarks --only whole,streams-500 --rounds 1 \
+		--gateways direct,ours-redis,ferrogw --output .cache/bench/quick.json
+
+bench-peers: $(VENV)/.dev ## the other gateways and the load tools, each in its own environment
+	@$(BIN)/python -m benchmarks.peers
 
 clients: $(VENV)/.dev ## the OpenAI SDKs that the tests drive, each in its own environment
 	@$(BIN)/python -m tests.clients.prepare

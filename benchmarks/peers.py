@@ -1,0 +1,179 @@
+"""
+Makes the peers' environments: `python -m benchmarks.peers`. Safe to repeat.
+
+Each peer lives apart below `.cache/bench/`, installed from a lock file with hashes, and
+a stamp, written last, says what it was made from. What cannot be installed here is told
+and left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent
+CACHE: Final = ROOT / ".cache" / "bench"
+LOCKS: Final = HERE / "locks"
+DEBIAN: Final = CACHE / "debian"
+
+# LiteLLM is the largest: some hundred packages.
+_INSTALL_WITHIN_S: Final = 420.0
+
+
+class PeerMissing(Exception):
+    """A peer or a tool that is not here and could not be installed."""
+
+
+def python_home(name: str) -> Path:
+    """Where the environment of a lock file lies."""
+    return CACHE / name
+
+
+def node_home() -> Path:
+    return CACHE / "portkey"
+
+
+def prepare_python(name: str) -> bool:
+    """An environment with exactly what its lock file says; false if it was there."""
+    home, lock = python_home(name), LOCKS / f"{name}.lock"
+    # The interpreter too: an environment made from another one is another environment.
+    stamp = _digest(lock.read_bytes(), sys.version.encode())
+    if _is_stamped(home, stamp):
+        return False
+    home.parent.mkdir(parents=True, exist_ok=True)
+    uv = _uv()
+    _run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(home))
+    target = ("--python", str(home / "bin" / "python"))
+    _run(uv, "pip", "sync", "--quiet", "--require-hashes", *target, str(lock))
+    (home / "stamp").write_text(stamp)
+    return True
+
+
+def prepare_node() -> bool:
+    """Portkey's gateway by npm, in a folder of its own; false if it was there."""
+    home, sources = node_home(), LOCKS / "portkey"
+    names = ("package.json", "package-lock.json", ".npmrc")
+    stamp = _digest(*((sources / name).read_bytes() for name in names))
+    if _is_stamped(home, stamp):
+        return False
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        raise PeerMissing("needs Node 20 or later with npm on the PATH")
+    home.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copyfile(sources / name, home / name)
+    _run("npm", "ci", "--loglevel=error", "--ignore-scripts", "--prefix", str(home))
+    (home / "stamp").write_text(stamp)
+    return True
+
+
+def tool(name: str) -> str:
+    """The path of wrk or nginx: the machine's, or Debian's unpacked below the cache."""
+    # Debian keeps nginx where an ordinary user's PATH does not look.
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    found = shutil.which(name, path=path)
+    if found:
+        return found
+    for folder in ("usr/bin", "usr/sbin"):
+        unpacked = DEBIAN / folder / name
+        if unpacked.is_file():
+            return str(unpacked)
+    raise PeerMissing(
+        f"{name} is not on the PATH; install it, or run `make bench-peers`"
+    )
+
+
+def prepare_tool(name: str) -> bool:
+    """Unpack Debian's package without root, where the machine has none itself."""
+    try:
+        tool(name)
+    except PeerMissing:
+        pass
+    else:
+        return False
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise PeerMissing(f"{name} is not on the PATH, and there is no apt-get here")
+    packages = CACHE / "packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    # LuaJIT is wrk's only library that a plain Debian may lack.
+    needed = [name, "libluajit-5.1-2"] if name == "wrk" else [name]
+    _run("apt-get", "-qq", "download", *needed, folder=packages)
+    for package in sorted(packages.glob("*.deb")):
+        _run("dpkg", "-x", str(package), str(DEBIAN))
+    tool(name)
+    return True
+
+
+def tool_environment() -> dict[str, str]:
+    """Lets unpacked tools find the libraries unpacked with them."""
+    folders = [str(folder) for folder in sorted(DEBIAN.glob("usr/lib/*-linux-*"))]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(folders)} if folders else {}
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _is_stamped(home: Path, stamp: str) -> bool:
+    file = home / "stamp"
+    return file.is_file() and file.read_text() == stamp
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if found is None:
+        raise PeerMissing("uv is missing: install the development requirements first")
+    return found
+
+
+def _run(*command: str, folder: Path = ROOT) -> None:
+    try:
+        subprocess.run(
+            command,
+            cwd=folder,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=_INSTALL_WITHIN_S,
+        )
+    except subprocess.CalledProcessError as problem:
+        said = problem.stderr.strip().splitlines() or ["no reason given"]
+        raise PeerMissing(f"{command[0]} failed: {said[-1]}") from None
+    except subprocess.TimeoutExpired:
+        raise PeerMissing(
+            f"{command[0]} took longer than {_INSTALL_WITHIN_S}s"
+        ) from None
+
+
+_STEPS: Final[tuple[tuple[str, Callable[[], bool]], ...]] = (
+    ("wrk", lambda: prepare_tool("wrk")),
+    ("nginx", lambda: prepare_tool("nginx")),
+    ("Envoy", lambda: prepare_python("envoy")),
+    ("ferrogw", lambda: prepare_python("ferrogw")),
+    ("LiteLLM", lambda: prepare_python("litellm")),
+    ("Portkey", prepare_node),
+    ("matplotlib, for the charts", lambda: prepare_python("charts")),
+)
+
+
+def main() -> None:
+    for what, prepare in _STEPS:
+        started_s = time.monotonic()
+        try:
+            note = "installed" if prepare() else "ready"
+        except PeerMissing as problem:
+            note = f"LEFT OUT: {problem}"
+        print(f"{what} ... {note} ({time.monotonic() - started_s:.1f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
