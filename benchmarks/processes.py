@@ -185,6 +185,18 @@ def _stat_of(pid: str) -> Stat | None:
     return parse_stat(text)
 
 
+def core_busy_s(core: int) -> float:
+    """CPU seconds that a core has been busy with anything, or was taken by the host."""
+    return parse_core(Path("/proc/stat").read_text(), core)
+
+
+def parse_core(text: str, core: int) -> float:
+    """Read /proc/stat: all of a core's time but idle and waiting for disks."""
+    line = next(line for line in text.splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, line.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
 def parse_stat(text: str) -> Stat:
     """
     Read /proc/<pid>/stat: the parent, and user and system time with reaped children's.

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from benchmarks.figures import Spread
-from benchmarks.gateways import GATEWAYS
-from benchmarks.results import Results, medians
+from benchmarks.gateways import GATEWAYS, Gateway
+from benchmarks.results import DIRECT, Results, medians
 from benchmarks.targets import Judged
 from benchmarks.workloads import WORKLOADS
 
@@ -24,6 +24,8 @@ class Column(NamedTuple):
     scale: float = 1
 
 
+# Of the gateway's core, above which what else ran there disturbed the figure.
+_DISTURBED: Final = 0.1
 _BUSY: Final = Column("busy_share", "core used %", ",.0f", 100)
 _ERRORS: Final = Column("errors", "errors", ",.0f")
 _WHOLE: Final = (
@@ -101,7 +103,7 @@ def _table(columns: Sequence[Column], rows: dict[str, dict[str, Spread]]) -> str
             continue
         cells = [_cell(figures.get(column.figure), column) for column in columns]
         lines.append([gateway.title, *cells])
-        notes += _notes(gateway.title, figures)
+        notes += _notes(gateway, figures)
     return "\n".join([*_aligned(lines), *notes])
 
 
@@ -112,10 +114,15 @@ def _cell(found: Spread | None, column: Column) -> str:
     return middle if low == high else f"{middle} [{low}..{high}]"
 
 
-def _notes(title: str, figures: dict[str, Spread]) -> Iterator[str]:
+def _notes(gateway: Gateway, figures: dict[str, Spread]) -> Iterator[str]:
+    title = gateway.title
     errors, load = figures.get("errors"), figures.get("load_share")
     if errors is not None and errors.high > 0:
         yield f"  ! {title}: up to {errors.high:,.0f} errors: no valid figures"
+    others = figures.get("others_share")
+    is_pinned = gateway.name != DIRECT
+    if is_pinned and others is not None and others.median > _DISTURBED:
+        yield f"  ! {title}: others used {others.median:.0%} of its core meanwhile"
     if load is not None and load.high > _LOAD_IS_LIMIT:
         yield f"  ! {title}: the load used {load.high:.0%} of its core, and may limit"
 

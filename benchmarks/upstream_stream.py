@@ -171,8 +171,7 @@ class Upstream:
             return
         connection.received += data
         head, end, body = connection.received.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        if end and len(body) >= (int(length[1]) if length else 0):
+        if end and _is_whole(head, body):
             connection.received = b""
             self._answer(connection, head, body, slot)
 
@@ -189,6 +188,12 @@ class Upstream:
         connection.send(_HEAD + connection.form.event % time.monotonic_ns())
         # The slot before the one that is due comes last: a whole interval from now.
         self._wheel[slot - 1].append(connection)
+
+
+def _is_whole(head: bytes, body: bytes) -> bool:
+    length = _LENGTH.search(head)
+    # Without a length it comes in chunks, as a proxy may pass it on.
+    return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
 def main() -> None:

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from benchmarks.gateways import Started
-from benchmarks.processes import LOAD_CORE, Process, running
+from benchmarks.processes import (
+    GATEWAY_CORE,
+    LOAD_CORE,
+    Process,
+    core_busy_s,
+    running,
+)
 from benchmarks.requests import Target, whole_body
 from benchmarks.wrk import LoadFailed, WrkFigures, run_wrk
 
@@ -68,27 +74,47 @@ class Workload(NamedTuple):
     points: tuple[Point, ...]
 
 
-class Usage:
-    """CPU seconds of a process and of the load's side, between two moments."""
+class Usage(NamedTuple):
+    """CPU seconds at one moment, or between two."""
 
-    def __init__(self, bench: Bench, load: Process | None = None) -> None:
-        self._process = bench.started.process
-        self._helpers = (*bench.helpers, load) if load else bench.helpers
-        self._start = self._now()
+    at_s: float
+    gateway_s: float
+    # Upstreams, Redis and the load, where it is a process of ours.
+    load_s: float
+    # Of the gateway's core, by whomever.
+    core_s: float
 
-    def _now(self) -> tuple[float, float, float]:
-        gateway_s = self._process.cpu_s() if self._process else 0.0
-        helpers_s = sum(helper.cpu_s() for helper in self._helpers)
-        return time.monotonic(), gateway_s, helpers_s
+    @classmethod
+    def now(cls, bench: Bench, load: Process | None = None) -> Usage:
+        gateway = bench.started.process
+        helpers = (*bench.helpers, load) if load else bench.helpers
+        return cls(
+            time.monotonic(),
+            gateway.cpu_s() if gateway else 0.0,
+            sum(helper.cpu_s() for helper in helpers),
+            core_busy_s(GATEWAY_CORE),
+        )
 
-    def taken(self) -> tuple[float, float, float]:
-        """Elapsed seconds, the gateway's CPU seconds, the load side's."""
-        before, now = self._start, self._now()
-        return now[0] - before[0], now[1] - before[1], now[2] - before[2]
+    def since(self, before: Usage) -> Usage:
+        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
+
+    def shares(self) -> Figures:
+        """Of the gateway's core: what the gateway had, and what anything else took."""
+        return {
+            "busy_share": self.gateway_s / self.at_s,
+            "others_share": max(self.core_s - self.gateway_s, 0.0) / self.at_s,
+        }
 
 
 def _load(bench: Bench, target: Target, body: bytes, connections: int) -> Figures:
-    usage = Usage(bench)
+    wrk, used = _load_measured(bench, target, body, connections)
+    return _whole_figures(wrk, used)
+
+
+def _load_measured(
+    bench: Bench, target: Target, body: bytes, connections: int
+) -> tuple[WrkFigures, Usage]:
+    before = Usage.now(bench)
     wrk = run_wrk(
         target,
         body,
@@ -96,17 +122,16 @@ def _load(bench: Bench, target: Target, body: bytes, connections: int) -> Figure
         seconds=bench.seconds,
         folder=bench.folder,
     )
-    elapsed_s, gateway_s, _ = usage.taken()
-    return _whole_figures(wrk, gateway_s, elapsed_s)
+    return wrk, Usage.now(bench).since(before)
 
 
-def _whole_figures(wrk: WrkFigures, gateway_s: float, elapsed_s: float) -> Figures:
+def _whole_figures(wrk: WrkFigures, used: Usage) -> Figures:
     return {
         "per_s": wrk.per_s,
         "p50_ms": wrk.p50_ms,
         "p99_ms": wrk.p99_ms,
-        "cpu_ms": gateway_s * 1000 / max(wrk.requests, 1),
-        "busy_share": gateway_s / elapsed_s,
+        "cpu_ms": used.gateway_s * 1000 / max(wrk.requests, 1),
+        **used.shares(),
         "errors": wrk.refused + wrk.broken,
     }
 
@@ -133,16 +158,8 @@ def _rejections(bench: Bench) -> Figures:
     admitted = _load(bench, bench.started.target, whole_body(), POOL)
     # The one request that the workspace has, so that no answer below is a 200.
     run_wrk(spent, whole_body(), connections=1, seconds=1, folder=bench.folder)
-    usage = Usage(bench)
-    wrk = run_wrk(
-        spent,
-        whole_body(),
-        connections=POOL,
-        seconds=bench.seconds,
-        folder=bench.folder,
-    )
-    elapsed_s, gateway_s, _ = usage.taken()
-    figures = _whole_figures(wrk, gateway_s, elapsed_s)
+    wrk, used = _load_measured(bench, spent, whole_body(), POOL)
+    figures = _whole_figures(wrk, used)
     # Here a refusal is what was asked for, and anything else the error.
     errors = admitted["errors"] + wrk.broken + (wrk.requests - wrk.refused)
     return {**figures, "admitted_per_s": admitted["per_s"], "errors": errors}
@@ -171,9 +188,9 @@ def _streams(streams: int) -> Point:
         }
         with _tool("load_streams", job, bench.folder) as load:
             _await_line(load, "window")
-            usage = Usage(bench, load)
+            before = Usage.now(bench, load)
             _await_line(load, "end")
-            elapsed_s, gateway_s, helpers_s = usage.taken()
+            used = Usage.now(bench, load).since(before)
             gateway = bench.started.process
             rss_bytes = gateway.rss_bytes() if gateway else 0
             figures = _last_line(load)
@@ -182,10 +199,10 @@ def _streams(streams: int) -> Point:
         return {
             **figures,
             "events_per_s": figures["events"] / bench.seconds,
-            "cpu_s_per_million": gateway_s / million,
+            "cpu_s_per_million": used.gateway_s / million,
             "rss_kib_per_stream": grown_bytes / 1024 / streams,
-            "busy_share": gateway_s / elapsed_s,
-            "load_share": helpers_s / elapsed_s,
+            **used.shares(),
+            "load_share": used.load_s / used.at_s,
         }
 
     beyond = ("litellm", "portkey") if streams > STREAM_EVENTS_PER_S else ()
