@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ _POINTS: Final = tuple(point.name for w in WORKLOADS for point in w.points)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    # Whoever ends the run, it ends its children first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         plan = _plan(options)
         prepare_machine()

@@ -28,7 +28,7 @@ from benchmarks.upstream_stream import INTERVAL_NS
 
 # So that no event of the window is missed for being late by less than this.
 GRACE_S: Final = 0.5
-END_WITHIN_S: Final = 3.0
+END_WITHIN_S: Final = 1.5
 ON_TIME_NS: Final = 100_000_000
 _READ_BYTES: Final = 16_384
 _LINE_FEED: Final = 0x0A
@@ -157,9 +157,13 @@ class Streams:
         stream.socket.close()
 
     def close(self) -> None:
-        """Leave those that did not end; each is an error."""
+        """
+        Leave those that did not end; an error only if no event ever came.
+
+        What came late has made its figures worse, and may be the load's own lateness.
+        """
         for stream in list(self._open.values()):
-            self._close(stream, is_error=True)
+            self._close(stream, is_error=not stream.has_token)
 
 
 def _whole_lines(data: bytes) -> tuple[bytes, bytes]:

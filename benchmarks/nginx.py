@@ -9,10 +9,11 @@ from benchmarks.peers import tool, tool_environment
 from benchmarks.processes import Process
 from benchmarks.requests import chat_answer, inference_answer
 
+# One process: a worker would survive a master that is killed with the run.
 # Everything in memory, connections kept for good, no access log; what nginx would write
 # is below the run's own folder, as it need not be root.
 _FRAME: Final = """\
-daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log stderr error;
+daemon off; master_process off; pid {folder}/{name}.pid; error_log stderr error;
 worker_rlimit_nofile 20000;
 events {{ worker_connections 8192; multi_accept on; }}
 http {{

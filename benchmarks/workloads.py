@@ -122,6 +122,8 @@ def _load_measured(
         seconds=bench.seconds,
         folder=bench.folder,
     )
+    if wrk.requests == 0:
+        raise LoadFailed(f"no answer within {bench.seconds:g} s")
     return wrk, Usage.now(bench).since(before)
 
 
