@@ -142,7 +142,9 @@ def _draw_panel(panel: Any, results: dict[str, Any], chart: Chart) -> None:
     _draw_medians(panel, results, chart, [name for name, _ in rows])
     if chart.is_log:
         panel.set_xscale("log")
-        panel.set_xlim(right=max(high for _, (_, _, high) in rows) * 4)
+        # A bar from a quarter of the least to the greatest, with room for its label.
+        least = min(min(values), *_middles(results, chart, [name for name, _ in rows]))
+        panel.set_xlim(least / 4, max(high for _, (_, _, high) in rows) * 4)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     else:
         panel.set_xlim(0, max(high for _, (_, _, high) in rows) * 1.2)
@@ -160,9 +162,8 @@ def _draw_medians(
     """A mark for p50 on the bars of a p99."""
     if chart.figure != "relay_p99_ms":
         return
-    middles = [_median(results, chart.point, name, "relay_p50_ms") for name in names]
     panel.plot(
-        middles,
+        _middles(results, chart, names),
         [_TITLES[name] for name in names],
         linestyle="none",
         marker="D",
@@ -172,6 +173,12 @@ def _draw_medians(
         label="p50",
     )
     panel.legend(loc="lower right", frameon=False)
+
+
+def _middles(results: dict[str, Any], chart: Chart, names: list[str]) -> list[float]:
+    """What is marked on a bar, p50 on that of a p99; elsewhere the bar's own end."""
+    figure = "relay_p50_ms" if chart.figure == "relay_p99_ms" else chart.figure
+    return [_median(results, chart.point, name, figure) for name in names]
 
 
 def _label(results: dict[str, Any], chart: Chart, name: str, value: float) -> str:

@@ -26,6 +26,7 @@ DEBIAN: Final = CACHE / "debian"
 
 # LiteLLM is the largest: some hundred packages.
 _INSTALL_WITHIN_S: Final = 420.0
+_REASON_CHARS: Final = 300
 
 
 class PeerMissing(Exception):
@@ -69,6 +70,8 @@ def prepare_node() -> bool:
     home.mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copyfile(sources / name, home / name)
+    # `npm ci` begins by removing what is there.
+    (home / "stamp").unlink(missing_ok=True)
     _run("npm", "ci", "--loglevel=error", "--ignore-scripts", "--prefix", str(home))
     (home / "stamp").write_text(stamp)
     return True
@@ -146,8 +149,8 @@ def _run(*command: str, folder: Path = ROOT) -> None:
             timeout=_INSTALL_WITHIN_S,
         )
     except subprocess.CalledProcessError as problem:
-        said = problem.stderr.strip().splitlines() or ["no reason given"]
-        raise PeerMissing(f"{command[0]} failed: {said[-1]}") from None
+        said = " ".join(problem.stderr.split())[:_REASON_CHARS] or "no reason given"
+        raise PeerMissing(f"{Path(command[0]).name} failed: {said}") from None
     except subprocess.TimeoutExpired:
         raise PeerMissing(
             f"{command[0]} took longer than {_INSTALL_WITHIN_S}s"
