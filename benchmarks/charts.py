@@ -143,7 +143,7 @@ def _draw_panel(panel: Any, results: dict[str, Any], chart: Chart) -> None:
     if chart.is_log:
         panel.set_xscale("log")
         # A bar from a quarter of the least to the greatest, with room for its label.
-        least = min(min(values), *_middles(results, chart, [name for name, _ in rows]))
+        least = min(*values, *_middles(results, chart, [name for name, _ in rows]))
         panel.set_xlim(least / 4, max(high for _, (_, _, high) in rows) * 4)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     else:

@@ -84,7 +84,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         points=points,
         rounds=options.rounds,
         seconds=options.seconds,
-        stream_seconds=options.stream_seconds or options.seconds * 1.5,
+        stream_seconds=options.stream_seconds or options.seconds * 1.25,
         minutes=options.minutes,
         is_quiet=options.quiet_gateways,
     )
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--stream-seconds",
         type=_positive,
-        help="a measurement of streams; half as much again by default",
+        help="a measurement of streams; a quarter more by default",
     )
     add(
         "--minutes",

@@ -206,6 +206,7 @@ def _figures(streams: Streams, timeline: Timeline) -> dict[str, float]:
         "relay_p50_ms": percentile(latencies, 0.50) / 1e6,
         "relay_p99_ms": percentile(latencies, 0.99) / 1e6,
         "first_token_ms": percentile(sorted(streams.first_tokens_ns), 0.5) / 1e6,
+        "answered": len(streams.first_tokens_ns),
         "ended": streams.ended,
         "errors": streams.errors,
     }

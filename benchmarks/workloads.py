@@ -37,8 +37,8 @@ _BODY_CONNECTIONS: Final = 8
 _KIB: Final = 1024
 # The most that opening streams may ask of a gateway; beside it their first tokens are
 # measured, and a burst would measure the queue instead.
-_OPENED_PER_S: Final = 800
-_SETTLE_S: Final = 0.7
+_OPENED_PER_S: Final = 500
+_SETTLE_S: Final = 1.0
 _RATE_WARM_S: Final = 1.0
 _TOOL_WITHIN_S: Final = 60.0
 
@@ -202,7 +202,7 @@ def _streams(streams: int) -> Point:
             **figures,
             "events_per_s": figures["events"] / bench.seconds,
             "cpu_s_per_million": used.gateway_s / million,
-            "rss_kib_per_stream": grown_bytes / 1024 / streams,
+            "rss_kib_per_stream": grown_bytes / 1024 / max(figures["answered"], 1),
             **used.shares(),
             "load_share": used.load_s / used.at_s,
         }
