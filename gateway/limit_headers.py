@@ -36,11 +36,6 @@ MAX_FRAMES: Final = 4096
 _FRACTIONS: Final = ("", *(f".{ms:03d}".rstrip("0") for ms in range(1, 1000)))
 
 
-# What one answer has of a limit in common with the next: the limit by identity, since
-# hashing it costs more than all else here, what it can hold, and whether it is a key's.
-_Row: TypeAlias = tuple[int, int, bool]
-
-
 class _UnitFrame:
     """OpenAI's three headers of one unit, but for their numbers."""
 
@@ -76,7 +71,7 @@ class _UnitFrame:
 class _Frame:
     """All that does not move in the headers of some limits; the limits live with it."""
 
-    __slots__ = ("_made_for", "enforced", "policy", "prefixes", "units")
+    __slots__ = ("_made_for", "_prefixes", "_templates", "enforced", "policy", "units")
 
     def __init__(self, states: tuple[LimitState, ...]) -> None:
         self._made_for = tuple(state.limit for state in states)
@@ -85,24 +80,44 @@ class _Frame:
         self.enforced = [
             index for index, state in enumerate(states) if not state.limit.shadow
         ]
-        self.prefixes = [f'"{state.name}";r=' for state in enforced]
+        self._prefixes = [f'"{state.name}";r=%d' for state in enforced]
+        self._templates: dict[int, bytes] = {}
         policy = ", ".join(_policy_item(s.limit, s.name, s.capacity) for s in enforced)
         self.policy: Header = (b"ratelimit-policy", policy.encode())
         frames = [_UnitFrame(unit, enforced) for unit in UNITS]
         self.units = [frame for frame in frames if frame.positions]
 
+    def template(self, shape: int) -> bytes:
+        """
+        The `RateLimit` field without its numbers.
 
-_frames: dict[tuple[_Row, ...], _Frame] = {}
+        The bits of `shape`, after a first 1, say which limits have a time to tell. Few
+        of its values occur: a bucket is full, or it is not.
+        """
+        template = self._templates.get(shape)
+        if template is None:
+            timed = bin(shape)[3:]
+            items = [
+                prefix + (";t=%d" if bit == "1" else "")
+                for prefix, bit in zip(self._prefixes, timed, strict=True)
+            ]
+            template = self._templates[shape] = ", ".join(items).encode()
+        return template
+
+
+_frames: dict[tuple[int, ...], _Frame] = {}
 
 
 def _frame_of(states: tuple[LimitState, ...]) -> _Frame:
-    rows = tuple([(id(s.limit), s.capacity, s.is_of_key) for s in states])
-    frame = _frames.get(rows)
+    # By identity, a key's own with another sign: hashing the limits would cost more
+    # than all the rest. A frame keeps its limits, so no other can have their names.
+    name = tuple([-id(s.limit) if s.is_of_key else id(s.limit) for s in states])
+    frame = _frames.get(name)
     if frame is None:
         if len(_frames) >= MAX_FRAMES:
             # Whatever came first: those in use are made again in 20 us each.
             del _frames[next(iter(_frames))]
-        frame = _frames[rows] = _Frame(states)
+        frame = _frames[name] = _Frame(states)
     return frame
 
 
@@ -118,14 +133,18 @@ def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
     enforced = [states[index] for index in frame.enforced]
     if not enforced:
         return ()
-    left, items = [], []
-    for state, prefix in zip(enforced, frame.prefixes, strict=True):
+    left: list[int] = []
+    numbers: list[int] = []
+    shape = 1
+    for state in enforced:
         spare = state.capacity - state.used
         remaining = spare if spare > 0 else 0
         left.append(remaining)
-        reset_ms = state.reset_after_ms
-        reset = f";t={-(-reset_ms // 1000)}" if reset_ms else ""
-        items.append(f"{prefix}{remaining}{reset}")
+        numbers.append(remaining)
+        shape <<= 1
+        if state.reset_after_ms:
+            numbers.append(-(-state.reset_after_ms // 1000))
+            shape += 1
     headers: list[Header] = []
     for unit in frame.units:
         at = unit.tightest(left)
@@ -134,8 +153,8 @@ def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
             (unit.remaining, b"%d" % left[at]),
             (unit.reset, go_duration(enforced[at].reset_after_ms).encode()),
         )
-    headers += (frame.policy, (b"ratelimit", ", ".join(items).encode()))
-    return tuple(headers)
+    now = frame.template(shape) % tuple(numbers)
+    return (*headers, frame.policy, (b"ratelimit", now))
 
 
 def degraded_headers(plan: Plan, *, is_exact: bool) -> tuple[Header, ...]:

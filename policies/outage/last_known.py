@@ -54,10 +54,10 @@ class LastKnown:
             standing = self._standings.get((demand.workspace, scope_id))
             if standing is None:
                 continue
-            before = lease.counted_at(standing.at_us)
+            before, more = lease.counted_at(standing.at_us), standing.more
             standing.more = Usage(
-                standing.more.requests + actual.requests - before.requests,
-                standing.more.tokens + actual.tokens - before.tokens,
+                more.requests + actual.requests - before.requests,
+                more.tokens + actual.tokens - before.tokens,
             )
 
     def find(self, workspace: str, scope_id: str = "") -> Standing | None:
@@ -65,7 +65,8 @@ class LastKnown:
         return self._standings.get((workspace, scope_id))
 
     def _keep(self, key: tuple[str, str], standing: Standing) -> None:
-        self._standings[key] = standing
-        self._standings.move_to_end(key)
-        if len(self._standings) > self.max_standings:
-            self._standings.popitem(last=False)
+        standings = self._standings
+        standings[key] = standing
+        standings.move_to_end(key)
+        if len(standings) > self.max_standings:
+            standings.popitem(last=False)

@@ -41,7 +41,7 @@ class RunningLease:
         # What of it that share starts with already, so that it does not count twice.
         self.base = NOTHING
         # What the store stood at for it, and since when: its last two states.
-        self.charged: list[tuple[int, Usage]] = []
+        self.charged: tuple[tuple[int, Usage], ...] = ()
 
     def confirm(self, now_us: int) -> None:
         """The store holds it."""
@@ -54,7 +54,7 @@ class RunningLease:
         stands_at = self.charged[-1][1] if self.charged else self.demand.reserve
         if tokens > stands_at.tokens:
             charged = Usage(self.demand.reserve.requests, tokens)
-            self.charged = [*self.charged[-1:], (now_us, charged)]
+            self.charged = (*self.charged[-1:], (now_us, charged))
 
     def counted_at(self, instant_us: int) -> Usage:
         """What the store's figures of that instant hold for this lease."""
@@ -98,7 +98,8 @@ class RunningLeases:
         self._by_workspace.setdefault(demand.workspace, {})[demand.lease_id] = lease
 
     def find(self, workspace: str, lease_id: str) -> RunningLease | None:
-        return self._by_workspace.get(workspace, {}).get(lease_id)
+        leases = self._by_workspace.get(workspace)
+        return None if leases is None else leases.get(lease_id)
 
     def pop(self, workspace: str, lease_id: str) -> RunningLease | None:
         leases = self._by_workspace.get(workspace)
