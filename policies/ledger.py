@@ -28,7 +28,7 @@ The rules, for memory and Redis alike:
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -66,7 +66,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Made five times a request, of which none can be part of a cycle: uncollected each is
-# 0.1 us cheaper, and the collector has not to walk the thousands that are remembered.
+# up to 0.1 us cheaper, and the collector has not to walk the thousands that are remembered.
 class LimitState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where one limit stands right after a decision."""
 
@@ -194,8 +194,14 @@ class Ledger(Protocol):
 
     def settle_soon(
         self, workspace: str, lease_id: str, actual: Usage
-    ) -> asyncio.Future[bool] | None:
-        """As `settle`, begun at once and not waited for: None where it is done."""
+    ) -> Awaitable[bool] | None:
+        """
+        As `settle`, begun at once and not waited for: None where it is done already.
+
+        What is returned is an `asyncio.Future`, which `asyncio.ensure_future` hands
+        back as it is. Said so only here, because values that cross this port are for
+        modules that may not know asyncio.
+        """
         ...
 
     async def inspect(

@@ -60,8 +60,8 @@ SETTLED_BEFORE: Final = 2
 # Code and instant, then four figures for each of two scopes, then three a limit.
 PLACES_AT: Final = 2
 LIMITS_AT: Final = 10
-# Plans and keys with limits of their own that are in use at once, in about 20 MB. One
-# that is made anew costs its admission 50 us.
+# Plans and keys with limits of their own that are in use at once, in about 8 MB. One
+# that is made anew costs its admission as much as four decisions.
 MAX_FRAMES: Final = 4096
 
 
@@ -70,7 +70,8 @@ class Frame:
     A plan and a key's limits, packed for a call and ready to word its reply.
 
     The meters are the script's, filled from each reply and read before the next one:
-    nothing here awaits. Making them anew for each reply cost 25 us.
+    nothing here awaits. With the packed calls, an admission costs 27 us of CPU where it
+    was 78 when both were made anew.
     """
 
     __slots__ = ("_in_force", "_made_for", "_refused_at", "tail")
@@ -207,7 +208,7 @@ class RedisLedger:
 
     def _frame(self, plan: Plan, key: KeyScope | None) -> Frame:
         """
-        By identity: plans and keys' limits live long, and hashing them is 1 us.
+        By identity: plans and keys' limits live long, and hashing them is 0.35 us.
 
         A frame keeps what it was made for, so no other object can have its name.
         """

@@ -97,7 +97,7 @@ class Pipe:
         Queue a packed command for this tick's write; the future of its reply.
 
         Its script is loaded where it is not known. A plain future and no coroutine: a
-        caller needs no task, and one that awaits it saves two frames, 2 us a call.
+        caller needs no task, and one that awaits it saves two coroutines.
         """
         loop = asyncio.get_running_loop()
         if is_asking:
