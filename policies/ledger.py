@@ -66,7 +66,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Made five times a request, of which none can be part of a cycle: uncollected each is
-# up to 0.1 us cheaper, and the collector has not to walk the thousands that are remembered.
+# up to 0.1 us cheaper, and the collector need not walk the thousands remembered.
 class LimitState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where one limit stands right after a decision."""
 
