@@ -93,8 +93,8 @@ def _outline_of(raw: bytes) -> bytes:
         plain = raw.replace(rb"\\", b"~~").replace(rb"\"", b"~~")
     pieces = plain.split(b'"')
     outside = b"".join(pieces[::2])
-    if b"\\" in outside or b"~" in outside:
-        # No JSON: there a backslash escapes nothing, which only the scan knows.
+    if b"~" in outside:
+        # No JSON: there a backslash escapes nothing, which only a scan knows.
         return raw
     pieces[1::2] = [t if len(t) <= _SHORT_TEXT_BYTES else b"" for t in pieces[1::2]]
     return b'"'.join(pieces)

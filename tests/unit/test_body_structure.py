@@ -122,6 +122,15 @@ def test_any_bytes_are_too_deep_exactly_if_their_brackets_are(
     assert (depth_of(raw) > MAX_NESTING) == is_refused(raw, "nested too deeply")
 
 
+@pytest.mark.parametrize("before", [b'\\"', b'\\\\"', b'"\\\\"', b'"\\""', b'~"\\"'])
+def test_brackets_after_stray_escapes_count_where_they_are_outside_of_texts(
+    before: bytes,
+) -> None:
+    raw = before + b"[" * 250 + b" " * 2000
+
+    assert (depth_of(raw) > MAX_NESTING) == is_refused(raw, "nested too deeply")
+
+
 def test_bytes_that_are_no_utf8_are_refused_in_long_texts_too() -> None:
     raw = b'{"x":"' + b"a" * 2000 + b'\xed\xa0\x80"}'
 

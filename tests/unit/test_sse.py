@@ -104,7 +104,7 @@ almost = st.sampled_from(
 )
 
 
-@given(st.lists(whole | almost, max_size=8), st.integers(8, 40))
+@given(st.lists(whole | almost, max_size=8), st.integers(7, 24))
 def test_whole_events_give_the_same_events_as_their_bytes(
     chunks: list[bytes], limit: int
 ) -> None:
