@@ -125,7 +125,7 @@ def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
     """
     The headers every answer to an authenticated call carries.
 
-    Only numbers are written here, what is around them stands in the frame: 7 us for
+    Only numbers are written here, what is around them stands in the frame: 6 us for
     five limits, where all of it was 21.
     """
     states = tuple(states)
