@@ -267,9 +267,10 @@ class Admission:
         # Not awaited: whoever gives a lease back is often being cancelled, and an await
         # here could be cut off by a second cancellation, with the place taken until the
         # lease's ttl. Nor does the client wait for it.
-        settlement = self._ledger.settle_soon(workspace, lease_id, actual)
-        if settlement is None:
+        begun = self._ledger.settle_soon(workspace, lease_id, actual)
+        if begun is None:
             return
+        settlement = asyncio.ensure_future(begun)  # itself, where it is a future
         self._settlements.add(settlement)
         settlement.add_done_callback(self._end_settlement)
 

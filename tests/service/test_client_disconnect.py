@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 
 from gateway.app import steady_clock_us
 from gateway.completion import Call
-from gateway.errors import Header
 from gateway.exchange import Exchange
 from gateway.presence import Attendance, Presence
 from gateway.streaming import EventStreamResponse, MeteredStream
@@ -26,6 +25,7 @@ from policies.ledger import Decision, Demand, Usage
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest, chat_body
+from tests.patient_wire import PatientWire
 from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame
 
 ONE = "plan: one\nconcurrency: 1\nrates: [{of: tokens, limit: 5000, per: day}]"
@@ -164,37 +164,6 @@ class CancelAt:
                 yield awaited
             except BaseException as error:  # noqa: BLE001 - a cancellation is handed on
                 failure = error
-
-
-class PatientWire:
-    """A client that takes whatever it is sent, and makes each write wait."""
-
-    is_paused = True
-
-    def __init__(self) -> None:
-        self.headers: dict[bytes, bytes] = {}
-
-    async def drain(self) -> None:
-        # As a real server does whenever its socket is full.
-        await asyncio.sleep(0)
-
-    def when_gone(self, tell: Callable[[], None] | None) -> None:
-        """It never leaves."""
-
-    def take_body(self) -> bytes | None:
-        return None
-
-    def begin(self, status: int, headers: list[Header]) -> None:
-        pass
-
-    def write(self, data: bytes, *, more: bool) -> None:
-        pass
-
-    def answer(self, status: int, headers: list[Header], body: bytes) -> None:
-        pass
-
-    def abort(self) -> None:
-        raise AssertionError("it reads fast enough")
 
 
 async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:

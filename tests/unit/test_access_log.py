@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from gateway.access_log import AccessLog, logger
 from gateway.exchange import Exchange, Record
 from gateway.json_lines import JsonFormatter, JsonLines
+from gateway.wire import WIRE
+from tests.patient_wire import PatientWire
 
 NOW_MS = 1_767_323_045_007
 
@@ -35,8 +37,9 @@ class Ended(Exchange):
     """An exchange that took as long as a test says."""
 
     def __init__(self, record: Record | None = None, took_s: float = 0.0123456) -> None:
-        headers = [(b"x-request-id", b"req_1")]
-        super().__init__({"headers": headers}, nothing, send, write_timeout_s=1)
+        wire = PatientWire()
+        wire.headers[b"x-request-id"] = b"req_1"
+        super().__init__({"extensions": {WIRE: wire}}, nothing, write_timeout_s=1)
         self.record = record or self.record
         self._took_s = took_s
 
@@ -47,10 +50,6 @@ class Ended(Exchange):
 
 async def nothing() -> dict[str, Any]:
     return {}
-
-
-async def send(message: dict[str, Any]) -> None:
-    pass
 
 
 class Sink:

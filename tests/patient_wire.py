@@ -1,0 +1,39 @@
+"""A client's end of an exchange, for tests of what is below HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.errors import Header
+
+
+class PatientWire:
+    """A client that takes whatever it is sent, and makes each write wait."""
+
+    is_paused = True
+
+    def __init__(self) -> None:
+        self.headers: dict[bytes, bytes] = {}
+
+    async def drain(self) -> None:
+        # As a real server does whenever its socket is full.
+        await asyncio.sleep(0)
+
+    def when_gone(self, tell: Callable[[], None] | None) -> None:
+        """It never leaves."""
+
+    def take_body(self) -> bytes | None:
+        return None
+
+    def begin(self, status: int, headers: list[Header]) -> None:
+        pass
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        pass
+
+    def answer(self, status: int, headers: list[Header], body: bytes) -> None:
+        pass
+
+    def abort(self) -> None:
+        raise AssertionError("it reads fast enough")
