@@ -45,7 +45,7 @@ deltas = st.fixed_dictionaries(
     {"content": st.just("word ") | texts},
     optional={"role": odd, "refusal": odd, "tool_calls": odd, "reasoning_content": odd},
 )
-choices: Any = st.fixed_dictionaries(
+choices: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "index": st.sampled_from([0, 1, True, None]),
         "delta": st.just({"content": "word "}) | deltas,
