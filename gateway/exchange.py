@@ -95,7 +95,8 @@ class Exchange:
         self.receive = receive
         self.wire: Wire = scope["extensions"][WIRE]
         self._write_timeout_s = write_timeout_s
-        self._headers: dict[bytes, bytes] = self.wire.headers
+        # By lower-case name; of several of a name, the last.
+        self.headers: dict[bytes, bytes] = self.wire.headers
         # Not the loop's clock, whose ticks under uvloop are whole milliseconds.
         self.started_s = time.perf_counter()
         client = scope.get("client")
@@ -103,7 +104,7 @@ class Exchange:
         self.request_id = self._choose_id()
         self.is_started = False
         self._is_body_done = not (
-            b"content-length" in self._headers or b"transfer-encoding" in self._headers
+            b"content-length" in self.headers or b"transfer-encoding" in self.headers
         )
         # Set by the door once the key is known.
         self.principal: Principal | None = None
@@ -114,10 +115,6 @@ class Exchange:
             (b"x-content-type-options", b"nosniff"),
         ]
 
-    def header(self, name: bytes) -> bytes | None:
-        """The value of a header by its lower-case name; of several, the last."""
-        return self._headers.get(name)
-
     def add_headers(self, headers: Iterable[Header]) -> None:
         """Headers that whatever answer follows has to carry."""
         self._common.extend(headers)
@@ -127,10 +124,10 @@ class Exchange:
         return time.perf_counter() - self.started_s
 
     def _choose_id(self) -> str:
-        theirs = self._headers.get(b"x-client-request-id")
+        theirs = self.headers.get(b"x-client-request-id")
         if theirs is not None and _ACCEPTABLE_ID.match(theirs):
             self.record.client_request_id = theirs.decode("ascii")
-        own = self._headers.get(b"x-request-id")
+        own = self.headers.get(b"x-request-id")
         if own is not None and _ACCEPTABLE_ID.match(own):
             return own.decode("ascii")
         return "req_" + new_id()
@@ -142,7 +139,7 @@ class Exchange:
         The time allowed is `timeout_s` and what the bytes received so far need on the
         slowest honest line.
         """
-        encoding = self._headers.get(b"content-encoding")
+        encoding = self.headers.get(b"content-encoding")
         if encoding and encoding.lower() != b"identity":
             raise UnsupportedEncoding("Send the body without a content encoding.")
         if (whole := self.wire.take_body()) is not None:
@@ -180,7 +177,7 @@ class Exchange:
         raise _too_large(max_bytes)
 
     def _declared_bytes(self) -> int:
-        digits = self._headers.get(b"content-length", b"0").lstrip(b"0")
+        digits = self.headers.get(b"content-length", b"0").lstrip(b"0")
         # A number of a thousand digits is larger than any bound, and int() refuses it.
         return int(digits or b"0") if len(digits) < 20 else 2**63
 
@@ -195,7 +192,7 @@ class Exchange:
         if self._is_body_done:
             return
         # Who waits to be asked for its body has sent nothing that must be read away.
-        is_awaited = b"expect" in self._headers
+        is_awaited = b"expect" in self.headers
         is_small = self._declared_bytes() <= most_bytes
         if is_small and not is_awaited and await self._read_away(most_bytes):
             self._is_body_done = True

@@ -62,11 +62,11 @@ class EdgeMiddleware:
     async def _serve(
         self, scope: Scope, exchange: Exchange, receive: Receive, send: Send
     ) -> None:
-        origin = exchange.header(b"origin")
+        origin = exchange.headers.get(b"origin")
         if scope["method"] == "OPTIONS" and (
-            exchange.header(b"access-control-request-method") is not None
+            exchange.headers.get(b"access-control-request-method") is not None
         ):
-            requested = exchange.header(b"access-control-request-headers") or b""
+            requested = exchange.headers.get(b"access-control-request-headers") or b""
             exchange.record.route = "_preflight"
             exchange.add_headers(self._cors.preflight(origin, requested))
             await exchange.start(204, ())

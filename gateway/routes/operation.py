@@ -53,7 +53,7 @@ class OperationRoutes:
         await exchange.respond(status, msgspec.json.encode(details))
 
     async def metrics(self, exchange: Exchange) -> None:
-        accept = (exchange.header(b"accept") or b"").decode("latin-1")
+        accept = (exchange.headers.get(b"accept") or b"").decode("latin-1")
         body, content_type = self._telemetry.exposition(accept)
         await exchange.respond(200, body, ((b"content-type", content_type.encode()),))
 
