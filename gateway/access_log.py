@@ -56,7 +56,7 @@ class AccessLog:
 
     def __init__(self, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._now_ns = now_ns
-        self._moment_ms = -1
+        self._second = -1
         self._moment = ""
 
     def write(self, exchange: Exchange, method: str) -> None:
@@ -88,13 +88,14 @@ class AccessLog:
         return b"%b,%b\n" % (_encode(head)[:-1], _members(exchange.record)[1:])
 
     def _time(self) -> str:
-        now_ms = self._now_ns() // 1_000_000
-        # Lines of one tick mostly share it, and writing it out takes 0.7 us.
-        if now_ms != self._moment_ms:
-            now = datetime.fromtimestamp(now_ms / 1000, UTC)
-            self._moment_ms = now_ms
-            self._moment = now.isoformat(timespec="milliseconds")
-        return self._moment
+        now_s, rest_ms = divmod(self._now_ns() // 1_000_000, 1000)
+        # Writing out a time takes 2 us, and a busy second has thousands of lines.
+        if now_s != self._second:
+            self._second = now_s
+            self._moment = datetime.fromtimestamp(now_s, UTC).strftime(
+                "%Y-%m-%dT%H:%M:%S"
+            )
+        return f"{self._moment}.{rest_ms:03d}+00:00"
 
 
 def _members(record: Record) -> bytes:

@@ -184,14 +184,13 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(_CLOSE)
-        parts = [_STATUS_LINES[status]]
         is_sized = status in _BODILESS or self.scope["method"] == "HEAD"
-        for name, value in lines:
+        for name, _ in lines:
             is_sized = is_sized or name == b"content-length"
-            parts += (name, b": ", value, b"\r\n")
         self._is_chunked = not is_sized
-        parts.append(b"\r\n" if is_sized else b"transfer-encoding: chunked\r\n\r\n")
-        head = b"".join(parts)
+        fields = b"\r\n".join([b": ".join(line) for line in lines])
+        end = b"\r\n\r\n" if is_sized else b"\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = _STATUS_LINES[status] + fields + end
         breaks = len(lines) + (2 if is_sized else 3)
         if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
             # Nothing of ours has one; what was passed on from elsewhere might.

@@ -99,14 +99,13 @@ class Slot:
         else:
             used, reset_after_ms = meter.standing(now_us)
             reserved = places.tokens if self.is_of_tokens else places.requests
-            reserved = min(reserved, used)
         return LimitState(
-            limit=self.limit,
-            capacity=self.capacity,
-            used=used,
-            reserved=reserved,
-            is_of_key=self.is_of_key,
-            reset_after_ms=reset_after_ms,
+            self.limit,
+            self.capacity,
+            used,
+            reset_after_ms,
+            reserved if reserved < used else used,
+            self.is_of_key,
         )
 
 

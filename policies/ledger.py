@@ -67,7 +67,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 # Made five times a request, of which none can be part of a cycle: uncollected each is
 # up to 0.1 us cheaper, and the collector need not walk the thousands remembered.
-class LimitState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class LimitState(msgspec.Struct, frozen=True, gc=False):
     """Where one limit stands right after a decision."""
 
     limit: Limit
@@ -75,13 +75,13 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     capacity: int
     # Reservations included. May exceed capacity after a top-up.
     used: int
+    # How long until this limit would be untouched if nothing more came: the bucket full
+    # again, or the window's end. 0 for concurrency, whose end nobody knows.
+    reset_after_ms: int
     # What of it is reserved for requests that still run.
     reserved: int = 0
     # Whether it is the key's own limit, not its workspace's.
     is_of_key: bool = False
-    # How long until this limit would be untouched if nothing more came: the bucket full
-    # again, or the window's end. 0 for concurrency, whose end nobody knows.
-    reset_after_ms: int
 
     @property
     def name(self) -> str:

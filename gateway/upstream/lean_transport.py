@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -65,18 +65,18 @@ class LeanTransport(httpx.AsyncBaseTransport):
         timeouts = request.extensions.get("timeout") or {}
         wire = _to_wire(request)
 
-        async def exchange(connection: Connection) -> Head:
-            head = await _exchange(connection, request, wire, timeouts)
-            if patience is not None:
-                connection.be_patient(patience)
-            return head
-
-        answer = await self._begin(
-            _origin_of(request.url),
-            exchange,
-            pool_s=timeouts.get("pool"),
-            connect_s=timeouts.get("connect"),
+        origin = _origin_of(request.url)
+        connection = await self.pool.take(
+            origin, pool_s=timeouts.get("pool"), connect_s=timeouts.get("connect")
         )
+        try:
+            head = await _exchange(connection, request, wire, timeouts)
+        except BaseException:
+            self.pool.drop(connection)
+            raise
+        if patience is not None:
+            connection.be_patient(patience)
+        answer = LeanAnswer(self.pool, origin, connection, head)
         return httpx.Response(
             answer.status,
             headers=answer.head.headers,
@@ -89,29 +89,30 @@ class LeanTransport(httpx.AsyncBaseTransport):
 
     async def send(self, request: Outgoing, limits: Limits) -> Incoming:
         """The same for an attempt of ours, without httpx's request and response."""
-        origin, head = self._head_of(request)
+        origin, opening = self._head_of(request)
         lines = [b"content-length: %d\r\n" % len(request.body)]
         for name, value in request.headers:
             lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
         rest = b"".join(lines)
         _refuse_broken_lines(rest, len(request.headers) + 2)
-        wire = head + rest
+        wire = opening + rest
 
-        async def exchange(connection: Connection) -> Head:
-            connection.be_patient(patience_of(limits))
-            try:
-                connection.send(wire, request.body, is_whole=True, has_no_body=False)
-                if connection.is_write_paused:
-                    await _drain(connection, limits.idle_s)
-                return await connection.read_head()
-            except BaseException:
-                connection.cut()
-                raise
-
-        answer = await self._begin(
-            origin, exchange, pool_s=limits.connect_s, connect_s=limits.connect_s
-        )
+        pool = self.pool
+        connection = pool.take_at_once(origin)
+        if connection is None:
+            wait_s = limits.connect_s
+            connection = await pool.take(origin, pool_s=wait_s, connect_s=wait_s)
+        connection.be_patient(patience_of(limits))
+        try:
+            connection.send(wire, request.body, is_whole=True, has_no_body=False)
+            if connection.is_write_paused:
+                await _drain(connection, limits.idle_s)
+            head = await connection.read_head()
+        except BaseException:
+            pool.drop(connection)
+            raise
+        answer = LeanAnswer(pool, origin, connection, head)
         return answer if answer.is_plain else answer.decoded()
 
     def _head_of(self, request: Outgoing) -> tuple[Origin, bytes]:
@@ -128,26 +129,6 @@ class LeanTransport(httpx.AsyncBaseTransport):
             known = self._heads[name] = _origin_of(url), b"".join(lines)
         return known
 
-    async def _begin(
-        self,
-        origin: Origin,
-        exchange: Callable[[Connection], Awaitable[Head]],
-        *,
-        pool_s: float | None,
-        connect_s: float | None,
-    ) -> LeanAnswer:
-        """An exchange up to its head, on a connection that is idle or new."""
-        await self.pool.take_place(pool_s)
-        try:
-            connection = self.pool.take_idle(origin)
-            if connection is None:
-                connection = await self.pool.connect(origin, connect_s)
-            head = await exchange(connection)
-        except BaseException:
-            self.pool.give_place_back()
-            raise
-        return LeanAnswer(self.pool, origin, connection, head)
-
     async def aclose(self) -> None:
         await self.pool.aclose()
 
@@ -159,7 +140,7 @@ async def _exchange(
     timeouts: dict[str, float | None],
 ) -> Head:
     """
-    One exchange up to its head; the connection is closed unless that came.
+    One exchange up to its head; who has the connection closes it unless that came.
 
     It is never begun again on another: what was written may have been read, and a
     generation that was begun is paid for.
@@ -168,16 +149,12 @@ async def _exchange(
     is_whole = isinstance(content, httpx.ByteStream)
     body = b"".join(content) if isinstance(content, httpx.ByteStream) else b""
     has_no_body = request.method == "HEAD"
-    try:
-        connection.send(wire, body, is_whole=is_whole, has_no_body=has_no_body)
-        if not is_whole:
-            await _send_parts(connection, request, timeouts.get("write"))
-        if connection.is_write_paused:
-            await _drain(connection, timeouts.get("write"))
-        return await _read_head(connection, timeouts.get("read"))
-    except BaseException:
-        connection.cut()
-        raise
+    connection.send(wire, body, is_whole=is_whole, has_no_body=has_no_body)
+    if not is_whole:
+        await _send_parts(connection, request, timeouts.get("write"))
+    if connection.is_write_paused:
+        await _drain(connection, timeouts.get("write"))
+    return await _read_head(connection, timeouts.get("read"))
 
 
 async def _send_parts(

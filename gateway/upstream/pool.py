@@ -67,6 +67,35 @@ class Pool:
         """Places that are taken."""
         return self._max_connections - self._free
 
+    def take_at_once(self, origin: Origin) -> Connection | None:
+        """A connection with its place, if both are there to be had."""
+        if not self._free or self._is_closed:
+            return None
+        connection = self.take_idle(origin)
+        if connection is not None:
+            self._free -= 1
+        return connection
+
+    async def take(
+        self, origin: Origin, *, pool_s: float | None, connect_s: float | None
+    ) -> Connection:
+        """
+        A connection with its place, new if need be; PoolTimeout or a ConnectError.
+
+        It is given back by `drop`, or by `keep` and `give_place_back`.
+        """
+        await self.take_place(pool_s)
+        try:
+            return self.take_idle(origin) or await self.connect(origin, connect_s)
+        except BaseException:
+            self.give_place_back()
+            raise
+
+    def drop(self, connection: Connection) -> None:
+        """Cut it, and give its place back."""
+        connection.cut()
+        self.give_place_back()
+
     async def take_place(self, timeout_s: float | None) -> None:
         """Be one of those that may have a connection; PoolTimeout if it takes long."""
         if self._is_closed:
