@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.alarm import Alarm
 from gateway.asgi import Scope
 from gateway.errors import (
     GatewayError,
@@ -82,12 +83,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._newest: Cycle | None = None
         self._waiting: deque[Cycle] = deque()
         # The one clock that runs while no request does; with a request in flight the
-        # time-outs are its handler's. Its handle is not moved for each wait, which
-        # would cost 5 us a request, but looks again when it was too early.
+        # time-outs are its handler's.
         self._overdue: Callable[[], None] | None = None
         self._due_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
+        self._alarm = Alarm(self.loop, self._due, self._ring)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
         super().connection_made(transport)
@@ -95,9 +94,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         for cycle in self._running:
             cycle.leave()
         super().connection_lost(exc)
@@ -286,28 +283,18 @@ class EdgeProtocol(HttpToolsProtocol):
     def _start_clock(self, after_s: float, overdue: Callable[[], None]) -> None:
         self._overdue = overdue
         self._due_s = self.loop.time() + after_s
-        if self._timer is None or self._timer_at_s > self._due_s:
-            self._set_timer()
+        self._alarm.set(self._due_s)
 
     def _stop_clock(self) -> None:
         self._overdue = None
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at_s = self._due_s
-        self._timer = self.loop.call_at(self._due_s, self._on_timer)
+    def _due(self) -> float | None:
+        return None if self._overdue is None else self._due_s
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        overdue = self._overdue
-        if overdue is None:
-            return  # the next wait sets it anew
-        if self.loop.time() < self._due_s:
-            self._set_timer()
-            return
-        self._stop_clock()
-        overdue()
+    def _ring(self) -> None:
+        overdue, self._overdue = self._overdue, None
+        if overdue is not None:
+            overdue()
 
     def _header_time_is_up(self) -> None:
         if not self._unparsed_bytes:

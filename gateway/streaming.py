@@ -107,7 +107,13 @@ class MeteredStream:
         if decoder is None or self._failure is not None or self.is_ended:
             return
 
+        one_event, feed = decoder.one_event, self._translator.feed
+
         def take(chunk: bytes) -> bool:
+            data = one_event(chunk)
+            if data is not None:
+                frames = feed(data)
+                return push(frames) if frames else True
             frames = self._translated(decoder.feed(chunk))
             if self.is_ended or self._failure is not None:
                 self._ready = frames
@@ -270,7 +276,7 @@ class EventStreamResponse:
     def _push(self, frames: bytes) -> bool:
         """Send on what has just arrived; False if the client does not keep up."""
         wire = self._exchange.wire
-        wire.write(frames, more=True)
+        wire.push(frames)
         self._last_write_s = self._loop.time()
         return not wire.is_paused
 

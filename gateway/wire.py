@@ -44,6 +44,10 @@ class Wire(Protocol):
         """Write some of the body, or with `more` false the last of it."""
         ...
 
+    def push(self, data: bytes) -> None:
+        """As `write`, for an event of a stream that goes on."""
+        ...
+
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:
         """Write a whole answer, whose headers give its length."""
         ...

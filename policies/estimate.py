@@ -52,14 +52,18 @@ _GAIN: Final = 0.05
 
 def estimate_text_tokens(text: str) -> int:
     """ASCII characters / 4 + the other characters' UTF-8 bytes / 3, rounded up."""
+    return -(-text_twelfths(text) // 12)
+
+
+def text_twelfths(text: str) -> int:
+    """The same in twelfths of a token, unrounded, so that pieces can be summed."""
     if text.isascii():
-        return -(-len(text) // ASCII_CHARS_PER_TOKEN)
+        return len(text) * (12 // ASCII_CHARS_PER_TOKEN)
     ascii_chars = len(text.encode("ascii", "ignore"))
     # A lone surrogate, which JSON can carry, must not make the estimate fail.
     other_bytes = len(text.encode("utf-8", "surrogatepass")) - ascii_chars
     twelfths = ascii_chars * (12 // ASCII_CHARS_PER_TOKEN)
-    twelfths += other_bytes * (12 // NON_ASCII_BYTES_PER_TOKEN)
-    return -(-twelfths // 12)
+    return twelfths + other_bytes * (12 // NON_ASCII_BYTES_PER_TOKEN)
 
 
 def estimate_input_tokens(

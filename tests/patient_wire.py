@@ -32,6 +32,9 @@ class PatientWire:
     def write(self, data: bytes, *, more: bool) -> None:
         pass
 
+    def push(self, data: bytes) -> None:
+        pass
+
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:
         pass
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from policies.estimate import estimate_text_tokens, split_total
+from policies.estimate import split_total, text_twelfths
 
 # Beyond this a count is garbage, not usage; it would otherwise spend a whole quota.
 MAX_REPORTED: Final = 2**31
@@ -129,23 +129,15 @@ class StreamMeter:
     def __init__(self, input_tokens: int, most_tokens: int | None) -> None:
         self._input_tokens = input_tokens
         self._most_tokens = most_tokens
-        self._pending: list[str] = []
-        self._pending_chars = 0
-        self._estimated = 0
+        # In twelfths of a token: each estimate of a piece would round up, and a stream
+        # of single characters count one token each.
+        self._twelfths = 0
         self._reported: TokenUsage | None = None
         self._estimated_when_reported = 0
 
     def add(self, text: str) -> None:
         """Text that is sent on."""
-        self._pending.append(text)
-        self._pending_chars += len(text)
-        # Estimated in runs, not per piece: each estimate rounds up, and a stream of
-        # single characters would otherwise count one token each. The bound keeps a long
-        # stream from holding its whole text.
-        if self._pending_chars > 4096:
-            self._estimated += estimate_text_tokens("".join(self._pending))
-            self._pending.clear()
-            self._pending_chars = 0
+        self._twelfths += text_twelfths(text)
 
     def note(self, reported: dict[str, Any] | None) -> None:
         """What an event says of the usage; the last that says anything counts."""
@@ -173,5 +165,5 @@ class StreamMeter:
         return reported
 
     def _output_estimate(self) -> int:
-        tokens = self._estimated + estimate_text_tokens("".join(self._pending))
+        tokens = -(-self._twelfths // 12)
         return tokens if self._most_tokens is None else min(tokens, self._most_tokens)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 import httpx
 
+from gateway.alarm import Alarm
 from gateway.upstream.answer_parser import AnswerParser, Head
 
 # A reader that is slower than its upstream lets so much wait here before the upstream
@@ -65,14 +66,12 @@ class Connection(asyncio.Protocol):
         # Who takes it as it comes, and why that failed.
         self._pouring: Take | None = None
         self._pour_failure: Exception | None = None
+        self._heard_s = 0.0
         self._buffered_bytes = 0
-        # Until when a wait for the body may last, and the timer that looks after it: it
-        # is not moved for each wait, but looks again when it was too early.
+        # Until when a wait for the body may last.
         self._patience: Patience | None = None
         self._due_s = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at_s = 0.0
-        self._is_alarm_a_grace = False
+        self._alarm = Alarm(self._loop, self._due, self._overdue, grace_s=_GRACE_S)
         self._readable: select.poll | None = None
         # uvloop drops what it has not decrypted yet when an end comes to a TLS
         # connection whose reading is paused, so there its reader has a bound instead.
@@ -201,6 +200,7 @@ class Connection(asyncio.Protocol):
         self._pouring = take
         if self._patience is not None:
             self._put_off(self._patience)
+        self._heard_s = self._loop.time()
         try:
             await self._wait()
         finally:
@@ -272,28 +272,18 @@ class Connection(asyncio.Protocol):
 
     def _set_due(self, due_s: float) -> None:
         self._due_s = due_s
-        if self._alarm is None or self._alarm_at_s > due_s:
-            self._set_alarm(due_s, is_grace=False)
+        self._alarm.set(due_s)
 
-    def _set_alarm(self, at_s: float, *, is_grace: bool) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        # Noted here: for less than a millisecond uvloop's handles do not know it.
-        self._alarm_at_s, self._is_alarm_a_grace = at_s, is_grace
-        self._alarm = self._loop.call_at(at_s, self._on_alarm)
+    def _due(self) -> float | None:
+        patience, waiter = self._patience, self._waiter
+        if patience is None or waiter is None or waiter.done():
+            return None
+        if self._pouring is not None:
+            return min(self._heard_s + patience.idle_s, patience.ends_at_s)
+        return self._due_s
 
-    def _on_alarm(self) -> None:
-        self._alarm = None
-        if self._patience is None or self._waiter is None or self._waiter.done():
-            return  # nobody waits; the next wait sets it anew
-        now_s = self._loop.time()
-        if now_s < self._due_s:
-            self._set_alarm(self._due_s, is_grace=False)
-        elif not self._is_alarm_a_grace:
-            # A loop that stood still has not looked at its sockets yet.
-            self._set_alarm(now_s + _GRACE_S, is_grace=True)
-        else:
-            self._fail(httpx.ReadTimeout("the answer stopped"))
+    def _overdue(self) -> None:
+        self._fail(httpx.ReadTimeout("the answer stopped"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -345,8 +335,8 @@ class Connection(asyncio.Protocol):
 
     def _tell_progress(self) -> None:
         if self._pouring is not None and self._error is None:
-            if self._patience is not None:
-                self._put_off(self._patience)
+            # Only noted: the alarm reckons with it when it rings.
+            self._heard_s = self._loop.time()
             if not self._answer.is_complete:
                 return
         if self._answer.is_complete and self._is_read_paused:
@@ -379,9 +369,7 @@ class Connection(asyncio.Protocol):
                 if exc is not None
                 else httpx.RemoteProtocolError("the upstream closed the connection")
             )
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._alarm.cancel()
         self._wake()
         self._wake_writer()
         if not self._is_busy:
