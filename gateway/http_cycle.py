@@ -165,10 +165,16 @@ class Cycle:
         if not more:
             self._complete()
 
-    def push(self, data: bytes) -> None:
-        """Write an event of a stream that has begun: half of `write`'s own 2 us."""
-        if self._is_chunked and not self.disconnected:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+    def push(self, data: bytes) -> bool:
+        """
+        Write an event of a stream that has begun; False if the client lags behind.
+
+        Half of what `write` and a look at `is_paused` take.
+        """
+        if self.disconnected or not self._is_chunked:
+            return True
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return not self._flow.write_paused
 
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:
         """Write a whole answer, whose headers give its length."""

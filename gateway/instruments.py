@@ -33,7 +33,7 @@ class _Count:
     __slots__ = ("created_s", "value")
 
     def __init__(self) -> None:
-        self.value: float = 0
+        self.value = 0.0
         self.created_s = time.time()
 
 
@@ -43,7 +43,7 @@ class _Level:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: float = 0
+        self.value = 0.0
 
 
 class _Distribution:
@@ -53,7 +53,7 @@ class _Distribution:
 
     def __init__(self, buckets: int) -> None:
         self.counts = [0] * buckets
-        self.total: float = 0
+        self.total = 0.0
         self.created_s = time.time()
 
 

@@ -275,10 +275,8 @@ class EventStreamResponse:
 
     def _push(self, frames: bytes) -> bool:
         """Send on what has just arrived; False if the client does not keep up."""
-        wire = self._exchange.wire
-        wire.push(frames)
         self._last_write_s = self._loop.time()
-        return not wire.is_paused
+        return self._exchange.wire.push(frames)
 
     async def _finish(self) -> None:
         self._is_finished = True

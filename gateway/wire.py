@@ -44,8 +44,8 @@ class Wire(Protocol):
         """Write some of the body, or with `more` false the last of it."""
         ...
 
-    def push(self, data: bytes) -> None:
-        """As `write`, for an event of a stream that goes on."""
+    def push(self, data: bytes) -> bool:
+        """As `write` for an event of a stream; False if the client lags behind."""
         ...
 
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:

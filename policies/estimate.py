@@ -18,6 +18,7 @@ from policies.plans import Plan
 # to count them", help.openai.com). At 8 code and numbers would be reserved at half
 # their cost; at 2 every English prompt would hold twice what it needs.
 ASCII_CHARS_PER_TOKEN: Final = 4
+ASCII_TWELFTHS: Final = 12 // ASCII_CHARS_PER_TOKEN
 # A CJK character is 3 bytes and about one token, Cyrillic 2 bytes and about half of
 # one. At 6 such prompts would be reserved at half their cost, at 1.5 at double.
 NON_ASCII_BYTES_PER_TOKEN: Final = 3
@@ -58,11 +59,11 @@ def estimate_text_tokens(text: str) -> int:
 def text_twelfths(text: str) -> int:
     """The same in twelfths of a token, unrounded, so that pieces can be summed."""
     if text.isascii():
-        return len(text) * (12 // ASCII_CHARS_PER_TOKEN)
+        return len(text) * ASCII_TWELFTHS
     ascii_chars = len(text.encode("ascii", "ignore"))
     # A lone surrogate, which JSON can carry, must not make the estimate fail.
     other_bytes = len(text.encode("utf-8", "surrogatepass")) - ascii_chars
-    twelfths = ascii_chars * (12 // ASCII_CHARS_PER_TOKEN)
+    twelfths = ascii_chars * ASCII_TWELFTHS
     return twelfths + other_bytes * (12 // NON_ASCII_BYTES_PER_TOKEN)
 
 

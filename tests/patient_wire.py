@@ -32,8 +32,8 @@ class PatientWire:
     def write(self, data: bytes, *, more: bool) -> None:
         pass
 
-    def push(self, data: bytes) -> None:
-        pass
+    def push(self, data: bytes) -> bool:
+        return False
 
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:
         pass

@@ -69,6 +69,11 @@ def plain_text_of(said: dict[str, Any]) -> str | None:
     Nearly all events of a stream do only that, and are told in 0.5 us, where reading
     one takes 3. None where there may be more: `read_event` reads every event.
     """
+    if len(said) == 1:
+        # LLMTune's own form, and the commonest: 0.5 us less.
+        ((name, only),) = said.items()
+        if name in _TEXT_NAMES and type(only) is str:
+            return only or None
     choices = said.get("choices")
     if choices is None:
         text = None if _is_telling(said) else _text_of_small(said)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from policies.estimate import split_total, text_twelfths
+from policies.estimate import ASCII_TWELFTHS, split_total, text_twelfths
 
 # Beyond this a count is garbage, not usage; it would otherwise spend a whole quota.
 MAX_REPORTED: Final = 2**31
@@ -137,7 +137,10 @@ class StreamMeter:
 
     def add(self, text: str) -> None:
         """Text that is sent on."""
-        self._twelfths += text_twelfths(text)
+        if text.isascii():
+            self._twelfths += ASCII_TWELFTHS * len(text)  # as most is: 0.2 us less
+        else:
+            self._twelfths += text_twelfths(text)
 
     def note(self, reported: dict[str, Any] | None) -> None:
         """What an event says of the usage; the last that says anything counts."""

@@ -51,7 +51,7 @@ class AnswerParser:
     def __init__(self, on_data: Callable[[bytes], None]) -> None:
         """`on_data` hears each piece of a body."""
         self._parser = httptools.HttpResponseParser(self)
-        self._on_data = on_data
+        self.on_data = on_data
         self.begin(has_no_body=False)
 
     def begin(self, *, has_no_body: bool) -> None:
@@ -133,7 +133,7 @@ class AnswerParser:
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
-        self._on_data(body)
+        self.on_data(body)
 
     def on_message_complete(self) -> None:
         if self.head is None:

@@ -57,7 +57,8 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._error: httpx.TransportError | None = None
-        self._is_write_paused = False
+        # Whether more is waiting to be sent than should.
+        self.is_write_paused = False
         self._is_read_paused = False
         # Of the exchange that runs.
         self._is_busy = False
@@ -130,14 +131,9 @@ class Connection(asyncio.Protocol):
         """All of a body that came in parts was sent."""
         self._is_request_ended = True
 
-    @property
-    def is_write_paused(self) -> bool:
-        """Whether more is waiting to be sent than should."""
-        return self._is_write_paused
-
     async def drain(self) -> None:
         """Until the socket takes more, or an answer or the end makes it pointless."""
-        while self._is_write_paused and not self.has_head and self._error is None:
+        while self.is_write_paused and not self.has_head and self._error is None:
             self._drained = self._loop.create_future()
             await self._drained
 
@@ -198,26 +194,31 @@ class Connection(asyncio.Protocol):
         if self._answer.is_complete or self._error is not None:
             return  # for `read_body` to say
         self._pouring = take
+        # Straight from the parser: 1 us less for each piece.
+        self._answer.on_data = self._pour_out
         if self._patience is not None:
             self._put_off(self._patience)
         self._heard_s = self._loop.time()
         try:
             await self._wait()
         finally:
-            self._pouring = None
+            self._stop_pouring()
         failure, self._pour_failure = self._pour_failure, None
         if failure is not None:
             raise failure
 
-    def _pour_out(self, take: Take, body: bytes) -> None:
+    def _pour_out(self, body: bytes) -> None:
         try:
-            is_wanted = take(body)
+            if self._pouring is None or self._pouring(body):
+                return
         except Exception as failure:  # noqa: BLE001 - raised where the reader waits
             self._pour_failure = failure
-            is_wanted = False
-        if not is_wanted:
-            self._pouring = None
-            self._wake()
+        self._stop_pouring()
+        self._wake()
+
+    def _stop_pouring(self) -> None:
+        self._pouring = None
+        self._answer.on_data = self._take
 
     def finish(self) -> bool:
         """
@@ -331,14 +332,14 @@ class Connection(asyncio.Protocol):
             self._fail(error)
         if self._buffered_bytes > _MOST_UNPAUSED_BYTES and not self._can_pause:
             self._fail(httpx.ReadError("the answer came faster than it was read"))
+        if self._pouring is not None:
+            # Only noted: the alarm reckons with it when it rings.
+            self._heard_s = self._loop.time()
+            if self._error is None and not self._answer.is_complete:
+                return
         self._tell_progress()
 
     def _tell_progress(self) -> None:
-        if self._pouring is not None and self._error is None:
-            # Only noted: the alarm reckons with it when it rings.
-            self._heard_s = self._loop.time()
-            if not self._answer.is_complete:
-                return
         if self._answer.is_complete and self._is_read_paused:
             # Or its end would not be noticed while it is idle.
             self._resume_reading()
@@ -376,10 +377,10 @@ class Connection(asyncio.Protocol):
             self._leave_pool()
 
     def pause_writing(self) -> None:
-        self._is_write_paused = True
+        self.is_write_paused = True
 
     def resume_writing(self) -> None:
-        self._is_write_paused = False
+        self.is_write_paused = False
         self._wake_writer()
 
     def _leave_pool(self) -> None:
@@ -388,9 +389,6 @@ class Connection(asyncio.Protocol):
 
     def _take(self, body: bytes) -> None:
         """A piece of the body, from the parser."""
-        if self._pouring is not None:
-            self._pour_out(self._pouring, body)
-            return
         self._chunks.append(body)
         self._buffered_bytes += len(body)
         is_too_much = self._buffered_bytes > HIGH_WATER_BYTES and self._can_pause
