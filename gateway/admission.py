@@ -183,6 +183,7 @@ class Admission:
         self._now_ms = now_ms
         self._is_over = is_over
         self._held: dict[str, Lease] = {}
+        telemetry.follow_leases(lambda: len(self._held))
         self._settlements: set[asyncio.Future[bool]] = set()
 
     async def admit(
@@ -208,12 +209,10 @@ class Admission:
         self._telemetry.admitted(plan.plan, decision)
         lease = Lease(decision, principal, reserve, self._end, self._is_over)
         self._held[lease_id] = lease
-        self._telemetry.leases(len(self._held))
         return lease
 
     def _end(self, lease: Lease) -> None:
         del self._held[lease.lease_id]
-        self._telemetry.leases(len(self._held))
         usage, actual = None, lease.reserved
         try:
             usage = lease.usage

@@ -105,7 +105,11 @@ class Authenticator:
         self._missed_plans: set[str] = set()
         self._default_plan = settings.default_plan
         self._upstream_url = settings.upstream_url.rstrip("/")
-        self._upstream_key = settings.upstream_api_key
+        self._upstream_key = key = settings.upstream_api_key
+        # Nearly everybody's, ready made.
+        self._shared = (
+            Credentials(self._upstream_url, key, is_callers_key=False) if key else None
+        )
         self._refused_ttl_s = settings.refused_key_ttl_s
         self._refused: OrderedDict[str, float] = OrderedDict()
         self._now = now
@@ -204,6 +208,8 @@ class Authenticator:
     def credentials(self, principal: Principal) -> Credentials:
         """With which key and to which fleet this principal's calls go."""
         fleet = principal.plan.upstream
+        if fleet is None and self._shared is not None and not principal.is_own_key:
+            return self._shared
         url = fleet.url.rstrip("/") if fleet else self._upstream_url
         own_key = self._upstream_key
         if fleet and fleet.api_key_env:

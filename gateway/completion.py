@@ -18,7 +18,7 @@ from gateway.limit_headers import degraded_headers
 from gateway.streaming import MeteredStream
 from gateway.translation.port import Stamp, Translator, UpstreamRequest
 from gateway.translation.usage import TokenUsage
-from gateway.upstream.client import UpstreamAnswer, UpstreamCall, UpstreamClient
+from gateway.upstream.client import UpstreamCall, UpstreamClient
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +76,12 @@ class CompletionService:
             lease.settle(prompt)
             call.exchange.used(prompt)
 
-            answer = await self._open(call, request)
+            try:
+                answer = await self._upstream.open(self._upstream_call(call, request))
+            except UpstreamRefused as error:
+                # Only here: a key is refused before an answer, never inside.
+                self._authenticator.hear_refusal(principal, error)
+                raise
             async with answer:
                 if translator.is_stream:
                     # The body outlives this function. From here the stream owns the
@@ -95,14 +100,6 @@ class CompletionService:
             call.exchange.used(whole.usage)
             self._admission.learn(principal, translator, whole.usage)
             return whole.body
-
-    async def _open(self, call: Call, request: UpstreamRequest) -> UpstreamAnswer:
-        try:
-            return await self._upstream.open(self._upstream_call(call, request))
-        except UpstreamRefused as error:
-            # Only here: a key is refused before an answer, never inside.
-            self._authenticator.hear_refusal(call.principal, error)
-            raise
 
     def _upstream_call(self, call: Call, request: UpstreamRequest) -> UpstreamCall:
         return UpstreamCall(

@@ -14,7 +14,7 @@ import abc
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Final, Generic, TypeVar
 
@@ -151,12 +151,17 @@ class Gauge(_Instrument[_Level]):
     """What stands somewhere, now. As a context: one more while the block runs."""
 
     kind = "gauge"
+    _followed: Callable[[], float] | None = None
 
     def set(self, value: float, *labels: str) -> None:
         try:
             self._series[labels].value = value
         except KeyError:
             self._begin(labels).value = value
+
+    def follow(self, level: Callable[[], float]) -> None:
+        """Show what this says when somebody scrapes; of a gauge without labels."""
+        self._followed = level
 
     # A context of its own, because it has no state beside the level: a generator's
     # (`@contextmanager`) costs 2 us a request more.
@@ -170,7 +175,8 @@ class Gauge(_Instrument[_Level]):
         return _Level()
 
     def _samples(self, labels: dict[str, str], series: _Level) -> Iterator[Sample]:
-        yield Sample(self._name, labels, series.value)
+        value = series.value if self._followed is None else float(self._followed())
+        yield Sample(self._name, labels, value)
 
 
 class Histogram(_Instrument[_Distribution]):

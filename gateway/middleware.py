@@ -12,7 +12,7 @@ from gateway.access_log import AccessLog
 from gateway.asgi import ASGIApp, Receive, Scope, Send
 from gateway.cors import Cors
 from gateway.errors import ClientGone
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, exchange_of
 from gateway.telemetry import Telemetry
 
 
@@ -49,7 +49,8 @@ class EdgeMiddleware:
         record = exchange.record
         with self._telemetry.in_flight():
             try:
-                await self._serve(scope, exchange, receive, send)
+                app, scope = self._application(scope, exchange)
+                await app(scope, receive, send)
             except ClientGone:
                 # Left before a refusal was sent; nginx's number for it.
                 record.outcome, record.status = "client_gone", 499
@@ -59,24 +60,27 @@ class EdgeMiddleware:
                 )
                 self._access_log.write(exchange, scope["method"])
 
-    async def _serve(
-        self, scope: Scope, exchange: Exchange, receive: Receive, send: Send
-    ) -> None:
-        origin = exchange.headers.get(b"origin")
-        if scope["method"] == "OPTIONS" and (
-            exchange.headers.get(b"access-control-request-method") is not None
-        ):
-            requested = exchange.headers.get(b"access-control-request-headers") or b""
-            exchange.record.route = "_preflight"
-            exchange.add_headers(self._cors.preflight(origin, requested))
-            await exchange.start(204, ())
-            await exchange.write(b"", more=False)
-            return
-        exchange.add_headers(self._cors.headers(origin))
-        if scope["method"] == "HEAD":
+    def _application(self, scope: Scope, exchange: Exchange) -> tuple[ASGIApp, Scope]:
+        """What answers the request, and as which one."""
+        scope["llmtune.exchange"] = exchange
+        headers, method = exchange.headers, scope["method"]
+        if method == "OPTIONS" and b"access-control-request-method" in headers:
+            return self._preflight, scope
+        cors = self._cors.headers(headers.get(b"origin"))
+        if cors:
+            exchange.add_headers(cors)
+        if method == "HEAD":
             # Answered as its GET would be; the server, which keeps the original scope,
             # leaves out the body.
             scope = {**scope, "method": "GET"}
-        scope["llmtune.exchange"] = exchange
-        app = self._exact.get(scope["path"], self._app)
-        await app(scope, receive, send)
+        return self._exact.get(scope["path"], self._app), scope
+
+    async def _preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        exchange = exchange_of(scope)
+        requested = exchange.headers.get(b"access-control-request-headers") or b""
+        exchange.record.route = "_preflight"
+        origin = exchange.headers.get(b"origin")
+        exchange.add_headers(self._cors.preflight(origin, requested))
+        await exchange.start(204, ())
+        await exchange.write(b"", more=False)

@@ -9,6 +9,7 @@ label.
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Info
@@ -142,8 +143,9 @@ class Telemetry:
         """Count a request for as long as the block runs."""
         return self._in_flight
 
-    def leases(self, held: int) -> None:
-        self._leases_held.set(held)
+    def follow_leases(self, held: Callable[[], int]) -> None:
+        """Show how many leases are held, asked when somebody scrapes."""
+        self._leases_held.follow(held)
 
     def lease_lost(self) -> None:
         self._leases_lost.inc()

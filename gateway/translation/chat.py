@@ -7,7 +7,6 @@ from gateway.settings import Dialect, PromptForm
 from gateway.translation.answer import to_chat_completion
 from gateway.translation.chat_request import (
     demand_of,
-    max_output_of,
     parse_chat_request,
     to_upstream,
 )
@@ -25,19 +24,9 @@ class ChatTranslator:
         self._request: ChatRequest = parse_chat_request(raw)
         self._dialect = dialect
         self._prompt_form = prompt_form
-        self._demand = demand_of(self._request)
-
-    @property
-    def model(self) -> str:
-        return self._request.model
-
-    @property
-    def is_stream(self) -> bool:
-        return bool(self._request.stream)
-
-    @property
-    def demand(self) -> TokenDemand:
-        return self._demand
+        self.model: str = self._request.model
+        self.is_stream = bool(self._request.stream)
+        self.demand: TokenDemand = demand_of(self._request)
 
     def to_upstream(self) -> UpstreamRequest:
         return to_upstream(
@@ -52,8 +41,8 @@ class ChatTranslator:
             body,
             stamp,
             model=self.model,
-            input_estimate=self._demand.text_tokens,
-            max_tokens=max_output_of(self._request),
+            input_estimate=self.demand.text_tokens,
+            max_tokens=self.demand.max_output_tokens,
             speaks_functions=bool(self._request.functions),
         )
 
@@ -62,7 +51,7 @@ class ChatTranslator:
         return ChatStream(
             stamp,
             model=self.model,
-            demand=self._demand,
+            demand=self.demand,
             wants_usage=bool(options and options.include_usage),
             speaks_functions=bool(self._request.functions),
         )

@@ -15,7 +15,7 @@ from typing import Final, Self
 import httpx
 import msgspec
 
-from gateway.errors import GatewayError, UpstreamError
+from gateway.errors import GatewayError, Header, UpstreamError
 from gateway.secret import Secret
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
@@ -32,13 +32,20 @@ from gateway.upstream.sending import Incoming, Limits, Outgoing, Sender
 MAX_ERROR_BYTES: Final = 64 * 1024
 
 
-class Credentials(msgspec.Struct, frozen=True):
+class Credentials:
     """With which key and to which fleet a call goes."""
 
-    base_url: str
-    api_key: Secret
-    # Whether a refused key is the caller's to mend, or the operator's.
-    is_callers_key: bool
+    __slots__ = ("api_key", "authorization", "base_url", "is_callers_key")
+
+    def __init__(self, base_url: str, api_key: Secret, *, is_callers_key: bool) -> None:
+        self.base_url = base_url
+        self.api_key = api_key
+        # Whether a refused key is the caller's to mend, or the operator's.
+        self.is_callers_key = is_callers_key
+        self.authorization: Header = (
+            b"authorization",
+            b"Bearer " + api_key.reveal().encode("ascii"),
+        )
 
 
 class UpstreamCall(msgspec.Struct, frozen=True):
@@ -230,7 +237,7 @@ class _Failed(msgspec.Struct, frozen=True):
 def _outgoing(call: UpstreamCall) -> Outgoing:
     request, credentials = call.request, call.credentials
     headers = (
-        (b"authorization", b"Bearer " + credentials.api_key.reveal().encode("ascii")),
+        credentials.authorization,
         (b"x-request-id", call.request_id.encode("ascii")),
         *call.trace_headers,
     )

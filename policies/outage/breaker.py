@@ -34,16 +34,17 @@ class Breaker:
         self._failed_us = 0
         self._opened_us = 0
         self._open_before_us = 0
-        self.state: BreakerState = "closed"
+        self._become("closed")
         # Why it opened last; empty if it never did.
         self.reason = ""
         self.opened_total = 0
         # Whether the store was ever heard: before that nothing decided is exact.
         self.was_heard = False
 
-    @property
-    def is_closed(self) -> bool:
-        return self.state == "closed"
+    def _become(self, state: BreakerState) -> None:
+        self.state: BreakerState = state
+        # Asked by every call, and so no property.
+        self.is_closed = state == "closed"
 
     def fail(self, reason: str, *, asked_us: int, now_us: int) -> bool:
         """Note a call that failed; True if that opened the breaker."""
@@ -53,7 +54,7 @@ class Breaker:
         self._failed_us = now_us
         if self._failures < self._failures_to_open:
             return False
-        self.state = "open"
+        self._become("open")
         self.reason = reason
         self._opened_us = now_us
         self.opened_total += 1
@@ -68,19 +69,19 @@ class Breaker:
     def begin_recovery(self) -> None:
         """A probe was answered."""
         if self.state == "open":
-            self.state = "recovering"
+            self._become("recovering")
 
     def fail_recovery(self, reason: str) -> None:
         """What was missed could not be made up for: wait for the next probe."""
         if self.state == "recovering":
-            self.state = "open"
+            self._become("open")
             self.reason = reason
 
     def close(self, now_us: int) -> int:
         """Trust the store again; for how many microseconds it was away."""
         if self.state != "recovering":
             raise ValueError("only a recovery closes the breaker")
-        self.state = "closed"
+        self._become("closed")
         self.was_heard = True
         self._failures = 0
         # Calls asked before now and still under way say nothing of the store returned.
