@@ -48,6 +48,7 @@ prove-outage: $(VENV)/.dev ## Redis killed, frozen and failed over under load; 2
 prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothing left; 3 minutes
 	$(BIN)/python -m tests.proofs.million
 
+export BENCH_PYTHON
 bench: $(VENV)/.dev bench-peers ## beside its peers: answers, streams, large prompts, 429s; 28 minutes
 	$(BIN)/python -m benchmarks
 	.cache/bench/charts/bin/python -m benchmarks.charts

@@ -7,13 +7,12 @@ limits opened up, and writes the access line it writes by default, to nowhere.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.nginx import plain_proxy
-from benchmarks.peers import PeerMissing, node_home, python_home
+from benchmarks.peers import OURS, ROOT, PeerMissing, node_home, python_home
 from benchmarks.policy import Policy
 from benchmarks.processes import GATEWAY_CORE, Process, free_port
 from benchmarks.requests import Target
@@ -62,10 +61,14 @@ def _ours(site: Site, store_url: str, workspaces: int) -> Started:
     port, policy = free_port(), Policy(site.folder, workspaces=workspaces)
     process = Process(
         "gateway",
-        [sys.executable, "-m", "gateway", "serve", "--port", str(port)],
+        [
+            _binary(python_home(OURS) / "bin" / "python"),
+            *("-m", "gateway", "serve", "--port", str(port)),
+        ],
         core=GATEWAY_CORE,
         folder=site.folder,
         environment={
+            "PYTHONPATH": str(ROOT),
             "GATEWAY_UPSTREAM_URL": f"http://127.0.0.1:{site.upstream_port}/v1",
             "GATEWAY_UPSTREAM_API_KEY": "benchmark",
             "GATEWAY_UPSTREAM_MAX_CONNECTIONS": str(_MAX_CONNECTIONS),

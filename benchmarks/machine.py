@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.peers import LOCKS, PeerMissing, tool
+from benchmarks.peers import LOCKS, PeerMissing, interpreter, tool
 from benchmarks.processes import GATEWAY_CORE, LOAD_CORE
 from tests.servers.process import redis_binary
 
@@ -49,7 +49,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": round(memory / 2**30, 1),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": _said([interpreter(), "-VV"], r"Python (.+)"),
     }
 
 

