@@ -6,7 +6,10 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import httpx
 import pytest
@@ -64,11 +67,59 @@ async def test_what_outlives_the_deadline_is_told_so(
     await upstream.saw_disconnect()
 
 
-async def line_with(output: asyncio.StreamReader, text: bytes) -> None:
+# Of a process: importing everything takes seconds on a busy machine.
+START_WITHIN_S: Final = 30.0
+
+
+@asynccontextmanager
+async def serving(
+    environment: dict[str, str], uds: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The real command, ended with the block whatever becomes of the test."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve", "--uds", str(uds)),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def line_with(
+    output: asyncio.StreamReader, text: bytes, within_s: float = PATIENCE_S
+) -> None:
     """Read lines until one has this text."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(within_s):
         while text not in (line := await output.readline()):
             assert line, f"the output ended without {text!r}"
+
+
+async def stream_through_sigterm(
+    process: asyncio.subprocess.Process, uds: Path, key: str, go_on: asyncio.Event
+) -> list[str]:
+    """The lines of a stream after the signal, which comes in the middle of it."""
+    assert process.stdout is not None
+    transport = httpx.AsyncHTTPTransport(uds=str(uds))
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://gw") as client,
+        client.stream(
+            "POST",
+            "/v1/chat/completions",
+            json=chat_body(stream=True),
+            headers={"authorization": f"Bearer {key}"},
+        ) as response,
+    ):
+        lines = response.aiter_lines()
+        while '"Hel"' not in await anext(lines):
+            pass
+        process.send_signal(signal.SIGTERM)
+        await line_with(process.stdout, b'"stopping"')
+        go_on.set()
+        return [line async for line in lines]
 
 
 async def test_sigterm_finishes_streams_and_exits_0(
@@ -77,7 +128,6 @@ async def test_sigterm_finishes_streams_and_exits_0(
     """The real command, the real signal."""
     keys, plans_dir, keys_file = write_policy(tmp_path, {"open": "plan: open\n"})
     environment = {
-        **os.environ,
         "GATEWAY_UPSTREAM_URL": upstream.url,
         "GATEWAY_PLANS_DIR": str(plans_dir),
         "GATEWAY_KEYS_FILE": str(keys_file),
@@ -85,30 +135,14 @@ async def test_sigterm_finishes_streams_and_exits_0(
     go_on = asyncio.Event()
     end = frame({"text": "lo"}) + frame("[DONE]") + LAST_CHUNK
     upstream.will(STREAM_HEAD, frame({"text": "Hel"}), go_on, end)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "serve", "--uds", str(tmp_path / "gw.sock")),
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    await line_with(process.stdout, b'"serving"')
-
-    transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "gw.sock"))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gw") as client:
-        headers = {"authorization": f"Bearer {keys['open']}"}
-        async with client.stream(
-            "POST", "/v1/chat/completions", json=chat_body(stream=True), headers=headers
-        ) as response:
-            lines = response.aiter_lines()
-            while '"Hel"' not in await anext(lines):
-                pass
-            process.send_signal(signal.SIGTERM)
-            await line_with(process.stdout, b'"stopping"')
-            go_on.set()
-            rest = [line async for line in lines]
+    uds = tmp_path / "gw.sock"
+    async with serving(environment, uds) as process:
+        assert process.stdout is not None
+        await line_with(process.stdout, b'"serving"', START_WITHIN_S)
+        rest = await stream_through_sigterm(process, uds, keys["open"], go_on)
+        output = await asyncio.wait_for(process.stdout.read(), PATIENCE_S)
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
 
     assert "data: [DONE]" in rest
-    output = await asyncio.wait_for(process.stdout.read(), PATIENCE_S)
-    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
     assert b'"outcome":"ok"' in output
     assert MODEL.encode() in output
