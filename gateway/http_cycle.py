@@ -86,12 +86,16 @@ class Cycle:
         self._body_bytes += len(data)
         if self._body_bytes > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
-        self._tell_news()
+        self._is_news = True
+        if self._waiter is not None:
+            self._tell_news()
 
     def end_body(self) -> None:
         """All of the request has arrived."""
         self._has_more_body = False
-        self._tell_news()
+        self._is_news = True
+        if self._waiter is not None:
+            self._tell_news()
 
     def leave(self) -> None:
         """The client is gone, or no longer listened to."""

@@ -112,7 +112,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._running and self._has_ended:
-            self._stop_clock()  # it ran since the last answer
+            self._overdue = None  # it ran since the last answer
         self._unparsed_bytes += len(data)
         # Only then can a head that ends in these bytes be too large.
         self._is_long = self._unparsed_bytes > self.max_header_bytes
@@ -217,7 +217,10 @@ class EdgeProtocol(HttpToolsProtocol):
             self._newest.end_body()
 
     def on_response_complete(self) -> None:
-        self._running = [c for c in self._running if not c.response_complete]
+        if len(self._running) == 1 and self._running[0].response_complete:
+            self._running.clear()
+        else:
+            self._running = [c for c in self._running if not c.response_complete]
         if self.transport.is_closing():
             self._close()
             return

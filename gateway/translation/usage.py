@@ -85,6 +85,17 @@ def reported_usage(
 
 
 def _from_counts(said: dict[str, Any]) -> TokenUsage | None:
+    tokens_in, tokens_out = said.get("prompt_tokens"), said.get("completion_tokens")
+    if (
+        # As most answers say it, and without OpenAI's breakdowns: 2 us less.
+        type(tokens_in) is int
+        and type(tokens_out) is int
+        and 0 <= tokens_in < MAX_REPORTED
+        and 0 <= tokens_out < MAX_REPORTED
+        and DETAIL_NAMES[0] not in said
+        and DETAIL_NAMES[1] not in said
+    ):
+        return TokenUsage(tokens_in, tokens_out, is_reported=True)
     tokens_in = _first(said, INPUT_NAMES)
     tokens_out = _first(said, OUTPUT_NAMES)
     if tokens_in is not None and tokens_out is not None:

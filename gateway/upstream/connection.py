@@ -231,18 +231,20 @@ class Connection(asyncio.Protocol):
         self._patience = None
         self._chunks.clear()
         self._buffered_bytes = 0
-        is_ended = self._answer.is_complete and self._answer.is_keep_alive
-        if is_ended and self.is_open and self._is_all_sent():
+        answer, transport = self._answer, self._transport
+        if (
+            answer.is_complete
+            and answer.is_keep_alive
+            and self.is_open
+            and transport is not None
+            # An early answer leaves a request half-sent: its rest would be read as the
+            # beginning of the next one.
+            and self._is_request_ended
+            and not transport.get_write_buffer_size()
+        ):
             return True
         self.abort()
         return False
-
-    def _is_all_sent(self) -> bool:
-        # An early answer leaves a request half-sent: its rest would be read as the
-        # beginning of the next one.
-        transport = self._transport
-        is_flushed = transport is not None and not transport.get_write_buffer_size()
-        return self._is_request_ended and is_flushed
 
     def abort(self) -> None:
         """
@@ -344,7 +346,7 @@ class Connection(asyncio.Protocol):
             # Or its end would not be noticed while it is idle.
             self._resume_reading()
         self._wake()
-        if self.has_head:
+        if self._drained is not None and self.has_head:
             self._wake_writer()
 
     def eof_received(self) -> None:
