@@ -33,7 +33,7 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def ratio(over: float | None, under: float | None) -> float | None:
-    """A ratio of two figures, or None where either is missing or the lower is 0."""
-    if over is None or under is None or under == 0:
+    """A ratio of two figures, or None where either is missing or the lower is none."""
+    if over is None or under is None or under <= 0:
         return None
     return over / under

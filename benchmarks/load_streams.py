@@ -134,6 +134,10 @@ class Streams:
                 stream.has_token = True
                 self.first_tokens_ns.append(now_ns - stream.asked_ns)
             self._count(stamps, now_ns)
+        if b'data: {"error"' in data:
+            # Said within the stream, as a gateway does whose answer has begun.
+            self._close(stream, is_error=True)
+            return
         if b"[DONE]" in data:
             self.ended += 1
             self._close(stream, is_error=False)

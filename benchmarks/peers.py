@@ -52,6 +52,12 @@ def interpreter() -> str:
     return os.environ.get("BENCH_PYTHON") or sys.executable
 
 
+def _build() -> str:
+    """Its version and build: an interpreter may be upgraded in its place."""
+    asked = [interpreter(), "-VV"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+
+
 def node_home() -> Path:
     return CACHE / "portkey"
 
@@ -61,7 +67,7 @@ def prepare_python(name: str) -> bool:
     home = python_home(name)
     lock = ROOT / "requirements.lock" if name == OURS else LOCKS / f"{name}.lock"
     # The interpreter too: an environment made from another one is another environment.
-    stamp = _digest(lock.read_bytes(), sys.version.encode(), interpreter().encode())
+    stamp = _digest(lock.read_bytes(), interpreter().encode(), _build().encode())
     if _is_stamped(home, stamp):
         return False
     home.parent.mkdir(parents=True, exist_ok=True)

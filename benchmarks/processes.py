@@ -155,9 +155,13 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+
+
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    # Settings of the shell that the run was started from would not be those it reports.
-    own = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
+    # Settings of the shell that the run was started from would not be those it reports,
+    # and a proxy or a collector of its own would be asked outside.
+    own = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return {**own, "PYTHONPATH": str(_ROOT), **more}
 
 

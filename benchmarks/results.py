@@ -11,6 +11,8 @@ from benchmarks.figures import Spread, ratio, spread
 from benchmarks.run import LeftOut, Measured, Plan
 
 DIRECT: Final = "direct"
+# Memory is of the streams that were open, whatever became of others.
+_ALWAYS_VALID: Final = frozenset({"errors", "rss_kib_per_stream"})
 _ADDED: Final = ("p50_ms", "p99_ms", "first_token_ms")
 
 # By point, then gateway, then figure.
@@ -30,7 +32,7 @@ class Results(msgspec.Struct, frozen=True):
         """One figure of one round; None where it was not measured, or is not valid."""
         for each in self.measured:
             if (each.round, each.point, each.gateway) == (round_, point, gateway):
-                is_valid = figure == "errors" or not each.figures.get("errors")
+                is_valid = figure in _ALWAYS_VALID or not each.figures.get("errors")
                 return each.figures.get(figure) if is_valid else None
         return None
 
@@ -85,14 +87,19 @@ class Place(msgspec.Struct, frozen=True):
     def value(self, results: Results, number: int) -> float | None:
         return results.value(number, self.point, self.gateway, self.figure)
 
-    def was_tried(self, results: Results) -> bool:
-        """Whether there are figures, though errors may have made them invalid."""
+    def rounds_tried(self, results: Results) -> int:
+        """In how many rounds it was asked for, whether or not it has a valid figure."""
         wanted = (self.point, self.gateway)
-        return any((each.point, each.gateway) == wanted for each in results.measured)
+        measured = [e for e in results.measured if (e.point, e.gateway) == wanted]
+        missing = [each for each in results.left_out if each.gateway == self.gateway]
+        return len(measured) or len(missing)
 
-    def median(self, results: Results) -> float | None:
-        """The median over the rounds that have it."""
-        values = [self.value(results, number) for number in results.rounds]
+    def rounds_valid(self, results: Results) -> set[int]:
+        return {n for n in results.rounds if self.value(results, n) is not None}
+
+    def median(self, results: Results, rounds: Iterable[int]) -> float | None:
+        """The median over these rounds."""
+        values = [self.value(results, number) for number in rounds]
         middle = spread([value for value in values if value is not None])
         return middle.median if middle else None
 

@@ -115,7 +115,8 @@ class Run:
             for workload in WORKLOADS
             if workload.upstream == upstream and workload.name in self.plan.workloads
         ]
-        for gateway in GATEWAYS:
+        # Backwards every second time, so that no gateway always follows another.
+        for gateway in GATEWAYS if number % 2 else reversed(GATEWAYS):
             chosen = [w for w in workloads if gateway.name in w.gateways]
             if gateway.name in self.plan.gateways and chosen:
                 self._turn(number, gateway, upstream, chosen)

@@ -95,14 +95,18 @@ def judge(results: Results) -> list[Judged]:
 
 
 def _judge(target: Target, results: Results) -> Judged:
-    ours = target.over.median(results)
-    measured, by_round = ours, None
-    if target.under is not None:
-        measured = ratio(ours, target.under.median(results))
-        by_round = ratio_of_rounds(results, target.over, target.under)
+    ours, theirs = target.over, target.under
+    rounds = valid = ours.rounds_valid(results)
+    if theirs is None:
+        measured, by_round = ours.median(results, rounds), None
+    else:
+        # The same rounds for both: the machine drifts from one to the next.
+        rounds = valid & theirs.rounds_valid(results)
+        measured = ratio(ours.median(results, rounds), theirs.median(results, rounds))
+        by_round = ratio_of_rounds(results, ours, theirs)
     outcome = outcome_of(measured, target.bound, is_floor=target.is_floor)
-    if ours is None and target.over.was_tried(results):
-        # Errors in every round: no figure, and certainly not a kept promise.
+    if 2 * len(valid) < ours.rounds_tried(results):
+        # Errors in most rounds, or never started: certainly not a kept promise.
         outcome = "MISSED"
     return Judged(
         target.says, target.bound, target.is_floor, measured, by_round, outcome

@@ -206,8 +206,10 @@ class Histogram(_Instrument[_Distribution]):
         except KeyError:
             series = self._begin(labels)
         series.total += value
-        # The first bound that is not below the value: `le` is "less or equal".
-        series.counts[bisect_left(self._bounds, value)] += 1
+        # The first bound that is not below the value: `le` is "less or equal". What is
+        # no number is in no bucket.
+        if not math.isnan(value):
+            series.counts[bisect_left(self._bounds, value)] += 1
 
     def _new_series(self) -> _Distribution:
         return _Distribution(len(self._bounds))

@@ -135,6 +135,8 @@ class QuotaMeter:
         """Charge the window of that instant, which may be one that has ended."""
         is_past = now_us < self.tally.start_us
         tally = Tally(self.limit, now_us) if is_past else self._running_tally(now_us)
+        if not is_past:
+            self.tally = tally
         tally.adjust(units, now_us)
         return tally
 
@@ -159,9 +161,9 @@ class QuotaMeter:
         return NEVER_MS if units > self.limit.limit else self.standing(now_us)[1]
 
     def _running_tally(self, now_us: int) -> Tally:
-        if now_us >= self.tally.end_us:
-            self.tally = Tally(self.limit, now_us)
-        return self.tally
+        # Not kept: a look leaves no trace, and a clock may step back over the boundary.
+        is_over = now_us >= self.tally.end_us
+        return Tally(self.limit, now_us) if is_over else self.tally
 
 
 Meter: TypeAlias = RateMeter | QuotaMeter

@@ -123,7 +123,7 @@ class RedisLedger:
         # A release's own: another one's may run on the same data at the same time.
         self.admit_script, self.renew_script, self.settle_script = LEDGER_SCRIPTS
         self._settle_tail = pack_parts(self._ttl_us)
-        self._frames: OrderedDict[tuple[int, int], Frame] = OrderedDict()
+        self._frames: OrderedDict[tuple[int, int, str], Frame] = OrderedDict()
 
     @property
     def lease_ttl_ms(self) -> int:
@@ -210,9 +210,10 @@ class RedisLedger:
         """
         By identity: plans and keys' limits live long, and hashing them is 0.35 us.
 
-        A frame keeps what it was made for, so no other object can have its name.
+        A frame keeps what it was made for, so no other object can have its name; two
+        keys may share their limits, and are counted apart.
         """
-        name = (id(plan), id(key.limits) if key else 0)
+        name = (id(plan), id(key.limits), key.id) if key else (id(plan), 0, "")
         frame = self._frames.get(name)
         if frame is None:
             if len(self._frames) >= MAX_FRAMES:

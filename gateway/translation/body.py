@@ -42,9 +42,11 @@ _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 # An outline of less costs more than what it leaves out; at ten times as much a prompt
 # of some pages is decoded, and written, once more than it must be.
 _SHORT_BODY_BYTES: Final = 1024
-# Keys are no longer. At a tenth the keys of schemas are emptied, look like one another,
-# and such bodies are looked through pair by pair.
+# Keys are no longer, unless they are spelled in numbers, six bytes a letter. At a tenth
+# the keys of schemas are emptied, look like one another, and such bodies are looked
+# through pair by pair.
 _SHORT_TEXT_BYTES: Final = 64
+_SHORT_SPELLED_BYTES: Final = 6 * _SHORT_TEXT_BYTES
 # Half the time of `in`, which has to look at all of a prompt that has none.
 _ESCAPED_QUOTE: Final = re.compile(rb'\\"')
 _QUOTE_OR_BACKSLASH_AS_NUMBER: Final = re.compile(rb"\\u00(?:22|5[cC])")
@@ -96,8 +98,14 @@ def _outline_of(raw: bytes) -> bytes:
     if b"~" in outside:
         # No JSON: there a backslash escapes nothing, which only a scan knows.
         return raw
-    pieces[1::2] = [t if len(t) <= _SHORT_TEXT_BYTES else b"" for t in pieces[1::2]]
+    pieces[1::2] = [text if _is_short(text) else b"" for text in pieces[1::2]]
     return b'"'.join(pieces)
+
+
+def _is_short(text: bytes) -> bool:
+    # Else of two spellings of one key only one would be emptied.
+    size = len(text)
+    return size <= _SHORT_TEXT_BYTES or (size <= _SHORT_SPELLED_BYTES and b"\\" in text)
 
 
 def _refuse_deep_nesting(outline: bytes) -> None:

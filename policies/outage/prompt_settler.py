@@ -9,6 +9,7 @@ of it, at 21 us of CPU where it was 30. Whatever else becomes of it goes their w
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from policies.outage.running_leases import RunningLease
 from policies.outage.settlement import Settlement
 from policies.outage.store_health import StoreHealth
 from policies.store.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 
 class PromptSettler:
@@ -92,7 +95,9 @@ class PromptSettler:
         error = None if begun.cancelled() else begun.exception()
         if error is not None and not isinstance(error, StoreUnavailable):
             # A bug, which would meet it again each time.
-            if not told.done():
+            if told.done():
+                logger.error("a settlement is refused and lost", exc_info=error)
+            else:
                 told.set_exception(error)
             return
         settlement = Settlement.of(lease, actual)
@@ -117,6 +122,8 @@ class PromptSettler:
             return
         error = task.exception()
         if told.done():
+            if error is not None:
+                logger.error("a settlement is refused and lost", exc_info=error)
             return
         if error is not None:
             told.set_exception(error)

@@ -7,8 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
-from policies.ledger import Admitted, Demand, LeaseSettled, Ledger, Rejected, Usage
-from policies.plans import Concurrency, Limit, Plan, Quota, Rate
+from policies.ledger import (
+    Admitted,
+    Demand,
+    KeyScope,
+    LeaseSettled,
+    Ledger,
+    Rejected,
+    Usage,
+)
+from policies.plans import Concurrency, KeyLimits, Limit, Plan, Quota, Rate
 
 MakeDemand = Callable[..., Demand]
 Advance = Callable[[int], None]
@@ -391,3 +399,24 @@ async def test_looking_charges_nothing(ledger: Ledger, demand: MakeDemand) -> No
 
     assert (seen.used, seen.capacity) == (100, 7)
     assert await ledger.inspect("acme", FULL) == before
+
+
+async def test_keys_that_share_their_limits_are_counted_apart(ledger: Ledger) -> None:
+    """A default for all keys is each key's own."""
+    limits = KeyLimits(quotas=(Quota(of="requests", limit=1, per="day"),))
+    plan = Plan(plan="open")
+
+    decisions = [
+        await ledger.admit(
+            Demand(
+                workspace="acme",
+                plan=plan,
+                lease_id=f"lease-of-{name}",
+                reserve=Usage(1, 0),
+                key=KeyScope(name, limits),
+            )
+        )
+        for name in ("first", "second")
+    ]
+
+    assert [Admitted, Admitted] == [type(decision) for decision in decisions]

@@ -235,3 +235,17 @@ def test_keys_that_came_and_went_do_not_add_up() -> None:
     lease.take_places(-1)
     again = usage.follow(PLAN, KeyScope("spent", monthly), now_us)
     assert [0, 1] == [usage.held, again.slots[-1].state(now_us).used]
+
+
+async def test_a_look_beyond_the_window_leaves_it_as_it_was(
+    memory: MemoryLedger, demand: MakeDemand, advance: Advance
+) -> None:
+    """Not even a clock that steps back afterwards opens the window again."""
+    plan = Plan(plan="daily", quotas=(Quota(of="requests", limit=1, per="day"),))
+    await run_request(memory, demand(plan), Usage(1, 0))
+
+    advance(DAY_MS)
+    await memory.inspect("acme", plan)
+    advance(-DAY_MS)
+
+    assert [1] == [state.used for state in await memory.inspect("acme", plan)]

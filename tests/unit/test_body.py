@@ -119,6 +119,17 @@ def test_key_given_twice_is_refused_by_its_name(member: bytes, param: str) -> No
     assert (400, param) == (error.http_status, error.param)
 
 
+@pytest.mark.parametrize("key", ["n", "temperature", "max_completion_tokens"])
+def test_key_given_twice_is_refused_beside_a_long_prompt(key: str) -> None:
+    """However one of the two is spelled: long texts are not looked at, keys are."""
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in key)
+    member = f'"x":"{"long " * 400}","{key}":1,"{spelled}":1'.encode()
+
+    error = refusal(chat, with_member(member))
+
+    assert (400, key) == (error.http_status, error.param)
+
+
 def test_equal_keys_in_different_objects_are_fine() -> None:
     chat(with_member(b'"x":{"a":1},"y":{"a":1,"b":{"a":2}}'))
 
