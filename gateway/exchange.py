@@ -223,14 +223,14 @@ class Exchange:
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Send status and headers, once."""
-        await self._catch_up()
+        await self.catch_up()
         self.begin(status, headers)
 
     async def write(self, body: bytes, *, more: bool) -> None:
-        await self._catch_up()
+        await self.catch_up()
         self.wire.write(body, more=more)
 
-    async def _catch_up(self) -> None:
+    async def catch_up(self) -> None:
         """Wait for a client that reads slower than is written, but not for ever."""
         if not self.wire.is_paused:
             return
@@ -257,7 +257,7 @@ class Exchange:
         self, status: int, body: bytes, headers: Iterable[Header] = (JSON_TYPE,)
     ) -> None:
         """Send a whole answer."""
-        await self._catch_up()
+        await self.catch_up()
         length = (b"content-length", b"%d" % len(body))
         self.wire.answer(status, self._head(status, (*headers, length)), body)
 

@@ -42,6 +42,7 @@ class Cycle:
         *,
         default_headers: list[Header],
         keep_alive: bool,
+        write_timeout_s: float,
         on_complete: Callable[[], None],
     ) -> None:
         self.scope = scope
@@ -52,6 +53,7 @@ class Cycle:
         self._transport = transport
         self._flow = flow
         self._default_headers = default_headers
+        self._write_timeout_s = write_timeout_s
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._is_continue_awaited = (
             b"expect" in self.headers
@@ -116,6 +118,11 @@ class Cycle:
         """Whether the client reads slower than is written to it."""
         return self._flow.write_paused and not self.disconnected
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left, or is no longer listened to."""
+        return self.disconnected
+
     async def drain(self) -> None:
         """Until it has caught up, or is gone."""
         while self.is_paused:
@@ -125,13 +132,9 @@ class Cycle:
         self._transport.abort()
 
     def when_gone(self, tell: Callable[[], None] | None) -> None:
-        """Call this once the client leaves, at once if it has; None forgets it."""
+        """Call this once the client leaves; None forgets it."""
         self._tell_gone = tell
-        if tell is None:
-            return
-        if self.disconnected:
-            tell()
-        else:
+        if tell is not None:
             # Its end is seen only by who reads.
             self._flow.resume_reading()
 
@@ -239,8 +242,14 @@ class Cycle:
         }
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Write a message as it says, once the client has caught up."""
-        await self.drain()
+        """Write a message as it says, once the client has caught up, or never."""
+        if self.is_paused:
+            try:
+                async with asyncio.timeout(self._write_timeout_s):
+                    await self.drain()
+            except TimeoutError:
+                self.abort()
+                return
         if message["type"] == "http.response.start":
             headers = [(n.lower(), v) for n, v in message.get("headers", ())]
             self.begin(message["status"], headers)

@@ -111,11 +111,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def data_received(self, data: bytes) -> None:
-        if not self._running and self._has_ended:
-            self._overdue = None  # it ran since the last answer
         self._unparsed_bytes += len(data)
-        # Only then can a head that ends in these bytes be too large.
-        self._is_long = self._unparsed_bytes > self.max_header_bytes
+        # Else a head that ends in these bytes has begun in them, and fits.
+        self._is_long = self._has_begun or len(data) > self.max_header_bytes
         self._feed(data)
         if self._unparsed_bytes > self.max_header_bytes:
             self._fault = self._too_large()
@@ -137,6 +135,10 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
 
     def on_message_begin(self) -> None:
+        if self._newest is not None and not self._running:
+            # The clock that ran since the last answer. Not that of a new connection,
+            # nor for bytes that begin nothing: line breaks keep no connection open.
+            self._overdue = None
         self.url, self.headers = b"", []
         self._has_begun, self._has_ended = True, False
 
@@ -186,6 +188,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.flow,
             default_headers=self.server_state.default_headers,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
+            write_timeout_s=self.write_timeout_s,
             on_complete=self.on_response_complete,
         )
         scope["extensions"] = {WIRE: cycle}
@@ -310,6 +313,11 @@ class EdgeProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what never became a request, in the form of every other error."""
         if self.transport.is_closing():
+            return
+        if not (self._running or self._has_begun or self._has_ended):
+            # Of a request that has its answer already: a second one would be taken for
+            # the next one's.
+            self._close()
             return
         if self._running:
             newest = self._running[-1]

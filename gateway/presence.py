@@ -98,13 +98,21 @@ class Presence:
         return self._end == "shutting_down"
 
     def end(self, end: End) -> None:
-        """Cancel the block; the first reason is the one that counts."""
+        """
+        Cancel the block, which waits for something; the first reason counts.
+
+        Never from within it: a task that cancels itself meets that at its next wait,
+        which may be after the block.
+        """
         if self._end is None and self._task is not None:
             self._end = end
             self._task.cancel()
 
     def listen(self) -> None:
         """The body has been read: from now on hear whether the client leaves."""
+        if self._wire.is_gone:
+            # Not by a cancellation, which this running task would meet only later.
+            raise ClientGone
         self._wire.when_gone(self._client_has_left)
 
     def tick(self, tick: Tick, *, first_in_s: float) -> None:
@@ -122,10 +130,13 @@ class Presence:
         A finished response reads as a disconnect, which must not count as one.
         """
         self._wire.when_gone(None)
+        self.stop_ticking()
+        self._attendance.remove(self)
+
+    def stop_ticking(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._attendance.remove(self)
 
     def _client_has_left(self) -> None:
         self.end("client_gone")

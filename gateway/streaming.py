@@ -15,6 +15,7 @@ from typing import Final
 
 from gateway.admission import Lease
 from gateway.errors import (
+    ClientGone,
     GatewayError,
     Header,
     UpstreamError,
@@ -238,12 +239,16 @@ class EventStreamResponse:
                 # It is told to come back, so it is not charged for coming.
                 self._stream.refund(shutting_down())
             raise
+        except ClientGone:
+            raise  # what the upstream gave was given, whether or not it was read
         except Exception:
             if not self._exchange.is_started:
                 # A fault of ours costs the caller nothing.
                 self._stream.refund(GatewayError(""))
             raise
         finally:
+            # Closing may take a while, and a ping would begin a refused answer.
+            self._presence.stop_ticking()
             if self._exchange.is_started:
                 self._exchange.used(self._stream.usage)
             await self._stream.aclose()
@@ -269,7 +274,10 @@ class EventStreamResponse:
         if not exchange.is_started:
             # Not before there is something to send: until then a failing upstream can
             # still be answered with its own status, which SDKs retry.
-            await exchange.start(200, STREAM_HEADERS)
+            await exchange.catch_up()
+            # A ping may have begun it meanwhile.
+            if not exchange.is_started:
+                exchange.begin(200, STREAM_HEADERS)
         self._last_write_s = self._loop.time()
         await exchange.write(frames, more=True)
 

@@ -24,12 +24,17 @@ class Wire(Protocol):
         """Whether the client reads slower than is written to it."""
         ...
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left."""
+        ...
+
     async def drain(self) -> None:
         """Until it has caught up, or is gone."""
         ...
 
     def when_gone(self, tell: Callable[[], None] | None) -> None:
-        """Call this once the client leaves, at once if it has; None forgets it."""
+        """Call this once the client leaves; None forgets it."""
         ...
 
     def take_body(self) -> bytes | None:

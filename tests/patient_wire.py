@@ -12,6 +12,7 @@ class PatientWire:
     """A client that takes whatever it is sent, and makes each write wait."""
 
     is_paused = True
+    is_gone = False
 
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}

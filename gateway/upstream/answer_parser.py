@@ -65,6 +65,7 @@ class AnswerParser:
         self._is_framed = False
         self._reason = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._trailers = self._trailer_bytes = 0
         # Bytes since the last that made a head or a body grow.
         self._unparsed_bytes = 0
 
@@ -103,8 +104,13 @@ class AnswerParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head is None:
-            # Else a trailer: nothing here needs one, and none may pass for a header.
             self._headers.append((name, value))
+            return
+        # A trailer: nothing here needs one, and none may pass for a header.
+        self._trailers += 1
+        self._trailer_bytes += len(name) + len(value) + len(b": \r\n")
+        if self._trailers > MAX_HEADERS or self._trailer_bytes > MAX_HEADER_BYTES:
+            raise httpx.RemoteProtocolError("the answer has too many trailers")
 
     def on_headers_complete(self) -> None:
         self._refuse_long_head()

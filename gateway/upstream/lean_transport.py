@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
 
@@ -28,8 +28,10 @@ from gateway.upstream.sending import (
     pour_from,
 )
 
-# An extension of our own: `Patience` with the body, so that its reader needs no clock
-# of its own for each piece.
+T = TypeVar("T")
+
+# An extension of our own for who calls through httpx's interface: `Patience` with the
+# body, so that its reader needs no clock of its own for each piece.
 PATIENCE: Final = "llmtune.patience"
 
 
@@ -102,12 +104,13 @@ class LeanTransport(httpx.AsyncBaseTransport):
         connection = pool.take_at_once(origin)
         if connection is None:
             wait_s = limits.connect_s
-            connection = await pool.take(origin, pool_s=wait_s, connect_s=wait_s)
+            taking = pool.take(origin, pool_s=wait_s, connect_s=wait_s)
+            connection = await _in_time(limits, taking)
         connection.be_patient(patience_of(limits))
         try:
             connection.send(wire, request.body, is_whole=True, has_no_body=False)
             if connection.is_write_paused:
-                await _drain(connection, limits.idle_s)
+                await _in_time(limits, _drain(connection, limits.idle_s))
             head = await connection.read_head()
         except BaseException:
             pool.drop(connection)
@@ -176,6 +179,15 @@ async def _send_parts(
     if is_chunked:
         connection.write(b"0\r\n\r\n")
     connection.end_request()
+
+
+async def _in_time(limits: Limits, waiting: Awaitable[T]) -> T:
+    """What comes before the head, within the head's time."""
+    try:
+        async with asyncio.timeout_at(min(limits.head_by_s, limits.ends_at_s)):
+            return await waiting
+    except TimeoutError:
+        raise httpx.ReadTimeout("no answer in time") from None
 
 
 async def _drain(connection: Connection, timeout_s: float | None) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
@@ -15,11 +15,13 @@ import pytest
 
 from gateway.app import steady_clock_us
 from gateway.completion import Call
+from gateway.errors import ClientGone, Header
 from gateway.exchange import Exchange
 from gateway.presence import Attendance, Presence
 from gateway.streaming import EventStreamResponse, MeteredStream
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.port import Stamp
+from gateway.translation.usage import TokenUsage
 from gateway.wire import WIRE
 from policies.ledger import Decision, Demand, Usage
 from policies.memory_ledger import MemoryLedger
@@ -166,15 +168,21 @@ class CancelAt:
                 failure = error
 
 
-async def run_path(gateway: GatewayUnderTest, *, stream: bool) -> None:
+async def run_path(
+    gateway: GatewayUnderTest,
+    *,
+    stream: bool,
+    wire: PatientWire | None = None,
+    write_timeout_s: float = 10,
+) -> None:
     """The whole path below HTTP, with a client that takes whatever it is sent."""
 
     async def receive() -> dict[str, Any]:
         raise AssertionError("the body is here already")
 
-    wire = PatientWire()
+    wire = wire or PatientWire()
     scope: dict[str, Any] = {"headers": [], "extensions": {WIRE: wire}}
-    exchange = Exchange(scope, receive, write_timeout_s=10)
+    exchange = Exchange(scope, receive, write_timeout_s=write_timeout_s)
     parts = gateway.gateway
     principal = await parts.authenticator.authenticate(
         gateway.auth("one")["authorization"].encode()
@@ -255,3 +263,101 @@ async def test_cancellation_at_every_await_leaks_nothing(
         assert spent < 50, f"a reservation leaked at wait {step}: {spent} tokens"
         upstream.forget_scripts()
     assert step > 3
+
+
+class DeafWire(PatientWire):
+    """A client that reads nothing of what it was sent before."""
+
+    async def drain(self) -> None:
+        await asyncio.Event().wait()
+
+    def abort(self) -> None:
+        """It is cut off."""
+
+
+async def test_a_stream_that_nobody_reads_is_charged(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Not reading is no way to have generations for nothing."""
+    gateway = await start_gateway({"one": ONE})
+    upstream.will_stream({"text": "Hello there"}, then="hang")
+
+    with pytest.raises(ClientGone):
+        await run_path(gateway, stream=True, wire=DeafWire(), write_timeout_s=0.05)
+
+    await gateway.until_free("one")
+    assert (await gateway.used("one"))["tokens-per-day"] > 0
+
+
+class GoneWire(PatientWire):
+    """A client that left while its body was parsed."""
+
+    is_gone = True
+
+
+async def test_a_client_that_has_left_before_is_nobodys_cancellation() -> None:
+    """A task that cancelled itself would meet that at some later wait."""
+    with pytest.raises(ClientGone), Presence(GoneWire(), Attendance(1)) as presence:
+        presence.listen()
+
+    await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+class PingedWire(PatientWire):
+    """A client that catches up in the very moment in which a ping is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 0
+        self.ping: Callable[[], object] = lambda: None
+
+    async def drain(self) -> None:
+        self.is_paused = False
+        self.ping()
+
+    def begin(self, status: int, headers: list[Header]) -> None:
+        self.heads += 1
+
+
+class OneFrame:
+    """A stream of one frame."""
+
+    is_ended = True
+    usage = TokenUsage(0, 0, is_reported=False)
+
+    def __init__(self) -> None:
+        self._frames: list[bytes | None] = [b"data: 1\n\n", None]
+
+    async def next_frames(self) -> bytes | None:
+        return self._frames.pop(0)
+
+    async def flow(self, push: object) -> None:
+        """It has no more."""
+
+    def settle(self) -> None:
+        pass
+
+    async def read_to_end(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_a_ping_and_the_first_event_begin_one_answer() -> None:
+    """Two heads on one connection would be two answers."""
+    wire = PingedWire()
+    scope: dict[str, Any] = {"extensions": {WIRE: wire}}
+    exchange = Exchange(scope, asyncio.sleep, write_timeout_s=1)  # type: ignore[arg-type]  # never asked
+    with Presence(wire, Attendance(1)) as presence:
+        stream: Any = OneFrame()
+        response = EventStreamResponse(
+            stream, exchange, presence, ping_interval_s=0, first_token=lambda _: None
+        )
+        wire.ping = response._ping
+        await response.send()
+
+    assert wire.heads == 1

@@ -292,3 +292,54 @@ async def test_a_key_in_a_trailer_opens_nothing(gateway: GatewayUnderTest) -> No
     trailer = f"authorization: Bearer {gateway.key()}\r\n\r\n".encode()
 
     assert (await gateway.send(chunked + trailer)).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_head_behind_another_request_is_bounded_too(
+    start_gateway: StartGateway,
+) -> None:
+    """It begins in one packet with the end of the first, and ends in the next."""
+    gateway = await start_gateway(http_max_header_bytes=4096)
+    padding = b"x-padding: %b\r\n" % (b"x" * 60_000)
+    first = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+    second = b"GET /livez HTTP/1.1\r\nhost: x\r\n"
+
+    answers = await gateway.send(first + second + padding, b"\r\n")
+
+    assert b"HTTP/1.1 431 " in answers
+    assert answers.count(b"HTTP/1.1 200 ") <= 1
+
+
+async def test_line_breaks_keep_no_connection_open(start_gateway: StartGateway) -> None:
+    """Each would start the clock anew, for ever."""
+    gateway = await start_gateway(http_header_timeout_s=0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.address.port)
+
+    async def go_on() -> None:
+        while True:
+            writer.write(b"\r\n")
+            await asyncio.sleep(0.05)
+
+    breaking = asyncio.create_task(go_on())
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(ConnectionError):
+            await reader.read()
+
+    breaking.cancel()
+    writer.close()
+
+
+async def test_an_unread_body_that_breaks_off_gets_no_second_answer(
+    gateway: GatewayUnderTest,
+) -> None:
+    """Whoever reuses the connection would take it for the next one's."""
+    request = b"GET /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc"
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.address.port)
+    writer.write(request)
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await reader.readuntil(b"}")
+        writer.write_eof()
+        rest = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert rest == b""
+    writer.close()

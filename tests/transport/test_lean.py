@@ -13,6 +13,7 @@ import pytest
 from gateway.upstream.connection import Connection, Patience
 from gateway.upstream.lean_transport import PATIENCE, LeanTransport
 from gateway.upstream.racing import first_connected
+from gateway.upstream.sending import Limits, Outgoing
 from tests.servers.tls import Certificates
 from tests.transport.conftest import OpenTransport, ask, post, serving
 from tests.upstream import PATIENCE_S, chunk, whole
@@ -279,3 +280,31 @@ async def test_host_that_cannot_be_reached_is_an_os_error() -> None:
 
     with pytest.raises(ConnectionRefusedError, match="two"):
         await first_connected(reach, ["one", "two"])
+
+
+async def test_nothing_before_the_head_takes_longer_than_the_head_may(
+    open_transport: OpenTransport,
+) -> None:
+    """Not the wait for a place, nor an upstream that reads no request."""
+
+    async def ignore(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        del reader, writer
+        await asyncio.sleep(PATIENCE_S)
+
+    transport = open_transport(max_connections=1)
+    assert isinstance(transport, LeanTransport)
+    async with serving(ignore) as url:
+        large = Outgoing(url, is_stream=False, headers=(), body=LARGE)
+        for _ in range(2):
+            now_s = asyncio.get_running_loop().time()
+            limits = Limits(PATIENCE_S, PATIENCE_S, now_s + 0.2, now_s + 0.2)
+            sent = asyncio.create_task(transport.send(large, limits))
+            queued = asyncio.create_task(transport.send(large, limits))
+            async with asyncio.timeout(PATIENCE_S / 2):
+                for call in (sent, queued):
+                    with pytest.raises(httpx.ReadTimeout):
+                        await call
+
+    assert transport.pool.busy == 0
