@@ -50,7 +50,7 @@ prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothin
 
 export BENCH_PYTHON
 bench: $(VENV)/.dev bench-peers ## beside its peers: answers, streams, large prompts, 429s; 28 minutes
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH_OPTIONS)
 	.cache/bench/charts/bin/python -m benchmarks.charts
 
 bench-quick: $(VENV)/.dev bench-peers ## the same for one peer, ferrogw, and two workloads; 2 minutes
