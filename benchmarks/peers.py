@@ -119,7 +119,7 @@ def prepare_tool(name: str) -> bool:
     try:
         tool(name)
     except PeerMissing:
-        pass
+        pass  # which is what there is to do
     else:
         return False
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:

@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from policies.plans import Plan
-
 # The longest ids seen are fine-tunes with a suffix, under 130 characters.
 MAX_PATTERN_CHARS: Final = 256
 # Each star is one more search through the id; nobody needs more than two.
@@ -20,11 +18,6 @@ MAX_STARS: Final = 4
 
 # What other glob dialects treat as special is refused, so that nobody relies on it.
 _PATTERN_FORM: Final = re.compile(r"[A-Za-z0-9._:/@+=,~*-]+")
-
-
-def is_model_allowed(plan: Plan, model: str) -> bool:
-    """Whether the plan lets its workspaces use this model."""
-    return matches_any(plan.models, model)
 
 
 def matches_any(patterns: Iterable[str], model: str) -> bool:

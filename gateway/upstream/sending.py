@@ -16,6 +16,9 @@ import httpx
 from gateway.errors import Header
 from gateway.upstream.connection import Patience, Take
 
+# Models times fleets: more than any operator has, and little memory.
+MAX_REMEMBERED: Final = 1024
+
 _FIXED: Final = (
     (b"content-type", b"application/json"),
     # Compressed events would wait for each other in the compressor.
@@ -134,10 +137,6 @@ class HttpxSender:
                 self._urls.clear()
             url = self._urls[text] = httpx.URL(text)
         return url
-
-
-# Models times fleets: more than any operator has, and little memory.
-MAX_REMEMBERED: Final = 1024
 
 
 class HttpxAnswer:

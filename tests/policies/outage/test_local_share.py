@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -23,29 +23,11 @@ from tests.policies.outage.one_of_four import (
     PLACES,
     RATE,
     TOKENS,
-    Line,
     OneOfFour,
-    one_of_four,
     plan_of,
 )
 
 MakeDemand = Callable[..., Demand]
-
-
-@pytest.fixture
-def ledger_kind() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def replica(clock: Clock) -> AsyncIterator[OneOfFour]:
-    async with one_of_four(clock, Line()) as replica:
-        yield replica
-
-
-@pytest.fixture
-def ledger(replica: OneOfFour) -> GuardedLedger:
-    return replica.ledger
 
 
 async def admit_all(

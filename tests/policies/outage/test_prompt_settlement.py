@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,6 @@ from tests.policies.outage.lossy_ledger import Fate
 from tests.policies.outage.one_of_four import (
     PLACES,
     TOKENS,
-    Line,
     OneOfFour,
     one_of_four,
     plan_of,
@@ -27,22 +26,6 @@ MakeDemand = Callable[..., Demand]
 
 PLAN = plan_of(TOKENS, PLACES)
 USED = Usage(1, 30)
-
-
-@pytest.fixture
-def ledger_kind() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def replica(clock: Clock) -> AsyncIterator[OneOfFour]:
-    async with one_of_four(clock, Line()) as replica:
-        yield replica
-
-
-@pytest.fixture
-def ledger(replica: OneOfFour) -> GuardedLedger:
-    return replica.ledger
 
 
 async def settled_soon(ledger: Ledger, lease_id: str, actual: Usage = USED) -> bool:
