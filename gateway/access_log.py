@@ -17,24 +17,13 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.exchange import Exchange, Record
+from gateway.exchange import Exchange
 from gateway.json_lines import JsonLines
+from gateway.record import LineHead, Record
 
 logger = logging.getLogger("gateway.access")
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class _Head(msgspec.Struct, gc=False):
-    """What a line begins with: what all lines have, and what no `Record` knows."""
-
-    time: str
-    level: str
-    logger: str
-    message: str
-    request_id: str
-    method: str
-    duration_ms: float
 
 
 def configure_logging(level: str) -> None:
@@ -76,7 +65,7 @@ class AccessLog:
 
     def _line(self, exchange: Exchange, method: str) -> bytes:
         """The record's line, as `JsonFormatter` writes it; a test compares them."""
-        head = _Head(
+        head = LineHead(
             self._time(),
             "info",
             logger.name,

@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Self
 
-import msgspec
-
 from gateway.auth import Principal
 from gateway.errors import (
     ContextTooLong,
@@ -39,6 +37,7 @@ from policies.ledger import (
     Usage,
 )
 from policies.plans import Concurrency, Limit, Plan, Rate, Unit
+from policies.values import Value
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +154,7 @@ class Lease:
         return self._failed_at if usage is None else Usage(1, usage.total_tokens)
 
 
-class Preview(msgspec.Struct, frozen=True):
+class Preview(Value, frozen=True):
     """What would become of a request, and what it would reserve."""
 
     reserve: Usage

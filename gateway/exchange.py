@@ -14,16 +14,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
 from gateway.asgi import Receive, Scope
 from gateway.auth import Principal
 from gateway.errors import (
     ClientGone,
-    Fault,
     GatewayError,
     Header,
-    Outcome,
     RequestTimedOut,
     RequestTooLarge,
     UnsupportedEncoding,
@@ -32,6 +28,7 @@ from gateway.errors import (
 )
 from gateway.ids import new_id
 from gateway.limit_headers import limit_headers
+from gateway.record import Record
 from gateway.translation.usage import TokenUsage
 from gateway.wire import WIRE, Wire
 from policies.ledger import LimitState
@@ -53,37 +50,6 @@ LINGER_UNASKED_BYTES: Final = 1024 * 1024
 LINGER_BYTES: Final = 64 * 1024 * 1024
 # Reading away may not hold a place for long: honest clients have sent it by then.
 LINGER_S: Final = 2.0
-
-
-class Record(msgspec.Struct, omit_defaults=True):
-    """
-    What one request was and how it ended: the access line and the metrics.
-
-    As JSON without what is None. msgspec then writes it in 0.5 us, where leaving it out
-    of a dict takes 3; it leaves out defaults, but never one that a factory makes.
-    """
-
-    route: str = msgspec.field(default_factory=lambda: "_other")
-    status: int = msgspec.field(default_factory=int)
-    # Until an answer has begun, nothing is well.
-    outcome: Outcome = msgspec.field(default_factory=lambda: "failed")
-    error_code: str | None = None
-    param: str | None = None
-    fault: Fault | None = None
-    limit: str | None = None
-    client: str | None = None
-    workspace: str | None = None
-    key_id: str | None = None
-    plan: str | None = None
-    model: str | None = None
-    is_stream: bool = msgspec.field(default_factory=bool)
-    upstream_route: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    is_usage_reported: bool | None = None
-    first_token_s: float | None = None
-    client_request_id: str | None = None
-    error_id: str | None = None
 
 
 class Exchange:

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-
 from gateway.asgi import ASGIApp
 from gateway.errors import Header
+from gateway.flow_control import FlowControl
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +25,9 @@ _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode("ascii"))
     for status in HTTPStatus
 }
+# Of a body that nobody reads, before its client is made to wait.
+HIGH_WATER_BYTES: Final = 64 * 1024
+
 _BODILESS: Final = frozenset({204, 304})
 _CLOSE: Final = (b"connection", b"close")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -86,7 +88,7 @@ class Cycle:
         """Some of the request's body has arrived."""
         self._body.append(data)
         self._body_bytes += len(data)
-        if self._body_bytes > HIGH_WATER_LIMIT:
+        if self._body_bytes > HIGH_WATER_BYTES:
             self._flow.pause_reading()
         self._is_news = True
         if self._waiter is not None:

@@ -1,10 +1,9 @@
 """
-The edge of the edge: uvicorn's HTTP/1.1 protocol with the bounds it lacks.
+The edge of the edge: HTTP/1.1 from a client, parsed by httptools.
 
-uvicorn parses with httptools, which sets no bound on a header section and no time for
-it to arrive, and answers what it cannot parse as plain text. Here what is not yet a
-request has a size and a deadline, every refusal is an envelope, every running request
-hears that its client has left, and a handler can cut its connection.
+httptools sets no bound on a header section and no time for it to arrive. Here what is
+not yet a request has a size and a deadline, every refusal is an envelope, every running
+request hears that its client has left, and a handler can cut its connection.
 """
 
 from __future__ import annotations
@@ -14,25 +13,27 @@ import http
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Final, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from gateway.alarm import Alarm
-from gateway.asgi import Scope
+from gateway.asgi import ASGIApp, Scope
 from gateway.errors import (
     GatewayError,
+    Header,
     HeadersTooLarge,
     InvalidRequest,
     RequestTimedOut,
     envelope,
 )
+from gateway.flow_control import FlowControl
 from gateway.http_cycle import Cycle
 from gateway.ids import new_id
-from gateway.settings import Settings
 from gateway.wire import WIRE
+from policies.values import Value
 
 logger = logging.getLogger("gateway.access")
 
@@ -50,27 +51,44 @@ class MalformedRequest(InvalidRequest):
     code = "invalid_request"
 
 
-class EdgeProtocol(HttpToolsProtocol):
-    """One client connection; `bounded` makes the class for a gateway's settings."""
+class EdgeBounds(Value, frozen=True):
+    """What a client may take, of a listener that serves `app`."""
 
-    max_header_bytes: ClassVar[int]
-    header_timeout_s: ClassVar[float]
-    write_timeout_s: ClassVar[float]
+    app: ASGIApp
+    max_header_bytes: int
+    header_timeout_s: float
+    write_timeout_s: float
+    # Between two requests of a connection.
+    keep_alive_s: float
 
-    @classmethod
-    def bounded(cls, settings: Settings) -> type[EdgeProtocol]:
-        """uvicorn makes protocols by class, so the bounds have to be the class's."""
-        bounds = {
-            "max_header_bytes": settings.http_max_header_bytes,
-            "header_timeout_s": settings.http_header_timeout_s,
-            "write_timeout_s": settings.http_write_timeout_s,
-        }
-        return type("BoundedEdgeProtocol", (cls,), bounds)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Ours is written by the middleware, with what uvicorn cannot know.
-        self.access_log = False
+class ServerState:
+    """What the connections of one process share."""
+
+    def __init__(self) -> None:
+        self.connections: set[EdgeProtocol] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        # What every answer carries.
+        self.default_headers: list[Header] = []
+
+
+class EdgeProtocol:
+    """
+    One client connection.
+
+    It derives from nothing, not even `asyncio.Protocol`, so that mypyc makes it a class
+    of C's: event loops ask for the methods, not for the base.
+    """
+
+    def __init__(self, bounds: EdgeBounds, state: ServerState) -> None:
+        self._app = bounds.app
+        self._bounds = bounds
+        self._state = state
+        self._max_header_bytes = bounds.max_header_bytes
+        self._loop = asyncio.get_running_loop()
+        self._parser = self._new_parser()
+        self._url = b""
+        self._headers: list[Header] = []
         self._fault: GatewayError | None = None
         self._is_long = False
         # Bytes since the last that made a request or a body grow: header lines without
@@ -78,7 +96,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._has_begun = False
         self._has_ended = True
-        # Every request whose answer is not complete; uvicorn knows only the newest.
+        # Every request whose answer is not complete.
         self._running: list[Cycle] = []
         self._newest: Cycle | None = None
         self._waiting: deque[Cycle] = deque()
@@ -86,18 +104,43 @@ class EdgeProtocol(HttpToolsProtocol):
         # time-outs are its handler's.
         self._overdue: Callable[[], None] | None = None
         self._due_s = 0.0
-        self._alarm = Alarm(self.loop, self._due, self._ring)
+        self._alarm = Alarm(self._loop, self._due, self._ring)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it the same way
-        super().connection_made(transport)
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # What follows a request that asks to close is dropped with the connection; an
+        # error would come in place of the answer.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    # What the event loop does.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
+        self._flow = FlowControl(self.transport)
+        self._server = get_local_addr(self.transport)
+        self._client = get_remote_addr(self.transport)
+        self._state.connections.add(self)
         self._mind_the_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._state.connections.discard(self)
         self._stop_clock()
         self._alarm.cancel()
         for cycle in self._running:
             cycle.leave()
-        super().connection_lost(exc)
+        self._flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        # It holds our methods, and so us: a circle for the collector.
+        self._parser = cast(httptools.HttpRequestParser, None)
+
+    def pause_writing(self) -> None:
+        self._flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._flow.resume_writing()
 
     def eof_received(self) -> None:
         """
@@ -108,45 +151,51 @@ class EdgeProtocol(HttpToolsProtocol):
         """
         if not self._has_ended:
             self._fault = MalformedRequest("The request broke off before its end.")
-            self.send_400_response("")
+            self.refuse()
 
     def data_received(self, data: bytes) -> None:
         self._unparsed_bytes += len(data)
         # Else a head that ends in these bytes has begun in them, and fits.
-        self._is_long = self._has_begun or len(data) > self.max_header_bytes
+        self._is_long = self._has_begun or len(data) > self._max_header_bytes
         self._feed(data)
-        if self._unparsed_bytes > self.max_header_bytes:
+        if self._unparsed_bytes > self._max_header_bytes:
             self._fault = self._too_large()
-            self.send_400_response("")
+            self.refuse()
         self._mind_the_clock()
 
     def _feed(self, data: bytes) -> None:
         while data and not self.transport.is_closing():
             try:
-                self.parser.feed_data(data)
+                self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self._asks_for_upgrade():
                     return
                 data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError:
-                self.send_400_response("")
+                self.refuse()
                 return
             else:
                 return
+
+    # What the parser calls back.
+
+    def on_url(self, url: bytes) -> None:
+        # It may come in parts.
+        self._url += url
 
     def on_message_begin(self) -> None:
         if self._newest is not None and not self._running:
             # The clock that ran since the last answer. Not that of a new connection,
             # nor for bytes that begin nothing: line breaks keep no connection open.
             self._overdue = None
-        self.url, self.headers = b"", []
+        self._url, self._headers = b"", []
         self._has_begun, self._has_ended = True, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Else a trailer: what a proxy in front filters from the headers must not come
         # in behind the body.
         if self._has_begun:
-            self.headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._is_long:
@@ -162,33 +211,33 @@ class EdgeProtocol(HttpToolsProtocol):
         self._begin_cycle()
 
     def _begin_cycle(self) -> None:
-        """As uvicorn does, but for a cycle of our own."""
-        parser, earlier = self.parser, self._newest
+        """Its head is complete: have it answered, after those before it."""
+        parser, earlier = self._parser, self._newest
         version = parser.get_http_version()
-        url = httptools.parse_url(self.url)
+        url = httptools.parse_url(self._url)
         path = url.path.decode("ascii")
         scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
             "method": parser.get_method().decode("ascii"),
-            "scheme": self.scheme,
-            "server": self.server,
-            "client": self.client,
+            "scheme": "http",
+            "server": self._server,
+            "client": self._client,
             "path": unquote(path) if "%" in path else path,
             "raw_path": url.path,
             "query_string": url.query or b"",
             "root_path": "",
-            "headers": self.headers,
+            "headers": self._headers,
             "state": {},
         }
         cycle = self._newest = Cycle(
             scope,
             self.transport,
-            self.flow,
-            default_headers=self.server_state.default_headers,
+            self._flow,
+            default_headers=self._state.default_headers,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
-            write_timeout_s=self.write_timeout_s,
+            write_timeout_s=self._bounds.write_timeout_s,
             on_complete=self.on_response_complete,
         )
         scope["extensions"] = {WIRE: cycle}
@@ -196,13 +245,13 @@ class EdgeProtocol(HttpToolsProtocol):
         if earlier is None or earlier.response_complete:
             self._start(cycle)
         else:
-            self.flow.pause_reading()
+            self._flow.pause_reading()
             self._waiting.append(cycle)
 
     def _start(self, cycle: Cycle) -> None:
-        task = self.loop.create_task(cycle.run(self.app))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task = self._loop.create_task(cycle.run(self._app))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
@@ -227,7 +276,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._close()
             return
-        self.flow.resume_reading()
+        self._flow.resume_reading()
         if self._waiting:
             self._start(self._waiting.popleft())
         elif not self._running:
@@ -242,7 +291,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _asks_for_upgrade(self) -> bool:
         # A CONNECT always counts as one and is refused like any unknown method.
-        parser = self.parser
+        parser = self._parser
         return parser.should_upgrade() and parser.get_method() != b"CONNECT"
 
     def _without_upgrade(self) -> bytes:
@@ -252,25 +301,25 @@ class EdgeProtocol(HttpToolsProtocol):
         `curl --http2` and Java's client ask for h2c on every cleartext request and are
         content with HTTP/1.1, but httptools skips the body of a request that asks.
         """
-        method, version = self.parser.get_method(), self.parser.get_http_version()
-        kept = [pair for pair in self.headers if pair[0] not in _UPGRADE_HEADERS]
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        kept = [pair for pair in self._headers if pair[0] not in _UPGRADE_HEADERS]
         lines = b"".join([b"%b: %b\r\n" % pair for pair in kept])
-        self.parser = httptools.HttpRequestParser(self)
+        self._parser = self._new_parser()
         self._unparsed_bytes = 0
-        start = b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode("ascii"))
+        start = b"%b %b HTTP/%b\r\n" % (method, self._url, version.encode("ascii"))
         return start + lines + b"\r\n"
 
     def _refuse_long_head(self) -> None:
         framing = len(b": \r\n")
-        lines = sum(len(name) + len(value) + framing for name, value in self.headers)
-        if len(self.url) + lines > self.max_header_bytes:
+        lines = sum(len(name) + len(value) + framing for name, value in self._headers)
+        if len(self._url) + lines > self._max_header_bytes:
             self._fault = self._too_large()
             # Ends the parse; the 400 it asks for becomes the fault's answer.
             raise httptools.HttpParserError("header section too large")
 
     def _too_large(self) -> HeadersTooLarge:
         return HeadersTooLarge(
-            f"The request's headers are larger than {self.max_header_bytes} bytes."
+            f"The request's headers are larger than {self._max_header_bytes} bytes."
         )
 
     def _mind_the_clock(self) -> None:
@@ -278,17 +327,17 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._running or self._overdue is not None or self.transport.is_closing():
             return
         if self._has_begun or (self._has_ended and self._newest is None):
-            self._start_clock(self.header_timeout_s, self._header_time_is_up)
+            self._start_clock(self._bounds.header_timeout_s, self._header_time_is_up)
         elif not self._has_ended:
             # The answer is out, its request is not at its end, and nobody reads it.
-            self._start_clock(self.header_timeout_s, self._close)
+            self._start_clock(self._bounds.header_timeout_s, self._close)
         else:
             # Idle, or with stray line breaks only.
-            self._start_clock(self.timeout_keep_alive, self._close)
+            self._start_clock(self._bounds.keep_alive_s, self._close)
 
     def _start_clock(self, after_s: float, overdue: Callable[[], None]) -> None:
         self._overdue = overdue
-        self._due_s = self.loop.time() + after_s
+        self._due_s = self._loop.time() + after_s
         self._alarm.set(self._due_s)
 
     def _stop_clock(self) -> None:
@@ -308,9 +357,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self._close()
             return
         self._fault = RequestTimedOut("The request's headers did not arrive in time.")
-        self.send_400_response("")
+        self.refuse()
 
-    def send_400_response(self, msg: str) -> None:
+    def refuse(self) -> None:
         """Answer what never became a request, in the form of every other error."""
         if self.transport.is_closing():
             return
@@ -347,7 +396,7 @@ class EdgeProtocol(HttpToolsProtocol):
         Closing alone waits for the client to read, which it can draw out for ever.
         """
         self.transport.close()
-        self.loop.call_later(self.write_timeout_s, self.transport.abort)
+        self._loop.call_later(self._bounds.write_timeout_s, self.transport.abort)
 
 
 def _raw_response(error: GatewayError, request_id: str) -> bytes:

@@ -1,13 +1,12 @@
-"""What every listener on uvicorn's protocol needs: its configuration and its date."""
+"""What listeners share: the Date header, and uvicorn's settings for the simulator."""
 
 from __future__ import annotations
 
 import asyncio
 from email.utils import formatdate
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 
 def protocol_config(app: object, *, keep_alive_s: int) -> Config:
@@ -27,7 +26,13 @@ def protocol_config(app: object, *, keep_alive_s: int) -> Config:
     return config
 
 
-async def keep_date(state: ServerState) -> None:
+class Dated(Protocol):
+    """What hands its default headers to every answer."""
+
+    default_headers: list[tuple[bytes, bytes]]
+
+
+async def keep_date(state: Dated) -> None:
     """Keep the Date header right, once a second as uvicorn's server does."""
     while True:
         state.default_headers = [(b"date", formatdate(usegmt=True).encode())]

@@ -1,8 +1,8 @@
 """
 Listening, and stopping without losing a request.
 
-uvicorn's protocol without uvicorn's server: that one ends by raising the signal it
-caught again, cancels streams without a word, and knows nothing of readiness.
+No ASGI server does: they end by raising the signal they caught again, cancel streams
+without a word, and know nothing of readiness.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from uvicorn.server import ServerState
 
 from gateway.app import Gateway
 from gateway.asgi import ASGIApp
-from gateway.http_protocol import EdgeProtocol
-from gateway.listening import keep_date, protocol_config
+from gateway.http_protocol import EdgeBounds, EdgeProtocol, ServerState
+from gateway.listening import keep_date
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -87,13 +86,14 @@ class GatewayServer:
 
     def _protocols(self, app: ASGIApp) -> Any:
         settings = self._gateway.settings
-        keep_alive_s = max(1, round(settings.http_keepalive_timeout_s))
-        return partial(
-            EdgeProtocol.bounded(settings),
-            config=protocol_config(app, keep_alive_s=keep_alive_s),
-            server_state=self._state,
-            app_state={},
+        bounds = EdgeBounds(
+            app=app,
+            max_header_bytes=settings.http_max_header_bytes,
+            header_timeout_s=settings.http_header_timeout_s,
+            write_timeout_s=settings.http_write_timeout_s,
+            keep_alive_s=settings.http_keepalive_timeout_s,
         )
+        return partial(EdgeProtocol, bounds, self._state)
 
     async def keep_date(self) -> None:
         """Keep the Date header right until cancelled."""

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.access_log import AccessLog, logger
-from gateway.exchange import Exchange, Record
+from gateway.exchange import Exchange
 from gateway.json_lines import JsonFormatter, JsonLines
+from gateway.record import Record
 from gateway.wire import WIRE
 from tests.patient_wire import PatientWire
 
