@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Self
 
+import msgspec
+
 from gateway.auth import Principal
 from gateway.errors import (
     ContextTooLong,
@@ -37,7 +39,6 @@ from policies.ledger import (
     Usage,
 )
 from policies.plans import Concurrency, Limit, Plan, Rate, Unit
-from policies.values import Value
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class Lease:
         return self._failed_at if usage is None else Usage(1, usage.total_tokens)
 
 
-class Preview(Value, frozen=True):
+class Preview(msgspec.Struct, frozen=True):
     """What would become of a request, and what it would reserve."""
 
     reserve: Usage

@@ -18,6 +18,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from gateway.errors import (
     InvalidApiKey,
     ModelNotFound,
@@ -39,7 +41,6 @@ from policies.keyring import (
 from policies.ledger import KeyScope
 from policies.model_patterns import matches_any
 from policies.plans import Plan
-from policies.values import Value
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ MAX_REFUSED: Final = 10_000
 MAX_MISSED: Final = 1000
 
 
-class Principal(Value, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """The caller, after authentication."""
 
     workspace: str
@@ -68,10 +69,10 @@ class Principal(Value, frozen=True, kw_only=True):
     key_id: str
     # The key's own narrowing of the plan's models.
     models: tuple[str, ...] | None
-    api_key: Secret
-    is_own_key: bool
     # The key's own limits, and where they are counted.
     key_scope: KeyScope | None = None
+    api_key: Secret
+    is_own_key: bool
 
     def may_use(self, model: str) -> bool:
         """Whether plan and key both allow the model."""

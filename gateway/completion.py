@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
+
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
 from gateway.errors import Header, UpstreamRefused
@@ -17,10 +19,9 @@ from gateway.streaming import MeteredStream
 from gateway.translation.port import Stamp, Translator, UpstreamRequest
 from gateway.translation.usage import TokenUsage
 from gateway.upstream.client import UpstreamCall, UpstreamClient
-from policies.values import Value
 
 
-class Call(Value, frozen=True, kw_only=True):
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One authenticated, parsed request."""
 
     principal: Principal

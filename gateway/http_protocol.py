@@ -13,7 +13,7 @@ import http
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
 import httptools
@@ -33,7 +33,6 @@ from gateway.flow_control import FlowControl
 from gateway.http_cycle import Cycle
 from gateway.ids import new_id
 from gateway.wire import WIRE
-from policies.values import Value
 
 logger = logging.getLogger("gateway.access")
 
@@ -42,6 +41,8 @@ logger = logging.getLogger("gateway.access")
 MAX_PIPELINED: Final = 8
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+# What a callback of ours raises over bytes that are no request.
+_CLIENTS_DOING: Final = (httptools.HttpParserError, UnicodeDecodeError)
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
@@ -51,7 +52,7 @@ class MalformedRequest(InvalidRequest):
     code = "invalid_request"
 
 
-class EdgeBounds(Value, frozen=True):
+class EdgeBounds(NamedTuple):
     """What a client may take, of a listener that serves `app`."""
 
     app: ASGIApp
@@ -73,12 +74,33 @@ class ServerState:
 
 
 class EdgeProtocol:
-    """
-    One client connection.
+    """One client connection; event loops ask for its methods and not for a base."""
 
-    It derives from nothing, not even `asyncio.Protocol`, so that mypyc makes it a class
-    of C's: event loops ask for the methods, not for the base.
-    """
+    __slots__ = (
+        "_alarm",
+        "_app",
+        "_bounds",
+        "_client",
+        "_due_s",
+        "_fault",
+        "_flow",
+        "_has_begun",
+        "_has_ended",
+        "_headers",
+        "_is_long",
+        "_loop",
+        "_max_header_bytes",
+        "_newest",
+        "_overdue",
+        "_parser",
+        "_running",
+        "_server",
+        "_state",
+        "_unparsed_bytes",
+        "_url",
+        "_waiting",
+        "transport",
+    )
 
     def __init__(self, bounds: EdgeBounds, state: ServerState) -> None:
         self._app = bounds.app
@@ -171,7 +193,10 @@ class EdgeProtocol:
                 if not self._asks_for_upgrade():
                     return
                 data = self._without_upgrade() + data[upgrade.args[0] :]
-            except httptools.HttpParserError:
+            except httptools.HttpParserError as problem:
+                cause = problem.__context__
+                if cause is not None and not isinstance(cause, _CLIENTS_DOING):
+                    logger.error("reading a request failed", exc_info=cause)
                 self.refuse()
                 return
             else:
@@ -214,8 +239,11 @@ class EdgeProtocol:
         """Its head is complete: have it answered, after those before it."""
         parser, earlier = self._parser, self._newest
         version = parser.get_http_version()
-        url = httptools.parse_url(self._url)
-        path = url.path.decode("ascii")
+        # Its members are None where there is none, whatever httptools declares.
+        url = cast(Any, httptools.parse_url(self._url))
+        raw_path: bytes = url.path or b"/"
+        query: bytes = url.query or b""
+        path = raw_path.decode("ascii")
         scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -225,8 +253,8 @@ class EdgeProtocol:
             "server": self._server,
             "client": self._client,
             "path": unquote(path) if "%" in path else path,
-            "raw_path": url.path,
-            "query_string": url.query or b"",
+            "raw_path": raw_path,
+            "query_string": query,
             "root_path": "",
             "headers": self._headers,
             "state": {},

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+import msgspec
+
 from gateway.errors import UpstreamError
-from policies.values import Value
 
 _BOM: Final = b"\xef\xbb\xbf"
 
 PING: Final = b": ping\n\n"
 
 
-class ServerSentEvent(Value, frozen=True):
+class ServerSentEvent(msgspec.Struct, frozen=True):
     """One dispatched event; `name` is empty where the stream gives none."""
 
     name: bytes

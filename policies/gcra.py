@@ -21,8 +21,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from policies.plans import Rate
-from policies.values import Value
 
 US_PER_S: Final = 1_000_000
 US_PER_MS: Final = 1000
@@ -31,7 +32,7 @@ US_PER_MS: Final = 1000
 MAX_DEBT_US: Final = 2**51
 
 
-class Pace(Value, frozen=True):
+class Pace(msgspec.Struct, frozen=True):
     """A rate in the integers its bucket is counted in."""
 
     ticks_per_us: int

@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
+import msgspec
+
 from policies.in_force import InForce, is_enforced
 from policies.ledger import (
     Decision,
@@ -24,7 +26,6 @@ from policies.ledger import (
     Usage,
 )
 from policies.plans import MAX_LIMIT, Plan
-from policies.values import Value
 from policies.workspace_usage import (
     HeldLease,
     WorkspaceUsage,
@@ -53,7 +54,7 @@ NEVER_US: Final = 2**63
 _LeaseKey: TypeAlias = tuple[str, str]  # workspace, lease id
 
 
-class LeaseView(Value, frozen=True, kw_only=True):
+class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     """A lease somebody holds, as it is shown."""
 
     lease_id: str

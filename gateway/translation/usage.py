@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from policies.estimate import ASCII_TWELFTHS, split_total, text_twelfths
-from policies.values import Value
 
 # Beyond this a count is garbage, not usage; it would otherwise spend a whole quota.
 MAX_REPORTED: Final = 2**31
@@ -37,7 +38,7 @@ TOTAL_NAMES: Final = ("total_tokens", "totalTokens", "total")
 DETAIL_NAMES: Final = ("prompt_tokens_details", "completion_tokens_details")
 
 
-class TokenUsage(Value, frozen=True):
+class TokenUsage(msgspec.Struct, frozen=True):
     """Input and output tokens of one answer."""
 
     input_tokens: int
@@ -45,7 +46,7 @@ class TokenUsage(Value, frozen=True):
     # False where any part is our own estimate.
     is_reported: bool
     # OpenAI's breakdowns, where the upstream sends them.
-    details: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
+    details: dict[str, Any] = {}
 
     @property
     def total_tokens(self) -> int:

@@ -13,6 +13,7 @@ import time
 from typing import Final, Self
 
 import httpx
+import msgspec
 
 from gateway.errors import GatewayError, Header, UpstreamError
 from gateway.secret import Secret
@@ -25,7 +26,6 @@ from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error, is_before_sending
 from gateway.upstream.retry import retry_wait_s
 from gateway.upstream.sending import Incoming, Limits, Outgoing, Sender
-from policies.values import Value
 
 # An error body is read to be translated, not relayed; more of it is a page, not an
 # error.
@@ -48,7 +48,7 @@ class Credentials:
         )
 
 
-class UpstreamCall(Value, frozen=True):
+class UpstreamCall(msgspec.Struct, frozen=True):
     """A request and what goes with it."""
 
     request: UpstreamRequest
@@ -226,7 +226,7 @@ class UpstreamClient:
         return error
 
 
-class _Failed(Value, frozen=True):
+class _Failed(msgspec.Struct, frozen=True):
     """A failed attempt, with the error the call ends in if it is the last one."""
 
     error: GatewayError
