@@ -131,6 +131,25 @@ class InForce:
         """Those that have no room for it, the ones in shadow among them."""
         return [slot for slot in self.slots if not slot.fits(demanded, now_us)]
 
+    def short_of(
+        self, states: Sequence[LimitState], demanded: Usage
+    ) -> list[tuple[Slot, LimitState]]:
+        """
+        The same from where they stand, with their states.
+
+        A unit begun counts as used, so what is left there is what would fit.
+        """
+        short = []
+        tokens, requests = demanded.tokens, demanded.requests
+        for slot, state in zip(self.slots, states, strict=True):
+            if slot.meter is None:
+                units = 1
+            else:
+                units = tokens if slot.is_of_tokens else requests
+            if units and units > state.capacity - state.used:
+                short.append((slot, state))
+        return short
+
 
 def is_enforced(refusing: list[Slot]) -> bool:
     """Whether any of these is more than a limit in shadow."""

@@ -137,7 +137,7 @@ class MemoryLedger:
             reserve = checked(demand.reserve)
             refused = in_force.refusing(reserve, now_us)
             if refused and is_enforced(refused):
-                return rejected(demand, in_force, refused, now_us)
+                return rejected(demand, in_force, now_us)
             lease = charge(
                 reserve, in_force, refused, now_us, now_us + self._lease_ttl_us
             )
@@ -177,7 +177,7 @@ class MemoryLedger:
         in_force = self._looked_at(demand.workspace, demand.plan, demand.key, now_us)
         refused = in_force.refusing(checked(demand.reserve), now_us)
         if is_enforced(refused):
-            return rejected(demand, in_force, refused, now_us)
+            return rejected(demand, in_force, now_us)
         dimensions = {slot.dimension for slot in refused}
         return admitted(demand.lease_id, in_force, dimensions, now_us)
 

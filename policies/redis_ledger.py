@@ -92,8 +92,7 @@ class Frame:
         """What the script has decided, in the ledger's words."""
         in_force, now_us = self.filled(reply), reply[1]
         if reply[0] == REJECTED:
-            refused = in_force.refusing(demand.reserve, now_us)
-            return rejected(demand, in_force, refused, now_us)
+            return rejected(demand, in_force, now_us)
         dimensions = {name for at, name in self._refused_at if reply[at]}
         return admitted(demand.lease_id, in_force, dimensions, now_us)
 

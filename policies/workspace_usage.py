@@ -240,15 +240,16 @@ def admitted(
     )
 
 
-def rejected(
-    demand: Demand, in_force: InForce, refused: list[Slot], now_us: int
-) -> Rejected:
+def rejected(demand: Demand, in_force: InForce, now_us: int) -> Rejected:
     """A no, naming the limit that binds longest; of equals the first."""
     reserve = demand.reserve
+    states = in_force.states(now_us)
     waits_ms = [
-        (slot.wait_ms(reserve, now_us), slot) for slot in refused if not slot.is_shadow
+        (slot.wait_ms(reserve, now_us), slot, state)
+        for slot, state in in_force.short_of(states, reserve)
+        if not slot.is_shadow
     ]
-    wait_ms, slot = max(waits_ms, key=itemgetter(0))
+    wait_ms, slot, state = max(waits_ms, key=itemgetter(0))
     reason: RejectionReason
     if wait_ms >= NEVER_MS:
         reason = "too_large"
@@ -256,10 +257,9 @@ def rejected(
         reason = "concurrency"
     else:
         reason = "rate" if isinstance(slot.limit, Rate) else "quota"
-    states = in_force.states(now_us)
     return Rejected(
         reason=reason,
-        binding=states[in_force.slots.index(slot)],
+        binding=state,
         requested=slot.units(reserve),
         retry_after_ms=wait_ms if reason in ("rate", "quota") else None,
         states=states,
