@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
-from litestar.handlers import ASGIRouteHandler
 
 from gateway.access_log import AccessLog
 from gateway.admission import Admission
@@ -36,7 +35,7 @@ from gateway.model_catalog import ModelCatalog
 from gateway.policy_files import PolicyFiles
 from gateway.presence import Attendance
 from gateway.routes.completions import CompletionRoutes
-from gateway.routes.door import Door, internal_error
+from gateway.routes.door import Door, Route, internal_error
 from gateway.routes.limits import LimitRoutes
 from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
@@ -83,13 +82,11 @@ class Gateway:
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog()
-        self.asgi: ASGIApp = self._edge(self._api_handlers())
+        self.asgi: ASGIApp = self._edge(self._api_routes())
         # The same operation routes on a port of their own; no lifespan of its own.
-        self.ops_asgi: ASGIApp = self._edge(
-            self._operation(has_metrics=True).handlers()
-        )
+        self.ops_asgi: ASGIApp = self._edge(self._operation(has_metrics=True).routes())
 
-    def _api_handlers(self) -> list[ASGIRouteHandler]:
+    def _api_routes(self) -> list[Route]:
         self.service = CompletionService(
             admission=self.admission,
             authenticator=self.authenticator,
@@ -127,8 +124,8 @@ class Gateway:
             now_ms=lambda: time.time_ns() // 1_000_000,
         )
         operation = self._operation(has_metrics=self.settings.ops_port is None)
-        routes = (completions, models, limits, operation)
-        return [handler for route in routes for handler in route.handlers()]
+        groups = (completions, models, limits, operation)
+        return [route for group in groups for route in group.routes()]
 
     def _operation(self, *, has_metrics: bool) -> OperationRoutes:
         return OperationRoutes(
@@ -138,18 +135,18 @@ class Gateway:
             has_metrics=has_metrics,
         )
 
-    def _edge(self, handlers: list[ASGIRouteHandler]) -> EdgeMiddleware:
+    def _edge(self, routes: list[Route]) -> EdgeMiddleware:
         # Only what the router refuses reaches the exception handler; our handlers end
         # in `Door.answer`.
         router = Litestar(
-            route_handlers=handlers,
+            route_handlers=[route.handler for route in routes],
             exception_handlers={Exception: to_envelope},
             openapi_config=None,
             logging_config=None,
         )
         return EdgeMiddleware(
             cast(ASGIApp, router),  # Litestar types ASGI's dicts more narrowly
-            exact=_exact(handlers),
+            exact={path: app for route in routes for path, app in route.exact.items()},
             telemetry=self.telemetry,
             access_log=self.access_log,
             cors=Cors(self.settings.cors_origins),
@@ -184,16 +181,6 @@ class Gateway:
             await self.admission.finish_settling()
             await self.transport.aclose()
             await self.ledger.aclose()
-
-
-def _exact(handlers: list[ASGIRouteHandler]) -> dict[str, ASGIApp]:
-    """What the router finds only after a walk: handlers by their whole path."""
-    return {
-        path: cast(ASGIApp, handler.fn)
-        for handler in handlers
-        if not handler.is_mount
-        for path in handler.paths
-    }
 
 
 def steady_clock_us() -> Callable[[], int]:

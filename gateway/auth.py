@@ -116,6 +116,16 @@ class Authenticator:
         # As long as key and plan are the very ones they were made from.
         self._ready: dict[str, tuple[KeyRecord, Principal]] = {}
 
+    def recognise(self, authorization: bytes | None) -> Principal | None:
+        """
+        As `authenticate`, of a key in the keys file; None of any other.
+
+        It needs no coroutine, which two layers up saves 2 us a request.
+        """
+        api_key = _key_in(authorization)
+        record = self._files.keyring.lookup_digest(digest_of(api_key))
+        return None if record is None else self._known(api_key, record)
+
     async def authenticate(self, authorization: bytes | None) -> Principal:
         """
         The principal of a key, or InvalidApiKey.

@@ -16,7 +16,7 @@ from gateway.errors import Header, UpstreamRefused
 from gateway.exchange import Exchange
 from gateway.limit_headers import degraded_headers
 from gateway.streaming import MeteredStream
-from gateway.translation.port import Stamp, Translator, UpstreamRequest
+from gateway.translation.port import Stamp, Translator
 from gateway.translation.usage import TokenUsage
 from gateway.upstream.client import UpstreamCall, UpstreamClient
 
@@ -59,8 +59,7 @@ class CompletionService:
         principal, translator = call.principal, call.translator
         # First, so that an unknown model looks the same whatever else is wrong.
         principal.require(translator.model)
-        request = translator.to_upstream()
-        call.exchange.record.upstream_route = request.route
+        call.exchange.record.upstream_route = translator.find_route()
 
         lease = await self._admission.admit(
             principal, translator.model, translator.demand
@@ -77,7 +76,7 @@ class CompletionService:
             call.exchange.used(prompt)
 
             try:
-                answer = await self._upstream.open(self._upstream_call(call, request))
+                answer = await self._upstream.open(self._upstream_call(call))
             except UpstreamRefused as error:
                 # Only here: a key is refused before an answer, never inside.
                 self._authenticator.hear_refusal(principal, error)
@@ -101,9 +100,10 @@ class CompletionService:
             self._admission.learn(principal, translator, whole.usage)
             return whole.body
 
-    def _upstream_call(self, call: Call, request: UpstreamRequest) -> UpstreamCall:
+    def _upstream_call(self, call: Call) -> UpstreamCall:
         return UpstreamCall(
-            request=request,
+            # Only now: who is refused does not pay for a body that nobody sends.
+            request=call.translator.to_upstream(),
             credentials=self._authenticator.credentials(call.principal),
             model=call.translator.model,
             request_id=call.exchange.request_id,

@@ -98,22 +98,25 @@ class Exchange:
             return own.decode("ascii")
         return "req_" + new_id()
 
-    async def read_body(self, *, max_bytes: int, timeout_s: float) -> bytes:
+    def take_body(self, max_bytes: int) -> bytes | None:
+        """The body, if it came with its headers, as most do; bounded in size."""
+        encoding = self.headers.get(b"content-encoding")
+        if encoding and encoding.lower() != b"identity":
+            raise UnsupportedEncoding("Send the body without a content encoding.")
+        whole = self.wire.take_body()
+        if whole is not None:
+            self._is_body_done = True
+            if len(whole) > max_bytes:
+                raise _too_large(max_bytes)
+        return whole
+
+    async def read_body(self, max_bytes: int, timeout_s: float) -> bytes:
         """
-        The body, bounded in size and time.
+        What `take_body` did not have, bounded in size and time.
 
         The time allowed is `timeout_s` and what the bytes received so far need on the
         slowest honest line.
         """
-        encoding = self.headers.get(b"content-encoding")
-        if encoding and encoding.lower() != b"identity":
-            raise UnsupportedEncoding("Send the body without a content encoding.")
-        if (whole := self.wire.take_body()) is not None:
-            # It came with its headers, as most do: nothing has to be waited for.
-            self._is_body_done = True
-            if len(whole) > max_bytes:
-                raise _too_large(max_bytes)
-            return whole
         if self._declared_bytes() > max_bytes:
             await self._linger(LINGER_BYTES)
             raise _too_large(max_bytes)

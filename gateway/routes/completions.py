@@ -6,14 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from litestar.handlers import ASGIRouteHandler
-
 from gateway.completion import Call, CompletionService
 from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.ids import new_id
 from gateway.presence import Attendance, Presence
-from gateway.routes.door import Door, Parse, trace_headers
+from gateway.routes.door import Door, Parse, Route, trace_headers
 from gateway.settings import Settings
 from gateway.streaming import EventStreamResponse, MeteredStream
 from gateway.telemetry import Telemetry
@@ -46,7 +44,7 @@ class CompletionRoutes:
         self._telemetry = telemetry
         self._now_s = now_s
 
-    def handlers(self) -> list[ASGIRouteHandler]:
+    def routes(self) -> list[Route]:
         """
         The routes with a path of their own; a model's inference is `models`' business.
         """

@@ -11,13 +11,14 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from litestar.handlers import ASGIRouteHandler, asgi
 
 from gateway.admission import Admission
-from gateway.asgi import Receive, Scope, Send
+from gateway.asgi import ASGIApp, Receive, Scope, Send
 from gateway.auth import Authenticator, Principal
 from gateway.errors import (
     ClientGone,
@@ -45,6 +46,14 @@ TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class Route(NamedTuple):
+    """A handler for Litestar's router, and what it does for whole paths."""
+
+    handler: ASGIRouteHandler
+    # What the router would find only after a walk.
+    exact: Mapping[str, ASGIApp] = MappingProxyType({})
+
+
 class Door:
     """Lets requests in, and errors out."""
 
@@ -55,18 +64,23 @@ class Door:
         self._authenticator = authenticator
         self._admission = admission
 
-    def route(self, *paths: str, **handles: Handle) -> ASGIRouteHandler:
+    def route(self, *paths: str, **handles: Handle) -> Route:
         """
         A handler for these paths with one function a method: `route("/x", GET=f)`.
         """
         allowed = ", ".join(sorted({*handles, "OPTIONS"} | _head_of(handles)))
 
-        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        def begin(scope: Scope, _receive: Receive, _send: Send) -> Awaitable[None]:
+            # The coroutine of `answer` and none around it: 1 us a request.
             exchange = exchange_of(scope)
             exchange.record.route = paths[0]
-            await self.answer(exchange, _chosen(scope["method"], handles, allowed))
+            return self.answer(exchange, _chosen(scope["method"], handles, allowed))
 
-        return asgi(list(paths), copy_scope=False)(handle)
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            await begin(scope, receive, send)
+
+        handler = asgi(list(paths), copy_scope=False)(handle)
+        return Route(handler, dict.fromkeys(paths, begin))
 
     async def answer(self, exchange: Exchange, handle: Handle) -> None:
         """Run a handler; whatever it raises becomes the one answer it should be."""
@@ -99,33 +113,31 @@ class Door:
 
     async def authenticate(self, exchange: Exchange) -> Principal:
         """The principal of this request; InvalidApiKey or StoreUnavailable."""
-        record = exchange.record
+        authorization = exchange.headers.get(b"authorization")
         try:
-            principal = await self._authenticator.authenticate(
-                exchange.headers.get(b"authorization")
-            )
+            principal = self._authenticator.recognise(authorization)
+            if principal is None:
+                principal = await self._authenticator.authenticate(authorization)
         except InvalidApiKey as error:
-            record.key_id = error.key_id
+            exchange.record.key_id = error.key_id
             raise
         exchange.principal = principal
+        record = exchange.record
         record.workspace, record.key_id = principal.workspace, principal.key_id
         record.plan = principal.plan.plan
         return principal
 
-    async def read(self, exchange: Exchange, principal: Principal) -> bytes:
-        """The body, within the gateway's bound and the plan's."""
-        most = self._settings.http_max_body_bytes
-        if principal.plan.request.max_body_bytes is not None:
-            most = min(most, principal.plan.request.max_body_bytes)
-        return await exchange.read_body(
-            max_bytes=most, timeout_s=self._settings.http_body_timeout_s
-        )
-
     async def parse(
         self, exchange: Exchange, principal: Principal, parse: Parse
     ) -> Translator:
-        """The body as the request it is."""
-        raw = await self.read(exchange, principal)
+        """The body, within the gateway's bound and the plan's, as the request it is."""
+        most = self._settings.http_max_body_bytes
+        of_plan = principal.plan.request.max_body_bytes
+        if of_plan is not None and of_plan < most:
+            most = of_plan
+        raw = exchange.take_body(most)
+        if raw is None:
+            raw = await exchange.read_body(most, self._settings.http_body_timeout_s)
         if len(raw) > PARSED_BESIDE_BYTES:
             # A body made to be slow takes a second and more for 32 MiB; the others'
             # streams go on meanwhile.

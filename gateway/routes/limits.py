@@ -11,7 +11,6 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from litestar.handlers import ASGIRouteHandler
 
 from gateway.admission import Admission, Preview
 from gateway.auth import Principal
@@ -19,7 +18,7 @@ from gateway.exchange import Exchange
 from gateway.limit_headers import degraded_headers
 from gateway.limit_report import report_limits, report_preview
 from gateway.presence import Attendance, Presence
-from gateway.routes.door import Door
+from gateway.routes.door import Door, Route
 from gateway.settings import Settings
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.port import Translator
@@ -51,7 +50,7 @@ class LimitRoutes:
             prompt_form=settings.upstream_prompt_form,
         )
 
-    def handlers(self) -> list[ASGIRouteHandler]:
+    def routes(self) -> list[Route]:
         return [
             self._door.route("/v1/limits", "/limits", GET=self.report),
             self._door.route(
@@ -85,7 +84,7 @@ class LimitRoutes:
     async def _try_out(self, principal: Principal, translator: Translator) -> Preview:
         # In the order of a completion, so that the first error is the same.
         principal.require(translator.model)
-        translator.to_upstream()
+        translator.find_route()
         return await self._admission.preview(
             principal, translator.model, translator.demand
         )

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
-from litestar.handlers import ASGIRouteHandler, asgi
+from litestar.handlers import asgi
 
 from gateway.asgi import Receive, Scope, Send
 from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from gateway.exchange import Exchange, exchange_of
 from gateway.model_catalog import ModelCatalog
 from gateway.presence import Attendance, Presence
-from gateway.routes.door import Door
+from gateway.routes.door import Door, Route
 
 T = TypeVar("T")
 Infer: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
@@ -38,11 +38,11 @@ class ModelRoutes:
         self._catalog = catalog
         self._infer = infer
 
-    def handlers(self) -> list[ASGIRouteHandler]:
+    def routes(self) -> list[Route]:
         # A mount, because an id's slashes leave the router nothing to match, and
         # because Litestar resolves path parameters for its HTTP handlers only.
         mount = asgi(["/v1/models", "/models"], is_mount=True, copy_scope=False)
-        return [mount(self.handle)]
+        return [Route(mount(self.handle))]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The list, or what is below it: Litestar leaves only that part of the path."""

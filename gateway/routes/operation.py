@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from litestar.handlers import ASGIRouteHandler
 
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.openapi import openapi_document
-from gateway.routes.door import Door
+from gateway.routes.door import Door, Route
 from gateway.telemetry import Telemetry
 
 
@@ -32,7 +31,7 @@ class OperationRoutes:
         self._readiness = readiness
         self._has_metrics = has_metrics
 
-    def handlers(self) -> list[ASGIRouteHandler]:
+    def routes(self) -> list[Route]:
         routes = [
             self._door.route("/livez", GET=self.live),
             self._door.route("/readyz", GET=self.ready),

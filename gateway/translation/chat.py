@@ -8,10 +8,18 @@ from gateway.translation.answer import to_chat_completion
 from gateway.translation.chat_request import (
     demand_of,
     parse_chat_request,
-    to_upstream,
+    to_chat,
+    to_inference,
 )
 from gateway.translation.chat_stream import ChatStream
-from gateway.translation.port import Stamp, TokenDemand, UpstreamRequest, WholeAnswer
+from gateway.translation.port import (
+    Route,
+    Stamp,
+    TokenDemand,
+    UpstreamRequest,
+    WholeAnswer,
+)
+from gateway.translation.routes import choose_route, first_uncarried
 
 
 class ChatTranslator:
@@ -27,14 +35,18 @@ class ChatTranslator:
         self.model: str = self._request.model
         self.is_stream = bool(self._request.stream)
         self.demand: TokenDemand = demand_of(self._request)
+        self._route: Route | None = None
+
+    def find_route(self) -> Route:
+        if self._route is None:
+            uncarried = first_uncarried(self._request)
+            self._route = choose_route(self._dialect, uncarried)
+        return self._route
 
     def to_upstream(self) -> UpstreamRequest:
-        return to_upstream(
-            self._request,
-            self._raw,
-            dialect=self._dialect,
-            prompt_form=self._prompt_form,
-        )
+        if self.find_route() == "inference":
+            return to_inference(self._request, self._prompt_form)
+        return to_chat(self._request, self._raw)
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
         return to_chat_completion(

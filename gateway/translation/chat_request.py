@@ -15,7 +15,7 @@ from gateway.schemas.openai import (
     FunctionMessage,
     Message,
 )
-from gateway.settings import Dialect, PromptForm
+from gateway.settings import PromptForm
 from gateway.translation.body import decode_body
 from gateway.translation.functions import with_tool_messages, with_tools
 from gateway.translation.port import TokenDemand, UpstreamRequest
@@ -23,8 +23,6 @@ from gateway.translation.prompt import role_of, text_of, to_flat, to_prompt
 from gateway.translation.routes import (
     CHAT_PATH,
     check_model_id,
-    choose_route,
-    first_uncarried,
     inference_path,
 )
 from policies.estimate import estimate_input_tokens, estimate_text_tokens
@@ -139,16 +137,8 @@ def _json_tokens(described: Any) -> int:
     return estimate_text_tokens(_encode(described).decode())
 
 
-def to_upstream(
-    request: ChatRequest, raw: bytes, *, dialect: Dialect, prompt_form: PromptForm
-) -> UpstreamRequest:
-    """The one upstream call that serves the request."""
-    if choose_route(dialect, first_uncarried(request)) == "inference":
-        return _to_inference(request, prompt_form)
-    return _to_chat(request, raw)
-
-
-def _to_inference(request: ChatRequest, prompt_form: PromptForm) -> UpstreamRequest:
+def to_inference(request: ChatRequest, prompt_form: PromptForm) -> UpstreamRequest:
+    """The call of the inference route."""
     flat = [to_flat(message) for message in request.messages]
     body = inference_body(
         prompt=None if prompt_form == "messages" else to_prompt(flat),
@@ -190,7 +180,8 @@ def inference_body(
     )
 
 
-def _to_chat(request: ChatRequest, raw: bytes) -> UpstreamRequest:
+def to_chat(request: ChatRequest, raw: bytes) -> UpstreamRequest:
+    """The call of the chat route."""
     # Forwarded field by field as it came, so that parameters we have never heard of
     # reach an upstream that has.
     fields = _raw_fields.decode(raw)

@@ -84,6 +84,9 @@ class NativeTranslator:
     def demand(self) -> TokenDemand:
         return self._demand
 
+    def find_route(self) -> Route:
+        return self._route
+
     def to_upstream(self) -> UpstreamRequest:
         is_named = self._route == "inference"
         path = inference_path(self._model) if is_named else PLAYGROUND_PATH

@@ -22,6 +22,7 @@ from gateway.translation.chat_request import inference_body
 from gateway.translation.chat_stream import DONE_FRAME
 from gateway.translation.events import decode_event, plain_text_of, read_event
 from gateway.translation.port import (
+    Route,
     Stamp,
     TokenDemand,
     UpstreamRequest,
@@ -77,11 +78,13 @@ class TextTranslator:
     def demand(self) -> TokenDemand:
         return self._demand
 
+    def find_route(self) -> Route:
+        return choose_route(self._dialect, first_uncarried_legacy(self._request))
+
     def to_upstream(self) -> UpstreamRequest:
         request = self._request
         turns = [FlatMessage("user", self._prompt)]
-        route = choose_route(self._dialect, first_uncarried_legacy(request))
-        if route == "chat":
+        if self.find_route() == "chat":
             return UpstreamRequest(
                 "chat", CHAT_PATH, _encode(self._chat_body(turns)), self.is_stream
             )
