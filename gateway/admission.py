@@ -24,7 +24,7 @@ from gateway.errors import (
 from gateway.ids import new_id
 from gateway.limit_headers import rejection_error
 from gateway.telemetry import Telemetry
-from gateway.translation.port import TokenDemand, Translator
+from gateway.translation.port import TokenDemand
 from gateway.translation.usage import TokenUsage
 from policies.estimate import OutputEstimator, estimate_usage
 from policies.ledger import (
@@ -284,14 +284,12 @@ class Admission:
             await asyncio.wait(list(self._settlements), timeout=SETTLE_TIMEOUT_S)
 
     def learn(
-        self, principal: Principal, translator: Translator, usage: TokenUsage
+        self, principal: Principal, model: str, demand: TokenDemand, usage: TokenUsage
     ) -> None:
         """Remember what a complete answer cost, for callers that do not say."""
-        if translator.demand.max_output_tokens is None:
+        if demand.max_output_tokens is None:
             # Answers that were cut to a caller's bound say nothing of the others.
-            self._estimator.learn(
-                principal.workspace, translator.model, usage.output_tokens
-            )
+            self._estimator.learn(principal.workspace, model, usage.output_tokens)
 
     async def inspect(self, principal: Principal) -> tuple[LimitState, ...]:
         """Where workspace and key stand, as far as is known now; charges nothing."""

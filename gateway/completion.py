@@ -90,14 +90,21 @@ class CompletionService:
                         answer,
                         translator.stream(call.stamp),
                         lease,
-                        learn=partial(self._admission.learn, principal, translator),
+                        learn=partial(
+                            self._admission.learn,
+                            principal,
+                            translator.model,
+                            translator.demand,
+                        ),
                         max_event_bytes=self._max_event_bytes,
                     )
                 whole = translator.from_upstream(await answer.read(), call.stamp)
 
             lease.settle(whole.usage)
             call.exchange.used(whole.usage)
-            self._admission.learn(principal, translator, whole.usage)
+            self._admission.learn(
+                principal, translator.model, translator.demand, whole.usage
+            )
             return whole.body
 
     def _upstream_call(self, call: Call) -> UpstreamCall:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
@@ -121,7 +120,8 @@ class EdgeProtocol:
         # Every request whose answer is not complete.
         self._running: list[Cycle] = []
         self._newest: Cycle | None = None
-        self._waiting: deque[Cycle] = deque()
+        # A list, where an empty deque takes 760 bytes.
+        self._waiting: list[Cycle] = []
         # The one clock that runs while no request does; with a request in flight the
         # time-outs are its handler's.
         self._overdue: Callable[[], None] | None = None
@@ -277,9 +277,9 @@ class EdgeProtocol:
             self._waiting.append(cycle)
 
     def _start(self, cycle: Cycle) -> None:
-        task = self._loop.create_task(cycle.run(self._app))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
+        tasks = self._state.tasks
+        task = cycle.task = self._loop.create_task(cycle.run(self._app, tasks))
+        tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
@@ -306,7 +306,7 @@ class EdgeProtocol:
             return
         self._flow.resume_reading()
         if self._waiting:
-            self._start(self._waiting.popleft())
+            self._start(self._waiting.pop(0))
         elif not self._running:
             self._mind_the_clock()
 

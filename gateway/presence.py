@@ -117,11 +117,11 @@ class Presence:
 
     def tick(self, tick: Tick, *, first_in_s: float) -> None:
         """Call `tick` beside the block, from now on until it is concluded."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(first_in_s, self._on_time, tick)
 
-        def on_time() -> None:
-            self.tick(tick, first_in_s=tick())
-
-        self._timer = asyncio.get_running_loop().call_later(first_in_s, on_time)
+    def _on_time(self, tick: Tick) -> None:
+        self.tick(tick, first_in_s=tick())
 
     def conclude(self) -> None:
         """

@@ -128,7 +128,9 @@ class GatewayServer:
             left_s = ends_at - loop.time()
             if left_s <= 0:
                 return False
-            await asyncio.wait(list(self._state.tasks), timeout=left_s)
+            ended, _ = await asyncio.wait(list(self._state.tasks), timeout=left_s)
+            # One that was cancelled before its first step does not leave by itself.
+            self._state.tasks -= ended
         return True
 
     def _hang_up(self) -> None:

@@ -267,7 +267,9 @@ class EventStreamResponse:
         # Not when a ping began the answer: the metric is for those who wait for text.
         if not self._has_text:
             self._has_text = True
-            self._first_token(self._exchange.elapsed_s)
+            waited_s = self._exchange.elapsed_s
+            self._exchange.record.first_token_s = waited_s
+            self._first_token(waited_s)
 
     async def _write(self, frames: bytes) -> None:
         exchange = self._exchange

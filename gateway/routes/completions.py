@@ -80,15 +80,16 @@ class CompletionRoutes:
             with Presence(exchange.wire, self._attendance) as presence:
                 translator = await self._door.parse(exchange, principal, parse)
                 presence.listen()
-                reply = await self._service.complete(
-                    Call(
-                        principal=principal,
-                        translator=translator,
-                        stamp=Stamp(prefix + new_id(), int(self._now_s())),
-                        trace_headers=trace_headers(exchange),
-                        exchange=exchange,
-                    )
+                call = Call(
+                    principal=principal,
+                    translator=translator,
+                    stamp=Stamp(prefix + new_id(), int(self._now_s())),
+                    trace_headers=trace_headers(exchange),
+                    exchange=exchange,
                 )
+                reply = await self._service.complete(call)
+                # A stream takes minutes, and its prompt may be megabytes.
+                del call, translator
                 if isinstance(reply, MeteredStream):
                     response = self._streamed(reply, exchange, presence)
                     await response.send()
@@ -108,14 +109,10 @@ class CompletionRoutes:
     def _streamed(
         self, stream: MeteredStream, exchange: Exchange, presence: Presence
     ) -> EventStreamResponse:
-        def first_token(waited_s: float) -> None:
-            exchange.record.first_token_s = waited_s
-            self._telemetry.first_token(waited_s)
-
         return EventStreamResponse(
             stream,
             exchange,
             presence,
             ping_interval_s=self._settings.stream_ping_interval_s,
-            first_token=first_token,
+            first_token=self._telemetry.first_token,
         )

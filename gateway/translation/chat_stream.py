@@ -47,6 +47,8 @@ DONE_FRAME: Final = b"data: [DONE]\n\n"
 class _Choice:
     """How far one choice of the stream has come."""
 
+    __slots__ = ("calls", "finish_reason", "last_call", "opened_calls")
+
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         # The place of each tool call, by every index and id upstream gave it.

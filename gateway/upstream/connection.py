@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias, cast
 
@@ -63,7 +62,8 @@ class Connection(asyncio.Protocol):
         # Of the exchange that runs.
         self._is_busy = False
         self._is_request_ended = False
-        self._chunks: deque[bytes] = deque()
+        # A list, where an empty deque takes 760 bytes.
+        self._chunks: list[bytes] = []
         # Who takes it as it comes, and why that failed.
         self._pouring: Take | None = None
         self._pour_failure: Exception | None = None
@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
 
     def _next_chunks(self) -> bytes:
         chunks = self._chunks
-        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._buffered_bytes = 0
         if self._is_read_paused:
