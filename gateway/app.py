@@ -50,7 +50,7 @@ from policies.ledger import Ledger
 
 
 class Gateway:
-    """Everything one process needs to serve; `asgi` is the application."""
+    """Everything one process needs to serve; `edge` is the application."""
 
     def __init__(self, settings: Settings, *, ledger: Ledger | None = None) -> None:
         """Build all parts; FileProblems if plans or keys are wrong."""
@@ -82,9 +82,9 @@ class Gateway:
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog()
-        self.asgi: ASGIApp = self._edge(self._api_routes())
+        self.edge = self._edge(self._api_routes())
         # The same operation routes on a port of their own; no lifespan of its own.
-        self.ops_asgi: ASGIApp = self._edge(self._operation(has_metrics=True).routes())
+        self.ops_edge = self._edge(self._operation(has_metrics=True).routes())
 
     def _api_routes(self) -> list[Route]:
         self.service = CompletionService(

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from gateway.asgi import Receive, Scope
 from gateway.auth import Principal
 from gateway.errors import (
     ClientGone,
@@ -30,8 +29,11 @@ from gateway.ids import new_id
 from gateway.limit_headers import limit_headers
 from gateway.record import Record
 from gateway.translation.usage import TokenUsage
-from gateway.wire import WIRE, Wire
+from gateway.wire import Wire
 from policies.ledger import LimitState
+
+# Where a scope holds it, for what Litestar answers.
+EXCHANGE: Final = "llmtune.exchange"
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 
@@ -55,17 +57,28 @@ LINGER_S: Final = 2.0
 class Exchange:
     """One request, as the routes see it."""
 
-    def __init__(
-        self, scope: Scope, receive: Receive, *, write_timeout_s: float
-    ) -> None:
-        self.receive = receive
-        self.wire: Wire = scope["extensions"][WIRE]
+    __slots__ = (
+        "_common",
+        "_is_body_done",
+        "_write_timeout_s",
+        "headers",
+        "is_started",
+        "limit_headers",
+        "principal",
+        "record",
+        "request_id",
+        "started_s",
+        "wire",
+    )
+
+    def __init__(self, wire: Wire, *, write_timeout_s: float) -> None:
+        self.wire = wire
         self._write_timeout_s = write_timeout_s
         # By lower-case name; of several of a name, the last.
         self.headers: dict[bytes, bytes] = self.wire.headers
         # Not the loop's clock, whose ticks under uvloop are whole milliseconds.
         self.started_s = time.perf_counter()
-        client = scope.get("client")
+        client = wire.head.client
         self.record = Record(client=client[0] if client else None)
         self.request_id = self._choose_id()
         self.is_started = False
@@ -128,7 +141,7 @@ class Exchange:
         try:
             async with asyncio.timeout(timeout_s) as patience:
                 while True:
-                    message = await self.receive()
+                    message = await self.wire.receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     received += message.get("body", b"")
@@ -178,7 +191,7 @@ class Exchange:
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while left > 0:
-                    message = await self.receive()
+                    message = await self.wire.receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     left -= len(message.get("body", b""))
@@ -268,7 +281,7 @@ def _too_large(max_bytes: int) -> RequestTooLarge:
     return RequestTooLarge(f"The body is larger than {max_bytes} bytes.")
 
 
-def exchange_of(scope: Any) -> Exchange:
+def exchange_of(scope: Mapping[str, Any]) -> Exchange:
     """The exchange that the outermost middleware opened for this request."""
-    exchange: Exchange = scope["llmtune.exchange"]
+    exchange: Exchange = scope[EXCHANGE]
     return exchange

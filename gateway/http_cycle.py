@@ -15,9 +15,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from gateway.asgi import ASGIApp
 from gateway.errors import Header
 from gateway.flow_control import FlowControl
+from gateway.wire import Application, RequestHead
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,33 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Cycle:
     """Implements `Wire`, and ASGI, for one request; the protocol feeds it."""
 
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_default_headers",
+        "_flow",
+        "_has_more_body",
+        "_is_chunked",
+        "_is_continue_awaited",
+        "_is_head",
+        "_is_news",
+        "_on_complete",
+        "_tell_gone",
+        "_transport",
+        "_waiter",
+        "_write_timeout_s",
+        "disconnected",
+        "head",
+        "headers",
+        "keep_alive",
+        "response_complete",
+        "response_started",
+        "task",
+    )
+
     def __init__(
         self,
-        scope: dict[str, Any],
+        head: RequestHead,
         transport: asyncio.Transport,
         flow: FlowControl,
         *,
@@ -47,7 +71,6 @@ class Cycle:
         write_timeout_s: float,
         on_complete: Callable[[], None],
     ) -> None:
-        self.scope = scope
         self.keep_alive = keep_alive
         # The client is gone, or no longer listened to.
         self.disconnected = False
@@ -56,7 +79,10 @@ class Cycle:
         self._flow = flow
         self._default_headers = default_headers
         self._write_timeout_s = write_timeout_s
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.head = head
+        self.headers: dict[bytes, bytes] = dict(head.headers)
+        # To which a body is announced and not sent.
+        self._is_head = head.method == "HEAD"
         self._is_continue_awaited = (
             b"expect" in self.headers
             and self.headers[b"expect"].lower() == b"100-continue"
@@ -72,16 +98,15 @@ class Cycle:
         self._is_news = False
         self._waiter: asyncio.Future[None] | None = None
         self._is_chunked = False
-        self._left_bytes: int | None = None
 
-    async def run(self, app: ASGIApp, tasks: set[asyncio.Task[None]]) -> None:
+    async def run(self, app: Application, tasks: set[asyncio.Task[None]]) -> None:
         """
         Have the request answered; a handler that fails must not go unnoticed.
 
         Leaves `tasks` at its end, which is cheaper than a callback that does it.
         """
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(self)
         except Exception:
             logger.exception("a handler failed")
         finally:
@@ -174,7 +199,7 @@ class Cycle:
         """Write some of the body, or with `more` false the last of it."""
         if self.disconnected:
             return
-        if self.scope["method"] == "HEAD":
+        if self._is_head:
             data = b""
         elif self._is_chunked:
             framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
@@ -200,7 +225,7 @@ class Cycle:
         head = self._head(status, headers)
         if self.disconnected:
             return
-        if self.scope["method"] == "HEAD":
+        if self._is_head:
             body = b""
         # In one segment: two writes are two packets, and wake the client twice.
         self._transport.write(head + body)
@@ -214,7 +239,7 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(_CLOSE)
-        is_sized = status in _BODILESS or self.scope["method"] == "HEAD"
+        is_sized = status in _BODILESS or self._is_head
         for name, _ in lines:
             is_sized = is_sized or name == b"content-length"
         self._is_chunked = not is_sized

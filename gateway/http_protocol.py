@@ -19,7 +19,6 @@ import httptools
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from gateway.alarm import Alarm
-from gateway.asgi import ASGIApp, Scope
 from gateway.errors import (
     GatewayError,
     Header,
@@ -31,7 +30,7 @@ from gateway.errors import (
 from gateway.flow_control import FlowControl
 from gateway.http_cycle import Cycle
 from gateway.ids import new_id
-from gateway.wire import WIRE
+from gateway.wire import Application, RequestHead
 
 logger = logging.getLogger("gateway.access")
 
@@ -39,7 +38,6 @@ logger = logging.getLogger("gateway.access")
 # answer is memory that a stranger fills.
 MAX_PIPELINED: Final = 8
 
-_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 # What a callback of ours raises over bytes that are no request.
 _CLIENTS_DOING: Final = (httptools.HttpParserError, UnicodeDecodeError)
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
@@ -54,7 +52,7 @@ class MalformedRequest(InvalidRequest):
 class EdgeBounds(NamedTuple):
     """What a client may take, of a listener that serves `app`."""
 
-    app: ASGIApp
+    app: Application
     max_header_bytes: int
     header_timeout_s: float
     write_timeout_s: float
@@ -242,25 +240,19 @@ class EdgeProtocol:
         # Its members are None where there is none, whatever httptools declares.
         url = cast(Any, httptools.parse_url(self._url))
         raw_path: bytes = url.path or b"/"
-        query: bytes = url.query or b""
         path = raw_path.decode("ascii")
-        scope: Scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "method": parser.get_method().decode("ascii"),
-            "scheme": "http",
-            "server": self._server,
-            "client": self._client,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": self._headers,
-            "state": {},
-        }
+        head = RequestHead(
+            parser.get_method().decode("ascii"),
+            version,
+            unquote(path) if "%" in path else path,
+            raw_path,
+            url.query or b"",
+            self._headers,
+            self._client,
+            self._server,
+        )
         cycle = self._newest = Cycle(
-            scope,
+            head,
             self.transport,
             self._flow,
             default_headers=self._state.default_headers,
@@ -268,7 +260,6 @@ class EdgeProtocol:
             write_timeout_s=self._bounds.write_timeout_s,
             on_complete=self.on_response_complete,
         )
-        scope["extensions"] = {WIRE: cycle}
         self._running.append(cycle)
         if earlier is None or earlier.response_complete:
             self._start(cycle)

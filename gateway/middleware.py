@@ -6,14 +6,19 @@ Outermost, so that it also sees what the router refuses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 
 from gateway.access_log import AccessLog
-from gateway.asgi import ASGIApp, Receive, Scope, Send
+from gateway.asgi import ASGIApp
 from gateway.cors import Cors
 from gateway.errors import ClientGone
-from gateway.exchange import Exchange, exchange_of
+from gateway.exchange import EXCHANGE, Exchange
 from gateway.telemetry import Telemetry
+from gateway.wire import Wire
+
+# Answers an exchange of this method.
+Begin: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
 
 
 class EdgeMiddleware:
@@ -25,32 +30,27 @@ class EdgeMiddleware:
 
     def __init__(
         self,
-        app: ASGIApp,
+        router: ASGIApp,
         *,
-        exact: Mapping[str, ASGIApp],
+        exact: Mapping[str, Begin],
         telemetry: Telemetry,
         access_log: AccessLog,
         cors: Cors,
         write_timeout_s: float,
     ) -> None:
-        self._app = app
+        self._router = router
         self._exact = exact
         self._telemetry = telemetry
         self._access_log = access_log
         self._cors = cors
         self._write_timeout_s = write_timeout_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Lifespan events, for servers that send them; ours does not.
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        exchange = Exchange(scope, receive, write_timeout_s=self._write_timeout_s)
-        record = exchange.record
+    async def __call__(self, wire: Wire) -> None:
+        exchange = Exchange(wire, write_timeout_s=self._write_timeout_s)
+        record, method = exchange.record, wire.head.method
         with self._telemetry.in_flight():
             try:
-                app, scope = self._application(scope, exchange)
-                await app(scope, receive, send)
+                await self._answering(exchange, wire, method)
             except ClientGone:
                 # Left before a refusal was sent; nginx's number for it.
                 record.outcome, record.status = "client_gone", 499
@@ -58,26 +58,30 @@ class EdgeMiddleware:
                 self._telemetry.request(
                     record.route, record.outcome, exchange.elapsed_s
                 )
-                self._access_log.write(exchange, scope["method"])
+                self._access_log.write(exchange, method)
 
-    def _application(self, scope: Scope, exchange: Exchange) -> tuple[ASGIApp, Scope]:
-        """What answers the request, and as which one."""
-        scope["llmtune.exchange"] = exchange
-        headers, method = exchange.headers, scope["method"]
+    def _answering(
+        self, exchange: Exchange, wire: Wire, method: str
+    ) -> Awaitable[None]:
+        """The answer on its way: a coroutine of whoever gives it."""
+        headers = exchange.headers
         if method == "OPTIONS" and b"access-control-request-method" in headers:
-            return self._preflight, scope
+            return self._preflight(exchange)
         cors = self._cors.headers(headers.get(b"origin"))
         if cors:
             exchange.add_headers(cors)
         if method == "HEAD":
-            # Answered as its GET would be; the server, which keeps the original scope,
-            # leaves out the body.
-            scope = {**scope, "method": "GET"}
-        return self._exact.get(scope["path"], self._app), scope
+            # Answered as its GET would be; the wire leaves out the body.
+            method = "GET"
+        begin = self._exact.get(wire.head.path)
+        if begin is not None:
+            return begin(exchange, method)
+        scope = wire.head.to_scope()
+        scope["method"] = method
+        scope[EXCHANGE] = exchange
+        return self._router(scope, wire.receive, wire.send)
 
-    async def _preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive, send
-        exchange = exchange_of(scope)
+    async def _preflight(self, exchange: Exchange) -> None:
         requested = exchange.headers.get(b"access-control-request-headers") or b""
         exchange.record.route = "_preflight"
         origin = exchange.headers.get(b"origin")

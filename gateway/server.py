@@ -20,10 +20,10 @@ from typing import Any, Final
 import msgspec
 
 from gateway.app import Gateway
-from gateway.asgi import ASGIApp
 from gateway.http_protocol import EdgeBounds, EdgeProtocol, ServerState
 from gateway.listening import keep_date
 from gateway.settings import Settings
+from gateway.wire import Application
 
 logger = logging.getLogger(__name__)
 
@@ -58,17 +58,17 @@ class GatewayServer:
 
     async def listen(self, address: Address) -> Address:
         """Serve the API there; the address with the port that was really taken."""
-        listener = self._api = await self._listen(self._gateway.asgi, address)
+        listener = self._api = await self._listen(self._gateway.edge, address)
         ops_port = self._gateway.settings.ops_port
         if ops_port is not None:
             ops = Address(address.host, ops_port)
-            self._ops = await self._listen(self._gateway.ops_asgi, ops)
+            self._ops = await self._listen(self._gateway.ops_edge, ops)
         if address.uds is not None:
             return address
         # Port 0 asks for any; who asked wants to know which.
         return Address(address.host, listener.sockets[0].getsockname()[1])
 
-    async def _listen(self, app: ASGIApp, address: Address) -> asyncio.Server:
+    async def _listen(self, app: Application, address: Address) -> asyncio.Server:
         create = self._protocols(app)
         loop = asyncio.get_running_loop()
         if address.uds is not None:
@@ -84,7 +84,7 @@ class GatewayServer:
             )
         return listener
 
-    def _protocols(self, app: ASGIApp) -> Any:
+    def _protocols(self, app: Application) -> Any:
         settings = self._gateway.settings
         bounds = EdgeBounds(
             app=app,

@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeAlias
 
+import msgspec
+
+from gateway.asgi import Scope
 from gateway.errors import Header
 
-# Where a scope's extensions hold it.
-WIRE: Final = "llmtune.wire"
+# A host and port; of a Unix socket its path and None.
+Peer: TypeAlias = tuple[str, int | None]
+
+
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
+    """What a request says before its body."""
+
+    method: str
+    version: str
+    # Percent-decoded, and as it came.
+    path: str
+    raw_path: bytes
+    query: bytes
+    # Names in lower case.
+    headers: list[Header]
+    client: Peer | None
+    server: Peer | None
+
+    def to_scope(self) -> Scope:
+        """The same in ASGI's form, for what Litestar answers."""
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self.version,
+            "method": self.method,
+            "scheme": "http",
+            "server": self.server,
+            "client": self.client,
+            "path": self.path,
+            "raw_path": self.raw_path,
+            "query_string": self.query,
+            "root_path": "",
+            "headers": self.headers,
+            "state": {},
+            "extensions": {},
+        }
 
 
 class Wire(Protocol):
-    """What is written is on its way at once; nothing here waits but `drain`."""
+    """What is written is on its way at once; only `receive`, `send`, `drain` wait."""
+
+    @property
+    def head(self) -> RequestHead: ...
+
+    async def receive(self) -> dict[str, Any]:
+        """What came of the body, as ASGI's message."""
+        ...
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Write a message as ASGI says."""
+        ...
 
     @property
     def headers(self) -> dict[bytes, bytes]:
@@ -60,3 +108,7 @@ class Wire(Protocol):
     def abort(self) -> None:
         """Cut the connection."""
         ...
+
+
+# What answers a request.
+Application: TypeAlias = Callable[[Wire], Coroutine[Any, Any, None]]

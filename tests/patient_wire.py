@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from gateway.errors import Header
+from gateway.wire import RequestHead
 
 
 class PatientWire:
@@ -15,7 +17,14 @@ class PatientWire:
     is_gone = False
 
     def __init__(self) -> None:
+        self.head = RequestHead("POST", "1.1", "/", b"/", b"", [], None, None)
         self.headers: dict[bytes, bytes] = {}
+
+    async def receive(self) -> dict[str, Any]:
+        raise AssertionError("the body is here already")
+
+    async def send(self, message: dict[str, Any]) -> None:
+        raise AssertionError("answered by Litestar")
 
     async def drain(self) -> None:
         # As a real server does whenever its socket is full.

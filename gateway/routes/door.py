@@ -18,7 +18,7 @@ import msgspec
 from litestar.handlers import ASGIRouteHandler, asgi
 
 from gateway.admission import Admission
-from gateway.asgi import ASGIApp, Receive, Scope, Send
+from gateway.asgi import Receive, Scope, Send
 from gateway.auth import Authenticator, Principal
 from gateway.errors import (
     ClientGone,
@@ -30,6 +30,7 @@ from gateway.errors import (
     MethodNotAllowed,
 )
 from gateway.exchange import Exchange, exchange_of
+from gateway.middleware import Begin
 from gateway.settings import Settings
 from gateway.translation.port import Translator
 
@@ -51,7 +52,7 @@ class Route(NamedTuple):
 
     handler: ASGIRouteHandler
     # What the router would find only after a walk.
-    exact: Mapping[str, ASGIApp] = MappingProxyType({})
+    exact: Mapping[str, Begin] = MappingProxyType({})
 
 
 class Door:
@@ -70,14 +71,14 @@ class Door:
         """
         allowed = ", ".join(sorted({*handles, "OPTIONS"} | _head_of(handles)))
 
-        def begin(scope: Scope, _receive: Receive, _send: Send) -> Awaitable[None]:
+        def begin(exchange: Exchange, method: str) -> Awaitable[None]:
             # The coroutine of `answer` and none around it: 1 us a request.
-            exchange = exchange_of(scope)
             exchange.record.route = paths[0]
-            return self.answer(exchange, _chosen(scope["method"], handles, allowed))
+            return self.answer(exchange, _chosen(method, handles, allowed))
 
+        # What the router is asked to find is refused there, or differs by a slash.
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-            await begin(scope, receive, send)
+            await begin(exchange_of(scope), scope["method"])
 
         handler = asgi(list(paths), copy_scope=False)(handle)
         return Route(handler, dict.fromkeys(paths, begin))

@@ -22,7 +22,6 @@ from gateway.streaming import EventStreamResponse, MeteredStream
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.port import Stamp
 from gateway.translation.usage import TokenUsage
-from gateway.wire import WIRE
 from policies.ledger import Decision, Demand, Usage
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
@@ -177,12 +176,8 @@ async def run_path(
 ) -> None:
     """The whole path below HTTP, with a client that takes whatever it is sent."""
 
-    async def receive() -> dict[str, Any]:
-        raise AssertionError("the body is here already")
-
     wire = wire or PatientWire()
-    scope: dict[str, Any] = {"headers": [], "extensions": {WIRE: wire}}
-    exchange = Exchange(scope, receive, write_timeout_s=write_timeout_s)
+    exchange = Exchange(wire, write_timeout_s=write_timeout_s)
     parts = gateway.gateway
     principal = await parts.authenticator.authenticate(
         gateway.auth("one")["authorization"].encode()
@@ -350,8 +345,7 @@ class OneFrame:
 async def test_a_ping_and_the_first_event_begin_one_answer() -> None:
     """Two heads on one connection would be two answers."""
     wire = PingedWire()
-    scope: dict[str, Any] = {"extensions": {WIRE: wire}}
-    exchange = Exchange(scope, asyncio.sleep, write_timeout_s=1)  # type: ignore[arg-type]  # never asked
+    exchange = Exchange(wire, write_timeout_s=1)
     with Presence(wire, Attendance(1)) as presence:
         stream: Any = OneFrame()
         response = EventStreamResponse(

@@ -17,7 +17,6 @@ from gateway.access_log import AccessLog, logger
 from gateway.exchange import Exchange
 from gateway.json_lines import JsonFormatter, JsonLines
 from gateway.record import Record
-from gateway.wire import WIRE
 from tests.patient_wire import PatientWire
 
 NOW_MS = 1_767_323_045_007
@@ -40,7 +39,7 @@ class Ended(Exchange):
     def __init__(self, record: Record | None = None, took_s: float = 0.0123456) -> None:
         wire = PatientWire()
         wire.headers[b"x-request-id"] = b"req_1"
-        super().__init__({"extensions": {WIRE: wire}}, nothing, write_timeout_s=1)
+        super().__init__(wire, write_timeout_s=1)
         self.record = record or self.record
         self._took_s = took_s
 

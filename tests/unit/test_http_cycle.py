@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from gateway.http_cycle import Cycle
+from gateway.wire import RequestHead
 
 
 class Full:
@@ -31,7 +32,7 @@ async def test_a_client_that_reads_nothing_is_cut_off() -> None:
     """The router's 404 has no exchange to mind the clock."""
     full: Any = Full()
     cycle = Cycle(
-        {"method": "GET", "headers": []},
+        RequestHead("GET", "1.1", "/", b"/", b"", [], None, None),
         full,
         full,
         default_headers=[],
