@@ -62,6 +62,15 @@ class Presence:
     from elsewhere at the same time is not swallowed.
     """
 
+    __slots__ = (
+        "_attendance",
+        "_cancelling_before",
+        "_end",
+        "_task",
+        "_timer",
+        "_wire",
+    )
+
     def __init__(self, wire: Wire, attendance: Attendance) -> None:
         self._wire = wire
         self._attendance = attendance

@@ -29,6 +29,18 @@ class ServerSentEvent(msgspec.Struct, frozen=True):
 class EventDecoder:
     """Collects bytes and hands out the events they complete."""
 
+    __slots__ = (
+        "_data",
+        "_data_bytes",
+        "_is_between_events",
+        "_is_cr_open",
+        "_is_first",
+        "_max_event_bytes",
+        "_name",
+        "_rest",
+        "_rest_bytes",
+    )
+
     def __init__(self, *, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
         # A line that has begun, in the pieces it came in: joined only at its end, so

@@ -50,6 +50,18 @@ class MeteredStream:
     socket buffer when a client leaves have been generated and paid for.
     """
 
+    __slots__ = (
+        "_answer",
+        "_decoder",
+        "_failure",
+        "_learn",
+        "_lease",
+        "_max_event_bytes",
+        "_ready",
+        "_translator",
+        "is_ended",
+    )
+
     def __init__(
         self,
         answer: UpstreamAnswer,
@@ -195,6 +207,18 @@ class MeteredStream:
 class EventStreamResponse:
     """Sends a metered stream: pings in silences, an honest end, nothing left open."""
 
+    __slots__ = (
+        "_exchange",
+        "_first_token",
+        "_has_text",
+        "_is_finished",
+        "_last_write_s",
+        "_loop",
+        "_ping_interval_s",
+        "_presence",
+        "_stream",
+    )
+
     def __init__(
         self,
         stream: MeteredStream,
@@ -226,6 +250,7 @@ class EventStreamResponse:
                 if frames:
                     self._note_first_token()
                     await self._write(frames)
+                    frames = b""  # or it would be kept as long as the next ones flow
                     await self._stream.flow(self._push)
             await self._finish()
             await self._stream.read_to_end()

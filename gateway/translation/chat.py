@@ -25,6 +25,17 @@ from gateway.translation.routes import choose_route, first_uncarried
 class ChatTranslator:
     """Implements `Translator` for chat completions."""
 
+    __slots__ = (
+        "_dialect",
+        "_prompt_form",
+        "_raw",
+        "_request",
+        "_route",
+        "demand",
+        "is_stream",
+        "model",
+    )
+
     def __init__(
         self, raw: bytes, *, dialect: Dialect, prompt_form: PromptForm
     ) -> None:

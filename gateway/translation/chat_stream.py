@@ -60,6 +60,21 @@ class _Choice:
 class ChatStream:
     """Writes the chunks of one streamed chat completion."""
 
+    __slots__ = (
+        "_choices",
+        "_head",
+        "_input_estimate",
+        "_max_tokens",
+        "_meter",
+        "_model",
+        "_speaks_functions",
+        "_stamp",
+        "_tail",
+        "_text_head",
+        "_text_tail",
+        "_wants_usage",
+    )
+
     def __init__(
         self,
         stamp: Stamp,

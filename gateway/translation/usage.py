@@ -137,6 +137,14 @@ class StreamMeter:
     writes more, so no estimate may say so.
     """
 
+    __slots__ = (
+        "_estimated_when_reported",
+        "_input_tokens",
+        "_most_tokens",
+        "_reported",
+        "_twelfths",
+    )
+
     def __init__(self, input_tokens: int, most_tokens: int | None) -> None:
         self._input_tokens = input_tokens
         self._most_tokens = most_tokens

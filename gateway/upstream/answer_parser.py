@@ -48,6 +48,21 @@ class Head:
 class AnswerParser:
     """Call `begin` for each answer, then `feed` until `is_complete`."""
 
+    __slots__ = (
+        "_has_no_body",
+        "_headers",
+        "_is_framed",
+        "_parser",
+        "_reason",
+        "_trailer_bytes",
+        "_trailers",
+        "_unparsed_bytes",
+        "head",
+        "is_complete",
+        "is_keep_alive",
+        "on_data",
+    )
+
     def __init__(self, on_data: Callable[[bytes], None]) -> None:
         """`on_data` hears each piece of a body."""
         self._parser = httptools.HttpResponseParser(self)

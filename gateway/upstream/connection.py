@@ -47,6 +47,32 @@ class Connection(asyncio.Protocol):
     closes it. Errors are httpx's, and each condemns the connection.
     """
 
+    __slots__ = (
+        "_alarm",
+        "_answer",
+        "_buffered_bytes",
+        "_can_pause",
+        "_chunks",
+        "_drained",
+        "_due_s",
+        "_error",
+        "_heard_s",
+        "_is_busy",
+        "_is_read_paused",
+        "_is_request_ended",
+        "_is_tls",
+        "_loop",
+        "_on_idle_lost",
+        "_patience",
+        "_pour_failure",
+        "_pouring",
+        "_readable",
+        "_transport",
+        "_waiter",
+        "idle_since_s",
+        "is_write_paused",
+    )
+
     def __init__(self, on_idle_lost: Callable[[Connection], None]) -> None:
         """`on_idle_lost` hears of an end, or of stray bytes, between two exchanges."""
         self._loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -244,9 +244,9 @@ class LeanAnswer:
         connection = self._connection
         return None if connection is None else await connection.read_body()
 
-    async def pour(self, take: Take) -> None:
-        if self._connection is not None:
-            await self._connection.pour(take)
+    def pour(self, take: Take) -> Coroutine[None, None, None]:
+        connection = self._connection
+        return _nothing() if connection is None else connection.pour(take)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -256,6 +256,10 @@ class LeanAnswer:
             self._pool.keep(self._origin, connection)
         # After it was kept: whoever waits for the place finds it.
         self._pool.give_place_back()
+
+
+async def _nothing() -> None:
+    """A closed answer has nothing to pour."""
 
 
 class _DecodedAnswer:
