@@ -66,9 +66,8 @@ class CompletionService:
         )
         with lease:
             call.exchange.decided(lease.states)
-            call.exchange.add_headers(
-                degraded_headers(lease.plan, is_exact=lease.is_exact)
-            )
+            if not lease.is_exact:
+                call.exchange.add_headers(degraded_headers(lease.plan))
 
             # From here the prompt is spent, whatever becomes of the answer.
             prompt = TokenUsage(translator.demand.input_tokens, 0, is_reported=False)

@@ -157,10 +157,8 @@ def limit_headers(states: Iterable[LimitState]) -> tuple[Header, ...]:
     return (*headers, frame.policy, (b"ratelimit", now))
 
 
-def degraded_headers(plan: Plan, *, is_exact: bool) -> tuple[Header, ...]:
+def degraded_headers(plan: Plan) -> tuple[Header, ...]:
     """How an answer was decided that was decided without the shared store."""
-    if is_exact:
-        return ()
     return ((DEGRADED, stand_in(plan).encode()),)
 
 
@@ -204,15 +202,15 @@ def rejection_error(rejected: Rejected, plan: Plan, *, now_ms: int) -> LimitExce
     """
     state = rejected.binding
     code, message, wait_ms, is_retryable = _wording(rejected, plan)
+    headers = limit_headers(rejected.states)
+    if not rejected.is_exact:
+        headers += degraded_headers(plan)
     return LimitExceeded(
         message,
         limit_code=code,
         retry_after_ms=wait_ms,
         is_retryable=is_retryable,
-        headers=(
-            *limit_headers(rejected.states),
-            *degraded_headers(plan, is_exact=rejected.is_exact),
-        ),
+        headers=headers,
         details={
             **_described(state, plan),
             "requested": rejected.requested,

@@ -97,7 +97,6 @@ class LimitRoutes:
         report: msgspec.Struct,
     ) -> None:
         exchange.decided(decision.states)
-        exchange.add_headers(
-            degraded_headers(principal.plan, is_exact=decision.is_exact)
-        )
+        if not decision.is_exact:
+            exchange.add_headers(degraded_headers(principal.plan))
         await exchange.respond(200, _encode(report))

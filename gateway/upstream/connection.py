@@ -29,14 +29,15 @@ _GRACE_S: Final = 0.01
 Take: TypeAlias = Callable[[bytes], bool]
 
 
-class Patience(NamedTuple):
-    """How long a body may be silent, and until when all of it has to be here."""
+class Limits(NamedTuple):
+    """What an attempt may take of the time its call has."""
 
+    connect_s: float
+    # Between two reads or writes.
     idle_s: float
-    # On the event loop's clock.
+    # On the event loop's clock: when the answer has to have begun, and be complete.
+    head_by_s: float
     ends_at_s: float
-    # When the head has to be; None leaves that to whoever waits for it.
-    head_by_s: float | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -61,9 +62,9 @@ class Connection(asyncio.Protocol):
         "_is_read_paused",
         "_is_request_ended",
         "_is_tls",
+        "_limits",
         "_loop",
         "_on_idle_lost",
-        "_patience",
         "_pour_failure",
         "_pouring",
         "_readable",
@@ -96,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._heard_s = 0.0
         self._buffered_bytes = 0
         # Until when a wait for the body may last.
-        self._patience: Patience | None = None
+        self._limits: Limits | None = None
         self._due_s = 0.0
         self._alarm = Alarm(self._loop, self._due, self._overdue, grace_s=_GRACE_S)
         self._readable: select.poll | None = None
@@ -164,36 +165,36 @@ class Connection(asyncio.Protocol):
             await self._drained
 
     async def read_head(self) -> Head:
-        """The head of the final answer; ReadTimeout if its patience says so."""
-        patience = self._patience
+        """The head of the final answer; ReadTimeout if its limits say so."""
+        limits = self._limits
         while self._answer.head is None:
             if self._error is not None:
                 raise self._error
-            if patience is not None and patience.head_by_s is not None:
-                self._set_due(min(patience.head_by_s, patience.ends_at_s))
+            if limits is not None:
+                self._set_due(min(limits.head_by_s, limits.ends_at_s))
             await self._wait()
         return self._answer.head
 
-    def be_patient(self, patience: Patience) -> None:
+    def keep_to(self, limits: Limits) -> None:
         """From now on bound each wait for the answer; ReadTimeout if one is longer."""
-        self._patience = patience
+        self._limits = limits
 
     async def read_body(self) -> bytes | None:
         """What has arrived of the body, as soon as there is some; None at its end."""
-        patience = self._patience
+        limits = self._limits
         while not self._chunks:
             if self._answer.is_complete:
                 return None
             if self._error is not None:
                 raise self._error
-            if patience is not None:
-                self._put_off(patience)
+            if limits is not None:
+                self._put_off(limits)
             await self._wait()
         # A reader that is slower than its upstream never waits for it.
         if (
-            patience is not None
+            limits is not None
             and not self._answer.is_complete
-            and (self._loop.time() >= patience.ends_at_s)
+            and (self._loop.time() >= limits.ends_at_s)
         ):
             raise httpx.ReadTimeout("the answer took too long")
         return self._next_chunks()
@@ -222,8 +223,8 @@ class Connection(asyncio.Protocol):
         self._pouring = take
         # Straight from the parser: 1 us less for each piece.
         self._answer.on_data = self._pour_out
-        if self._patience is not None:
-            self._put_off(self._patience)
+        if self._limits is not None:
+            self._put_off(self._limits)
         self._heard_s = self._loop.time()
         try:
             await self._wait()
@@ -254,7 +255,7 @@ class Connection(asyncio.Protocol):
         upstream learns that nobody listens.
         """
         self._is_busy = False
-        self._patience = None
+        self._limits = None
         self._chunks.clear()
         self._buffered_bytes = 0
         answer, transport = self._answer, self._transport
@@ -294,21 +295,21 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
 
-    def _put_off(self, patience: Patience) -> None:
+    def _put_off(self, limits: Limits) -> None:
         """Something was heard: the next wait may be as long as any."""
-        idle_until_s = self._loop.time() + patience.idle_s
-        self._set_due(min(idle_until_s, patience.ends_at_s))
+        idle_until_s = self._loop.time() + limits.idle_s
+        self._set_due(min(idle_until_s, limits.ends_at_s))
 
     def _set_due(self, due_s: float) -> None:
         self._due_s = due_s
         self._alarm.set(due_s)
 
     def _due(self) -> float | None:
-        patience, waiter = self._patience, self._waiter
-        if patience is None or waiter is None or waiter.done():
+        limits, waiter = self._limits, self._waiter
+        if limits is None or waiter is None or waiter.done():
             return None
         if self._pouring is not None:
-            return min(self._heard_s + patience.idle_s, patience.ends_at_s)
+            return min(self._heard_s + limits.idle_s, limits.ends_at_s)
         return self._due_s
 
     def _overdue(self) -> None:

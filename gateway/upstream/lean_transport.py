@@ -11,28 +11,22 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import httpx
 
 from gateway.upstream.answer_parser import Head
-from gateway.upstream.connection import Connection, Take
+from gateway.upstream.connection import Connection, Limits, Take
 from gateway.upstream.pool import Origin, Pool
 from gateway.upstream.sending import (
     MAX_REMEMBERED,
     Incoming,
-    Limits,
     Outgoing,
     fixed_headers,
-    patience_of,
     pour_from,
 )
 
 T = TypeVar("T")
-
-# An extension of our own for who calls through httpx's interface: `Patience` with the
-# body, so that its reader needs no clock of its own for each piece.
-PATIENCE: Final = "llmtune.patience"
 
 
 class LeanTransport(httpx.AsyncBaseTransport):
@@ -63,7 +57,6 @@ class LeanTransport(httpx.AsyncBaseTransport):
         Raises httpx's transport errors. The body has to be closed: it holds the
         connection and a place.
         """
-        patience = request.extensions.get(PATIENCE)
         timeouts = request.extensions.get("timeout") or {}
         wire = _to_wire(request)
 
@@ -76,8 +69,6 @@ class LeanTransport(httpx.AsyncBaseTransport):
         except BaseException:
             self.pool.drop(connection)
             raise
-        if patience is not None:
-            connection.be_patient(patience)
         answer = LeanAnswer(self.pool, origin, connection, head)
         return httpx.Response(
             answer.status,
@@ -106,7 +97,7 @@ class LeanTransport(httpx.AsyncBaseTransport):
             wait_s = limits.connect_s
             taking = pool.take(origin, pool_s=wait_s, connect_s=wait_s)
             connection = await _in_time(limits, taking)
-        connection.be_patient(patience_of(limits))
+        connection.keep_to(limits)
         try:
             connection.send(wire, request.body, is_whole=True, has_no_body=False)
             if connection.is_write_paused:

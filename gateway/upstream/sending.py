@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 import httpx
 
 from gateway.errors import Header
-from gateway.upstream.connection import Patience, Take
+from gateway.upstream.connection import Limits, Take
 
 # Models times fleets: more than any operator has, and little memory.
 MAX_REMEMBERED: Final = 1024
@@ -39,17 +39,6 @@ class Outgoing(NamedTuple):
     # What differs from call to call; the rest is `fixed_headers`.
     headers: tuple[Header, ...]
     body: bytes
-
-
-class Limits(NamedTuple):
-    """What an attempt may take of the time its call has."""
-
-    connect_s: float
-    # Between two reads or writes.
-    idle_s: float
-    # On the event loop's clock: when the answer has to have begun, and be complete.
-    head_by_s: float
-    ends_at_s: float
 
 
 class Incoming(Protocol):
@@ -175,8 +164,3 @@ async def pour_from(answer: Incoming, take: Take) -> None:
     while (chunk := await answer.next_chunk()) is not None:
         if not take(chunk):
             return
-
-
-def patience_of(limits: Limits) -> Patience:
-    """The part of them that a connection minds itself."""
-    return Patience(limits.idle_s, limits.ends_at_s, limits.head_by_s)

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway.upstream.connection import Connection, Patience
-from gateway.upstream.lean_transport import PATIENCE, LeanTransport
+from gateway.upstream.connection import Connection, Limits
+from gateway.upstream.lean_transport import LeanTransport
 from gateway.upstream.racing import first_connected
-from gateway.upstream.sending import Limits, Outgoing
+from gateway.upstream.sending import Incoming, Outgoing
 from tests.servers.tls import Certificates
-from tests.transport.conftest import OpenTransport, ask, post, serving
+from tests.transport.conftest import OpenTransport, ask, serving
 from tests.upstream import PATIENCE_S, chunk, whole
 
 TEXT = b'{"text": "Hello."}'
@@ -192,13 +192,17 @@ async def test_total_deadline_holds_for_a_reader_that_never_waits(
             await writer.drain()
 
     async with serving(pour) as url, asyncio.timeout(PATIENCE_S):
-        request = post(url)
         ends_at_s = asyncio.get_running_loop().time() + 0.2
-        request.extensions[PATIENCE] = Patience(60.0, ends_at_s)
-        response = await lean.handle_async_request(request)
+        limits = Limits(PATIENCE_S, PATIENCE_S, ends_at_s, ends_at_s)
+        answer = await lean.send(Outgoing(url, True, (), b"{}"), limits)
         with pytest.raises(httpx.ReadTimeout):
-            await read_on(response)
-        await response.aclose()
+            await read_to_end(answer)
+        answer.close()
+
+
+async def read_to_end(answer: Incoming) -> None:
+    while await answer.next_chunk() is not None:
+        pass
 
 
 async def test_silence_within_an_answer_has_an_end(lean: LeanTransport) -> None:
@@ -216,16 +220,15 @@ async def test_silence_within_an_answer_has_an_end(lean: LeanTransport) -> None:
         await asyncio.Event().wait()
 
     async with serving(hesitate) as url, asyncio.timeout(PATIENCE_S):
-        request = post(url)
-        ends_at_s = asyncio.get_running_loop().time() + 60
-        request.extensions[PATIENCE] = Patience(0.2, ends_at_s)
-        response = await lean.handle_async_request(request)
-        assert await first_of(response) == b"a"
+        ends_at_s = asyncio.get_running_loop().time() + PATIENCE_S
+        limits = Limits(PATIENCE_S, 0.2, ends_at_s, ends_at_s)
+        answer = await lean.send(Outgoing(url, True, (), b"{}"), limits)
+        assert await answer.next_chunk() == b"a"
         asyncio.get_running_loop().call_later(0.1, release.set)
-        assert await first_of(response) == b"b"
+        assert await answer.next_chunk() == b"b"
         with pytest.raises(httpx.ReadTimeout):
-            await first_of(response)
-        await response.aclose()
+            await answer.next_chunk()
+        answer.close()
 
 
 async def test_closed_pool_connects_nobody_who_waited(
