@@ -171,7 +171,7 @@ class Cycle:
     def when_gone(self, tell: Callable[[], None] | None) -> None:
         """Call this once the client leaves; None forgets it."""
         self._tell_gone = tell
-        if tell is not None:
+        if tell is not None and self._flow.is_read_paused:
             # Its end is seen only by who reads.
             self._flow.resume_reading()
 
@@ -254,7 +254,8 @@ class Cycle:
 
     def _complete(self) -> None:
         self.response_complete = True
-        self._tell_news()
+        if self._waiter is not None:
+            self._tell_news()
         if not self.keep_alive:
             self._transport.close()
         self._on_complete()

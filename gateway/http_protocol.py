@@ -181,7 +181,8 @@ class EdgeProtocol:
         if self._unparsed_bytes > self._max_header_bytes:
             self._fault = self._too_large()
             self.refuse()
-        self._mind_the_clock()
+        if not self._running:
+            self._mind_the_clock()
 
     def _feed(self, data: bytes) -> None:
         while data and not self.transport.is_closing():
@@ -223,11 +224,11 @@ class EdgeProtocol:
     def on_headers_complete(self) -> None:
         if self._is_long:
             self._refuse_long_head()
-        if self._asks_for_upgrade():
+        if self._parser.should_upgrade() and self._asks_for_upgrade():
             return  # httptools now raises HttpParserUpgrade, and we go on without
         self._has_begun = False
         self._unparsed_bytes = 0
-        self._stop_clock()
+        self._overdue = None
         if len(self._waiting) >= MAX_PIPELINED:
             self.transport.abort()
             return

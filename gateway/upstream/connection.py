@@ -179,6 +179,12 @@ class Connection(asyncio.Protocol):
         """From now on bound each wait for the answer; ReadTimeout if one is longer."""
         self._limits = limits
 
+    def take_whole(self) -> bytes | None:
+        """What is left of the body, if all of it is here: most small ones are."""
+        if not self._answer.is_complete or self._error is not None:
+            return None
+        return self._next_chunks()
+
     async def read_body(self) -> bytes | None:
         """What has arrived of the body, as soon as there is some; None at its end."""
         limits = self._limits

@@ -231,6 +231,9 @@ class LeanAnswer:
         """The same answer, decompressed."""
         return _DecodedAnswer(self)
 
+    def take_whole(self) -> bytes | None:
+        return None if self._connection is None else self._connection.take_whole()
+
     async def next_chunk(self) -> bytes | None:
         connection = self._connection
         return None if connection is None else await connection.read_body()
@@ -263,6 +266,9 @@ class _DecodedAnswer:
         body = _Body(answer, None)
         response = httpx.Response(self.status, headers=self.headers, stream=body)
         self._body = response.aiter_bytes()
+
+    def take_whole(self) -> bytes | None:
+        return None
 
     async def next_chunk(self) -> bytes | None:
         return await anext(self._body, None)

@@ -50,6 +50,10 @@ class Incoming(Protocol):
     @property
     def headers(self) -> httpx.Headers: ...
 
+    def take_whole(self) -> bytes | None:
+        """All that is left of the body, if it is here, to its end; needs no waiting."""
+        ...
+
     async def next_chunk(self) -> bytes | None:
         """The body as it arrives, None at its end; httpx's errors, time-outs too."""
         ...
@@ -143,6 +147,9 @@ class HttpxAnswer:
     @property
     def headers(self) -> httpx.Headers:
         return self._response.headers
+
+    def take_whole(self) -> bytes | None:
+        return None  # httpx does not say
 
     async def next_chunk(self) -> bytes | None:
         due_s = asyncio.get_running_loop().time() + self._limits.idle_s
