@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
+from gateway.schemas.openai import ChatRequest
 from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest, events_of, text_of
 from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame, whole
@@ -162,6 +164,29 @@ async def test_silence_is_broken_by_comments(
         assert await stream.next_line() == ": ping"
         go_on.set()
         await stream.text_until("lo")
+
+
+async def test_a_stream_that_runs_does_not_keep_its_prompt(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """A stream takes minutes, and a prompt may be megabytes: thousands are open."""
+    go_on = asyncio.Event()
+    upstream.will(
+        STREAM_HEAD,
+        frame({"text": "Hel"}),
+        go_on,
+        frame({"text": "lo"}) + frame("[DONE]"),
+        LAST_CHUNK,
+    )
+
+    async with gateway.stream_chat() as stream:
+        await stream.text_until("Hel")
+        gc.collect()
+        kept = [each for each in gc.get_objects() if isinstance(each, ChatRequest)]
+        go_on.set()
+        await stream.text_until("lo")
+
+    assert kept == []
 
 
 async def test_a_long_wait_for_the_first_token_is_pinged_too(
