@@ -35,8 +35,7 @@ def configure_logging(level: str) -> None:
     # httpx and httpcore log request lines whose URLs are the operator's business.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
-    # uvicorn warns of every malformed request, which a stranger can send by the million
-    # and which has a line of ours.
+    # uvicorn, under the simulator, warns of every malformed request.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 

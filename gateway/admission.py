@@ -27,6 +27,7 @@ from gateway.telemetry import Telemetry
 from gateway.translation.port import TokenDemand
 from gateway.translation.usage import TokenUsage
 from policies.estimate import OutputEstimator, estimate_usage
+from policies.futures import to_future
 from policies.ledger import (
     NOTHING,
     Admitted,
@@ -269,7 +270,7 @@ class Admission:
         begun = self._ledger.settle_soon(workspace, lease_id, actual)
         if begun is None:
             return
-        settlement = asyncio.ensure_future(begun)  # itself, where it is a future
+        settlement = to_future(begun)
         self._settlements.add(settlement)
         settlement.add_done_callback(self._end_settlement)
 

@@ -1,9 +1,8 @@
 """
 An open stream: metered while it flows, given back exactly once when it ends.
 
-The response is an ASGI application of our own. Litestar's does not close its generator
-when the client leaves during a send, so nothing here is released by a generator's
-`finally`: `EventStreamResponse` closes the stream itself, shielded.
+Nothing here is released by a generator's `finally`, which runs when somebody collects
+it: `EventStreamResponse` closes the stream itself, shielded.
 """
 
 from __future__ import annotations

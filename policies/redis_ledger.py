@@ -18,6 +18,7 @@ import msgspec
 
 from policies import gcra
 from policies.dimensions import dimension_of
+from policies.futures import to_future
 from policies.in_force import InForce
 from policies.key_names import ledger_keys
 from policies.ledger import (
@@ -177,7 +178,7 @@ class RedisLedger:
         self, workspace: str, lease_id: str, actual: Usage
     ) -> asyncio.Future[bool] | None:
         """As `settle`, begun at once; of one server without a task."""
-        return asyncio.ensure_future(self._begin_settling(workspace, lease_id, actual))
+        return to_future(self._begin_settling(workspace, lease_id, actual))
 
     async def inspect(
         self, workspace: str, plan: Plan, key: KeyScope | None = None

@@ -7,6 +7,7 @@ from gateway.settings import Dialect, PromptForm
 from gateway.translation.answer import to_chat_completion
 from gateway.translation.chat_request import (
     demand_of,
+    is_rewritten,
     parse_chat_request,
     to_chat,
     to_inference,
@@ -31,6 +32,7 @@ class ChatTranslator:
         "_raw",
         "_request",
         "_route",
+        "_upstream",
         "demand",
         "is_stream",
         "model",
@@ -47,17 +49,21 @@ class ChatTranslator:
         self.is_stream = bool(self._request.stream)
         self.demand: TokenDemand = demand_of(self._request)
         self._route: Route | None = None
+        self._upstream: UpstreamRequest | None = None
 
     def find_route(self) -> Route:
         if self._route is None:
             uncarried = first_uncarried(self._request)
             self._route = choose_route(self._dialect, uncarried)
+            if self._route == "chat" and is_rewritten(self._request):
+                # Writing it anew may find what cannot be passed on.
+                self._upstream = to_chat(self._request, self._raw)
         return self._route
 
     def to_upstream(self) -> UpstreamRequest:
         if self.find_route() == "inference":
             return to_inference(self._request, self._prompt_form)
-        return to_chat(self._request, self._raw)
+        return self._upstream or to_chat(self._request, self._raw)
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
         return to_chat_completion(

@@ -190,12 +190,21 @@ def to_chat(request: ChatRequest, raw: bytes) -> UpstreamRequest:
         fields["max_tokens"] = fields.pop("max_completion_tokens")
     if request.functions:
         with_tools(request, fields)
-    if any(map(_needs_rewriting, request.messages)):
+    if _has_rewritten_messages(request):
         fields["messages"] = _rewritten(request, fields["messages"])
     if request.stream:
         # Always metered, whether or not the caller asked to see it.
         fields["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
     return UpstreamRequest("chat", CHAT_PATH, _encode(fields), bool(request.stream))
+
+
+def is_rewritten(request: ChatRequest) -> bool:
+    """Whether the chat route's body is more than the caller's with other fields."""
+    return bool(request.functions) or _has_rewritten_messages(request)
+
+
+def _has_rewritten_messages(request: ChatRequest) -> bool:
+    return any(map(_needs_rewriting, request.messages))
 
 
 def _needs_rewriting(message: Message) -> bool:
@@ -205,7 +214,13 @@ def _needs_rewriting(message: Message) -> bool:
 
 def _rewritten(request: ChatRequest, messages: msgspec.Raw) -> msgspec.Raw:
     """The messages in words LLMTune knows; all their other fields as they came."""
-    forwarded = _raw_messages.decode(messages)
+    try:
+        forwarded = _raw_messages.decode(messages)
+    except msgspec.DecodeError:
+        # In a field that no other step looks at.
+        raise InvalidRequest(
+            "A number in 'messages' is beyond what can be passed on.", param="messages"
+        ) from None
     for message, fields in zip(request.messages, forwarded, strict=True):
         if isinstance(message, AssistantMessage | FunctionMessage):
             with_tool_messages(message, fields)

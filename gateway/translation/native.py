@@ -93,20 +93,18 @@ class NativeTranslator:
         return UpstreamRequest(self._route, path, self._raw, self._is_stream)
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
-        answer = decode_answer(body)
-        usage = usage_of(answer, read_choices(answer), self._demand.text_tokens)
-        return WholeAnswer(body, usage)
+        return WholeAnswer(body, _usage_of(body, self._demand))
 
     def stream(self, stamp: Stamp) -> NativeStream:
-        return NativeStream(self)
+        return NativeStream(self._demand)
 
 
 class NativeStream:
     """Relays events as they came and reads along for the meter."""
 
-    def __init__(self, translator: NativeTranslator) -> None:
-        demand = translator.demand
-        self._translator = translator
+    def __init__(self, demand: TokenDemand) -> None:
+        # And not the translator, which has the prompt.
+        self._demand = demand
         self._meter = StreamMeter(demand.text_tokens, demand.most_output_tokens)
         self._is_finished = False
 
@@ -132,7 +130,7 @@ class NativeStream:
         self._meter.note(event.reported)
 
     def feed_whole(self, body: bytes) -> bytes:
-        self._meter.settle(self._translator.from_upstream(body, Stamp("", 0)).usage)
+        self._meter.settle(_usage_of(body, self._demand))
         self._is_finished = True
         # JSON may be laid out with any of the three line ends that SSE knows.
         return b"data: " + b"\ndata: ".join(body.strip().splitlines()) + b"\n\n"
@@ -144,3 +142,8 @@ class NativeStream:
                 fault="cut_short",
             )
         return b"data: " + DONE + b"\n\n"
+
+
+def _usage_of(body: bytes, demand: TokenDemand) -> TokenUsage:
+    answer = decode_answer(body)
+    return usage_of(answer, read_choices(answer), demand.text_tokens)

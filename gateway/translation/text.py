@@ -65,6 +65,12 @@ class TextTranslator:
             choices=self._request.n or 1,
             input_param="prompt",
         )
+        self._reading = TextReading(
+            self._request.model,
+            self._demand,
+            self._max_tokens,
+            self._prompt if self._request.echo else "",
+        )
 
     @property
     def model(self) -> str:
@@ -113,7 +119,7 @@ class TextTranslator:
         return body
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
-        model, choices, usage = self.read_whole(body)
+        model, choices, usage = self._reading.read(body)
         completion = {
             **_head(stamp, model),
             "choices": choices,
@@ -121,40 +127,47 @@ class TextTranslator:
         }
         return WholeAnswer(_encode(completion), usage)
 
-    def read_whole(self, body: bytes) -> tuple[str, list[dict[str, Any]], TokenUsage]:
+    def stream(self, stamp: Stamp) -> TextStream:
+        options = self._request.stream_options
+        return TextStream(
+            self._reading, stamp, wants_usage=bool(options and options.include_usage)
+        )
+
+
+class TextReading(msgspec.Struct, frozen=True):
+    """What reading an answer takes of its request: of a long prompt, its estimate."""
+
+    model: str
+    demand: TokenDemand
+    max_tokens: int
+    # What every choice begins with.
+    echo: str
+
+    def read(self, body: bytes) -> tuple[str, list[dict[str, Any]], TokenUsage]:
         """The model, the choices in this route's form and the usage of an answer."""
         answer = decode_answer(body)
         choices = read_choices(answer)
-        usage = usage_of(answer, choices, self._demand.text_tokens)
+        usage = usage_of(answer, choices, self.demand.text_tokens)
         said = [
             _choice(
                 choice.index,
                 self.echo + (choice.text or ""),
-                choice.finish_reason or default_finish(choice, usage, self._max_tokens),
+                choice.finish_reason or default_finish(choice, usage, self.max_tokens),
             )
             for choice in choices
         ]
         return answered_model(answer, self.model), said, usage
-
-    @property
-    def echo(self) -> str:
-        """What every choice begins with."""
-        return self._prompt if self._request.echo else ""
-
-    def stream(self, stamp: Stamp) -> TextStream:
-        options = self._request.stream_options
-        return TextStream(self, stamp, bool(options and options.include_usage))
 
 
 class TextStream:
     """Writes the chunks of one streamed text completion."""
 
     def __init__(
-        self, translator: TextTranslator, stamp: Stamp, wants_usage: bool
+        self, reading: TextReading, stamp: Stamp, *, wants_usage: bool
     ) -> None:
-        demand = translator.demand
-        self._translator = translator
-        self._head = _head(stamp, translator.model)
+        demand = reading.demand
+        self._reading = reading
+        self._head = _head(stamp, reading.model)
         self._usage_member = {"usage": None} if wants_usage else {}
         # What stands around a text of the first choice, as in a chat's stream.
         head = _encode(self._head)[:-1]
@@ -196,7 +209,7 @@ class TextStream:
         return b"".join(frames)
 
     def feed_whole(self, body: bytes) -> bytes:
-        _, choices, usage = self._translator.read_whole(body)
+        _, choices, usage = self._reading.read(body)
         self._meter.settle(usage)
         self._finished = {choice["index"]: True for choice in choices}
         return b"".join([self._frame(choice) for choice in choices])
@@ -222,7 +235,7 @@ class TextStream:
         return b"".join(frames)
 
     def _opening(self, index: int) -> str:
-        return "" if index in self._finished else self._translator.echo
+        return "" if index in self._finished else self._reading.echo
 
     def _chunk(self, index: int, text: str, finish_reason: str | None) -> bytes:
         return self._frame(_choice(index, text, finish_reason))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from policies.futures import to_future
 from policies.ledger import Ledger, Usage
 from policies.outage.journal import Journal
 from policies.outage.running_leases import RunningLease
@@ -56,7 +57,7 @@ class PromptSettler:
         if sent is None:
             self._health.succeeded(asked_us=asked_us, needs_memory=False)
             return None
-        begun = asyncio.ensure_future(sent)
+        begun = to_future(sent)
         told: asyncio.Future[bool] = begun.get_loop().create_future()
         begun.add_done_callback(partial(self._end, lease, actual, asked_us, told))
         return told

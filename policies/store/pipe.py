@@ -111,7 +111,9 @@ class Pipe:
         if self._is_closed:
             command.fail("closed", "")
             return
-        waiting = self.waiting
+        # As `waiting` says, which would be a call for each command.
+        link = self._link
+        waiting = len(self._queue) + (len(link.pending) if link is not None else 0)
         if waiting >= self._max_waiting:
             command.fail("overloaded", f"{waiting} commands are waiting")
             return

@@ -29,6 +29,15 @@ def last_line(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
     return line
 
 
+async def test_a_head_is_told_as_what_it_was(
+    gateway: GatewayUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    await gateway.client.head("/livez")
+
+    line = last_line(caplog)
+    assert (line["method"], line["route"], line["status"]) == ("HEAD", "/livez", 200)
+
+
 async def test_an_answer_is_told_with_who_what_and_how_much(
     gateway: GatewayUnderTest,
     upstream: ScriptedUpstream,

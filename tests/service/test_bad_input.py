@@ -43,6 +43,12 @@ BODIES = [
         id="10,000 messages",
     ),
     pytest.param(
+        b'{"model":"m","tools":[{"type":"function","function":{"name":"f"}}],'
+        b'"messages":[{"role":"developer","content":"x","y":1e999}]}',
+        "messages",
+        id="unknown number that cannot be passed on",
+    ),
+    pytest.param(
         body_with(messages=[{"role": "robot", "content": "x"}]),
         "messages[0].role",
         id="unknown role",

@@ -32,6 +32,29 @@ async def test_a_request_that_asks_for_h2c_is_served_with_its_body(
     assert upstream.last.json["prompt"] == "Hello"
 
 
+@pytest.mark.parametrize("target", [b"http://x", b"http://x?a=1"])
+async def test_an_absolute_target_without_a_path_is_the_root(
+    gateway: GatewayUnderTest, caplog: pytest.LogCaptureFixture, target: bytes
+) -> None:
+    """RFC 9112, 3.2.2: proxies send it so."""
+    close = b"host: x\r\nconnection: close\r\n\r\n"
+    answer = await gateway.send(b"GET " + target + b" HTTP/1.1\r\n" + close)
+
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"There is no route /;" in answer
+
+
+@pytest.mark.parametrize("target", [b"//[", b"/\xc3\xa4", b"*"])
+async def test_a_target_that_is_none_fills_no_log(
+    gateway: GatewayUnderTest, caplog: pytest.LogCaptureFixture, target: bytes
+) -> None:
+    """A stranger sends it by the million."""
+    close = b"host: x\r\nconnection: close\r\n\r\n"
+    await gateway.send(b"GET " + target + b" HTTP/1.1\r\n" + close)
+
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_client_that_pipelines_and_leaves_is_noticed(
     gateway: GatewayUnderTest, upstream: ScriptedUpstream
 ) -> None:

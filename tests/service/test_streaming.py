@@ -9,15 +9,36 @@ from typing import Any
 import pytest
 
 from gateway.schemas.openai import ChatRequest
+from gateway.translation.chat import ChatTranslator
+from gateway.translation.native import NativeTranslator
+from gateway.translation.text import TextTranslator
 from tests.conftest import StartGateway
-from tests.gateway_under_test import GatewayUnderTest, events_of, text_of
-from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame, whole
+from tests.gateway_under_test import (
+    MODEL,
+    GatewayUnderTest,
+    chat_body,
+    events_of,
+    text_of,
+)
+from tests.upstream import (
+    LAST_CHUNK,
+    PATIENCE_S,
+    STREAM_HEAD,
+    ScriptedUpstream,
+    frame,
+    whole,
+)
 
 CHUNKS = [
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hel"}}]},
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "lo"}}]},
     {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
 ]
+
+PROMPTED = {"model": MODEL, "prompt": "Say hello.", "stream": True}
+
+# Whatever has the prompt.
+PARSED = (ChatRequest, ChatTranslator, TextTranslator, NativeTranslator)
 
 FORMS = [
     pytest.param(CHUNKS, id="chunks"),
@@ -166,8 +187,19 @@ async def test_silence_is_broken_by_comments(
         await stream.text_until("lo")
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        pytest.param("/v1/chat/completions", chat_body(stream=True), id="chat"),
+        pytest.param("/v1/completions", PROMPTED, id="text"),
+        pytest.param(f"/v1/models/{MODEL}/inference", PROMPTED, id="native"),
+    ],
+)
 async def test_a_stream_that_runs_does_not_keep_its_prompt(
-    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+    gateway: GatewayUnderTest,
+    upstream: ScriptedUpstream,
+    path: str,
+    asked: dict[str, Any],
 ) -> None:
     """A stream takes minutes, and a prompt may be megabytes: thousands are open."""
     go_on = asyncio.Event()
@@ -179,12 +211,18 @@ async def test_a_stream_that_runs_does_not_keep_its_prompt(
         LAST_CHUNK,
     )
 
-    async with gateway.stream_chat() as stream:
-        await stream.text_until("Hel")
+    request = gateway.client.stream(
+        "POST", path, json=asked, headers=gateway.auth("open")
+    )
+    async with request as response:
+        lines = response.aiter_lines()
+        async with asyncio.timeout(PATIENCE_S):
+            while "Hel" not in await anext(lines):
+                pass
         gc.collect()
-        kept = [each for each in gc.get_objects() if isinstance(each, ChatRequest)]
+        kept = [each for each in gc.get_objects() if isinstance(each, PARSED)]
         go_on.set()
-        await stream.text_until("lo")
+        assert "data: [DONE]" in [line async for line in lines]
 
     assert kept == []
 

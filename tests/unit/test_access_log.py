@@ -48,10 +48,6 @@ class Ended(Exchange):
         return self._took_s
 
 
-async def nothing() -> dict[str, Any]:
-    return {}
-
-
 class Sink:
     """A handler of ours with what it has written."""
 
