@@ -9,7 +9,6 @@ request hears that its client has left, and a handler can cut its connection.
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
@@ -23,13 +22,12 @@ from gateway.errors import (
     GatewayError,
     Header,
     HeadersTooLarge,
-    InvalidRequest,
     RequestTimedOut,
-    envelope,
 )
 from gateway.flow_control import FlowControl
 from gateway.http_cycle import Cycle
 from gateway.ids import new_id
+from gateway.unrouted import MalformedRequest, raw_answer
 from gateway.wire import Application, RequestHead
 
 logger = logging.getLogger("gateway.access")
@@ -41,12 +39,6 @@ MAX_PIPELINED: Final = 8
 # What a callback of ours raises over bytes that are no request.
 _CLIENTS_DOING: Final = (httptools.HttpParserError, UnicodeDecodeError)
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
-
-
-class MalformedRequest(InvalidRequest):
-    """Bytes that are no HTTP request."""
-
-    code = "invalid_request"
 
 
 class EdgeBounds(NamedTuple):
@@ -72,32 +64,6 @@ class ServerState:
 
 class EdgeProtocol:
     """One client connection; event loops ask for its methods and not for a base."""
-
-    __slots__ = (
-        "_alarm",
-        "_app",
-        "_bounds",
-        "_client",
-        "_due_s",
-        "_fault",
-        "_flow",
-        "_has_begun",
-        "_has_ended",
-        "_headers",
-        "_is_long",
-        "_loop",
-        "_max_header_bytes",
-        "_newest",
-        "_overdue",
-        "_parser",
-        "_running",
-        "_server",
-        "_state",
-        "_unparsed_bytes",
-        "_url",
-        "_waiting",
-        "transport",
-    )
 
     def __init__(self, bounds: EdgeBounds, state: ServerState) -> None:
         self._app = bounds.app
@@ -406,7 +372,7 @@ class EdgeProtocol:
             "error_code": error.error_code,
         }
         logger.info("refused before routing", extra={"facts": facts})
-        self.transport.write(_raw_response(error, request_id))
+        self.transport.write(raw_answer(error, request_id))
         self._close()
 
     def _close(self) -> None:
@@ -417,16 +383,3 @@ class EdgeProtocol:
         """
         self.transport.close()
         self._loop.call_later(self._bounds.write_timeout_s, self.transport.abort)
-
-
-def _raw_response(error: GatewayError, request_id: str) -> bytes:
-    body = envelope(error)
-    status = http.HTTPStatus(error.http_status)
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-        "content-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n"
-        f"x-request-id: {request_id}\r\n"
-        "connection: close\r\n\r\n"
-    )
-    return head.encode("ascii") + body

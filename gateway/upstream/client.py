@@ -21,9 +21,10 @@ from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.translation.faults import error_of_status
 from gateway.translation.port import UpstreamRequest
-from gateway.upstream.connection import Limits, Take
+from gateway.upstream.connection import Take
 from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error, is_before_sending
+from gateway.upstream.limits import Limits
 from gateway.upstream.retry import retry_wait_s
 from gateway.upstream.sending import Incoming, Outgoing, Sender
 

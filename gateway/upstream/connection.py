@@ -7,12 +7,13 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import httpx
 
 from gateway.alarm import Alarm
 from gateway.upstream.answer_parser import AnswerParser, Head
+from gateway.upstream.limits import Limits
 
 # A reader that is slower than its upstream lets so much wait here before the upstream
 # is made to wait: a few hundred events. What is in flight may come on top of it.
@@ -29,17 +30,6 @@ _GRACE_S: Final = 0.01
 Take: TypeAlias = Callable[[bytes], bool]
 
 
-class Limits(NamedTuple):
-    """What an attempt may take of the time its call has."""
-
-    connect_s: float
-    # Between two reads or writes.
-    idle_s: float
-    # On the event loop's clock: when the answer has to have begun, and be complete.
-    head_by_s: float
-    ends_at_s: float
-
-
 class Connection(asyncio.Protocol):
     """
     A connection that carries one exchange after another.
@@ -47,32 +37,6 @@ class Connection(asyncio.Protocol):
     `send`, then `read_head`, then `read_body` until it is None; whoever stops earlier
     closes it. Errors are httpx's, and each condemns the connection.
     """
-
-    __slots__ = (
-        "_alarm",
-        "_answer",
-        "_buffered_bytes",
-        "_can_pause",
-        "_chunks",
-        "_drained",
-        "_due_s",
-        "_error",
-        "_heard_s",
-        "_is_busy",
-        "_is_read_paused",
-        "_is_request_ended",
-        "_is_tls",
-        "_limits",
-        "_loop",
-        "_on_idle_lost",
-        "_pour_failure",
-        "_pouring",
-        "_readable",
-        "_transport",
-        "_waiter",
-        "idle_since_s",
-        "is_write_paused",
-    )
 
     def __init__(self, on_idle_lost: Callable[[Connection], None]) -> None:
         """`on_idle_lost` hears of an end, or of stray bytes, between two exchanges."""

@@ -16,7 +16,8 @@ from typing import TypeVar
 import httpx
 
 from gateway.upstream.answer_parser import Head
-from gateway.upstream.connection import Connection, Limits, Take
+from gateway.upstream.connection import Connection, Take
+from gateway.upstream.limits import Limits
 from gateway.upstream.pool import Origin, Pool
 from gateway.upstream.sending import (
     MAX_REMEMBERED,

@@ -9,9 +9,9 @@ import msgspec
 
 from gateway.errors import GatewayError, UpstreamRefused, UpstreamTimeout
 from gateway.upstream.client import Credentials, UpstreamAnswer
-from gateway.upstream.connection import Limits
 from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error
+from gateway.upstream.limits import Limits
 from gateway.upstream.sending import HttpxAnswer
 
 # The newer generation first; both are siblings of /v1, not below it.

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple, Protocol
 import httpx
 
 from gateway.errors import Header
-from gateway.upstream.connection import Limits, Take
+from gateway.upstream.connection import Take
+from gateway.upstream.limits import Limits
 
 # Models times fleets: more than any operator has, and little memory.
 MAX_REMEMBERED: Final = 1024

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway.upstream.connection import Connection, Limits
+from gateway.upstream.connection import Connection
 from gateway.upstream.lean_transport import LeanTransport
+from gateway.upstream.limits import Limits
 from gateway.upstream.racing import first_connected
 from gateway.upstream.sending import Incoming, Outgoing
 from tests.servers.tls import Certificates

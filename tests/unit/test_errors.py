@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import gateway.http_protocol
+import gateway.unrouted
 from gateway import errors
 from gateway.errors import (
     ClientGone,
@@ -85,14 +85,14 @@ def test_drawing_at_the_top_is_the_real_tree() -> None:
     assert real_tree() == drawn_tree()
 
 
-def test_every_error_is_defined_where_it_is_drawn_or_by_the_protocol() -> None:
+def test_every_error_is_defined_where_it_is_drawn_or_by_who_reads_bytes() -> None:
     elsewhere = {
         kind.__name__
         for kind in subclasses(GatewayError)
         if kind.__module__ != errors.__name__
     }
 
-    assert {gateway.http_protocol.MalformedRequest.__name__} == elsewhere
+    assert {gateway.unrouted.MalformedRequest.__name__} == elsewhere
 
 
 @pytest.mark.parametrize("kind", ALL)
