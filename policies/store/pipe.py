@@ -1,5 +1,5 @@
 """
-One server's pipelined connection: what is asked in one tick leaves in one write.
+One server's pipelined connection: what is asked in one tick leaves in a few writes.
 
 A command waits for its own deadline and no longer, connecting included. Replies come
 in order, so a command unanswered for a whole time-out condemns its connection. What was
@@ -35,6 +35,11 @@ _GRACE_S: Final = 0.002
 _WHOLE_SHARE: Final = 0.9
 # A socket closes in the next tick; TLS included. More means the loop is in trouble.
 _CLOSE_TIMEOUT_S: Final = 1.0
+
+# Of a tick with many commands, so many go out before the rest are made: Redis works on
+# them meanwhile, where else each side waits for all of the other's work. With one write
+# 32 refused callers kept their process busy for 86 % of the time, with four for all.
+FLUSHED_AT: Final = 8
 
 _ASKING: Final = pack("ASKING")
 
@@ -118,7 +123,9 @@ class Pipe:
             command.fail("overloaded", f"{waiting} commands are waiting")
             return
         self._queue.append(command)
-        if not self._is_flush_due:
+        if len(self._queue) >= FLUSHED_AT and link is not None:
+            self._flush()
+        elif not self._is_flush_due:
             self._is_flush_due = True
             loop.call_soon(self._flush)
         # Time-outs are alike, so this sets one alarm for all that comes until it rings.

@@ -1,4 +1,4 @@
-"""Calls to one server: one write for a tick, each caller its own reply."""
+"""Calls to one server: few writes for a tick, each caller its own reply."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import asyncio
 import pytest
 
 from policies.store.errors import StoreUnavailable
+from policies.store.pipe import FLUSHED_AT
 from policies.store.store import Store
 from tests.redis_servers import RedisServer
 from tests.servers.process import until
 from tests.store.conftest import COUNT, OpenStore, refusal, until_gone
 
 
-async def test_calls_of_one_tick_leave_in_one_write(store: Store) -> None:
-    """A hundred admissions at once cost one system call, not a hundred."""
+@pytest.mark.parametrize(
+    ("calls", "writes"), [(1, 1), (FLUSHED_AT - 1, 1), (10 * FLUSHED_AT + 1, 11)]
+)
+async def test_calls_of_one_tick_share_their_writes(
+    store: Store, calls: int, writes: int
+) -> None:
+    """Eighty admissions cost ten system calls, and Redis begins at the first."""
     before = store.flushes_total
 
-    await asyncio.gather(*(store.call("ECHO", n, key="") for n in range(100)))
+    await asyncio.gather(*(store.call("ECHO", n, key="") for n in range(calls)))
 
-    assert 1 == store.flushes_total - before
+    assert writes == store.flushes_total - before
 
 
 async def test_the_calls_that_open_the_connection_share_a_write(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from policies.store.errors import StoreUnavailable
+from policies.store.pipe import FLUSHED_AT
 from policies.store.scripts import to_script
 from tests.redis_fixtures import StartCluster
 from tests.redis_servers import RedisCluster, RedisServer, redis_cluster, slot_of
@@ -34,7 +35,7 @@ async def cluster() -> AsyncIterator[RedisCluster]:
 async def test_every_key_is_served_by_its_node(
     cluster: RedisCluster, to_store: OpenStore
 ) -> None:
-    """Calls of one tick leave in one write for each node, and none is redirected."""
+    """Calls of one tick share a node's writes, and none is redirected."""
     store = to_store(cluster.url)
     await asyncio.gather(*(store.run(COUNT, [key], [1]) for key in KEYS))
     before = store.flushes_total
@@ -42,7 +43,7 @@ async def test_every_key_is_served_by_its_node(
     counted = await asyncio.gather(*(store.run(COUNT, [key], [1]) for key in KEYS))
 
     assert [2] * len(KEYS) == counted
-    assert 3 == store.flushes_total - before
+    assert store.flushes_total - before <= len(KEYS) // FLUSHED_AT + 3
     assert ["2"] * len(KEYS) == [cluster.node_of(k).command("GET", k) for k in KEYS]
 
 
