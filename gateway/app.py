@@ -34,6 +34,7 @@ from gateway.middleware import EdgeMiddleware
 from gateway.model_catalog import ModelCatalog
 from gateway.policy_files import PolicyFiles
 from gateway.presence import Attendance
+from gateway.replay.replays import Replays
 from gateway.routes.completions import CompletionRoutes
 from gateway.routes.door import Door, Route, internal_error
 from gateway.routes.limits import LimitRoutes
@@ -97,11 +98,15 @@ class Gateway:
             ),
             max_event_bytes=self.settings.upstream_max_event_bytes,
         )
+        self.replays = Replays(
+            self.shared.replays, admission=self.admission, telemetry=self.telemetry
+        )
         completions = CompletionRoutes(
             self.settings,
             door=self.door,
             service=self.service,
             attendance=self.attendance,
+            replays=self.replays,
             telemetry=self.telemetry,
             now_s=time.time,
         )
@@ -169,6 +174,7 @@ class Gateway:
         tasks = [
             asyncio.create_task(self.admission.keep_alive()),
             asyncio.create_task(self.files.watch()),
+            asyncio.create_task(self.replays.keep_alive()),
         ]
         try:
             async with self.shared.running():
@@ -179,6 +185,7 @@ class Gateway:
             # Neither is allowed to keep the rest from being given back.
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.admission.finish_settling()
+            await self.replays.finish()
             await self.transport.aclose()
             await self.ledger.aclose()
 

@@ -13,6 +13,8 @@ GatewayError                       status  code                     the client m
 │   ├── RequestTimedOut            408     request_timeout          yes
 │   ├── RequestTooLarge            413     request_too_large        no
 │   ├── UnsupportedEncoding        415     unsupported_content_encoding  no
+│   ├── IdempotencyInFlight        409     idempotency_in_flight    yes, when told
+│   ├── IdempotencyKeyReused       422     idempotency_key_reused   no
 │   ├── HeadersTooLarge            431     headers_too_large        no
 │   └── LimitExceeded              429     rate_limit_exceeded      yes, or never
 ├── UpstreamError                  502     upstream_error           yes
@@ -141,6 +143,19 @@ class RequestTooLarge(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class IdempotencyInFlight(RequestError):
+    """The request with this key still runs."""
+
+    status, code = 409, "idempotency_in_flight"
+    outcome: ClassVar[Outcome] = "rejected"
+
+
+class IdempotencyKeyReused(RequestError):
+    """Something else was asked under this key."""
+
+    status, code = 422, "idempotency_key_reused"
 
 
 class HeadersTooLarge(RequestError):

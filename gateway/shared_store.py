@@ -21,6 +21,9 @@ from policies.memory_ledger import MemoryLedger
 from policies.outage.guarded_ledger import GuardedLedger
 from policies.outage.replicas import Replicas
 from policies.redis_ledger import LEDGER_SCRIPTS, RedisLedger
+from policies.replay.memory_replays import MemoryReplays
+from policies.replay.port import ReplayStore
+from policies.replay.redis_replays import REPLAY_SCRIPTS, RedisReplays
 from policies.store.store import open_store
 from policies.store.url import parse_store_url
 
@@ -32,8 +35,9 @@ class OwnLedger:
 
     keys: StoredKeys | None = None
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, replays: ReplayStore) -> None:
         self.ledger = ledger
+        self.replays = replays
 
     def status(self) -> dict[str, Any]:
         return {"kind": "memory"}
@@ -59,10 +63,12 @@ class SharedStore:
             timeout_s=settings.store_timeout_s,
             connect_timeout_s=settings.store_connect_timeout_s,
             client_name=CLIENT_NAME,
-            scripts=LEDGER_SCRIPTS,
+            scripts=(*LEDGER_SCRIPTS, *REPLAY_SCRIPTS),
         )
+        lease_ms = int(settings.lease_ttl_s * 1000)
+        self.replays: ReplayStore = RedisReplays(store, lease_ms=lease_ms)
         self.ledger = GuardedLedger(
-            RedisLedger(store, int(settings.lease_ttl_s * 1000)),
+            RedisLedger(store, lease_ms),
             store=store,
             replicas=Replicas(store, uuid.uuid4().hex, clock_us=clock_us),
             clock_us=clock_us,
@@ -99,5 +105,7 @@ def open_shared_store(
     """The store that the settings name; a ledger that is given stands for memory's."""
     if ledger is None and parse_store_url(settings.store_url).kind != "memory":
         return SharedStore(settings, clock_us=clock_us, telemetry=telemetry)
-    own = MemoryLedger(clock_us, lease_ttl_ms=int(settings.lease_ttl_s * 1000))
-    return OwnLedger(ledger or own)
+    lease_ms = int(settings.lease_ttl_s * 1000)
+    own = MemoryLedger(clock_us, lease_ttl_ms=lease_ms)
+    replays = MemoryReplays(lambda: clock_us() // 1000, lease_ms=lease_ms)
+    return OwnLedger(ledger or own, replays)

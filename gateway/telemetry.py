@@ -23,6 +23,7 @@ from gateway.translation.usage import TokenUsage
 from policies.key_cache import LookupOutcome, StoredKeys
 from policies.ledger import Admitted, Rejected
 from policies.outage.guarded_ledger import GuardedLedger
+from policies.replay.port import ReplayOutcome
 
 # From a cached 401 to a generation that runs into OpenAI's 600 s client time-out; the
 # steps double or less, so that a quantile is never off by more than that.
@@ -84,6 +85,13 @@ class Telemetry:
             "llmtune_gateway_admissions",
             "Admission decisions by plan and decision (admitted, rejected).",
             ["plan", "decision"],
+            registry=self.registry,
+        )
+        self._replays = Counter(
+            "llmtune_gateway_idempotent_requests",
+            "Requests with an Idempotency-Key, by what became of it (first, stored,"
+            " in_flight, conflict).",
+            ["outcome"],
             registry=self.registry,
         )
         self._rejections = Counter(
@@ -149,6 +157,9 @@ class Telemetry:
 
     def lease_lost(self) -> None:
         self._leases_lost.inc()
+
+    def replay(self, outcome: ReplayOutcome) -> None:
+        self._replays.inc(outcome)
 
     def request(self, route: str, outcome: Outcome, duration_s: float) -> None:
         self._requests.inc(route, outcome)

@@ -6,6 +6,7 @@ The braces of a name are its cluster slot: what one script touches shares them.
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 from typing import Final
 
@@ -26,3 +27,11 @@ def ledger_keys(workspace: str) -> tuple[str, str, str]:
     # A workspace's name has none of the characters that would end the slot's part.
     stem = f"gw:{{{workspace}}}"
     return (f"{stem}:usage", f"{stem}:leases", f"{stem}:charges")
+
+
+def replay_keys(workspace: str, key: str) -> tuple[str, str]:
+    """What the replays' scripts take: a key's record, and its answer."""
+    # By its digest: a client's own key may be long, and hold anything.
+    digest = hashlib.sha256(key.encode()).hexdigest()[:40]
+    stem = f"gw:{{{workspace}}}:replay:{digest}"
+    return (stem, f"{stem}:answer")

@@ -108,6 +108,13 @@ class RequestBounds(Strict, frozen=True, kw_only=True):
     max_body_bytes: PositiveCount | None = None
 
 
+class Idempotency(Strict, frozen=True, kw_only=True):
+    """How long an answer is kept for its `Idempotency-Key`, and up to which size."""
+
+    ttl_s: PositiveCount = 86_400
+    max_answer_bytes: PositiveCount = 1_048_576
+
+
 class PrivateFleet(Strict, frozen=True, kw_only=True):
     """An upstream of the workspace's own; its key is read from the environment."""
 
@@ -127,6 +134,7 @@ class Plan(Strict, frozen=True, kw_only=True):
     models: tuple[str, ...] = ("*",)
     on_store_failure: StoreFailure = "share"
     upstream: PrivateFleet | None = None
+    idempotency: Idempotency = Idempotency()
 
     @property
     def limits(self) -> tuple[Limit, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from gateway.completion import Call, CompletionService
 from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.ids import new_id
 from gateway.presence import Attendance, Presence
+from gateway.replay.header import IDEMPOTENCY_KEY
+from gateway.replay.replays import Once, Replays
 from gateway.routes.door import Door, Parse, Route, trace_headers
 from gateway.settings import Settings
 from gateway.streaming import EventStreamResponse, MeteredStream
@@ -34,6 +36,7 @@ class CompletionRoutes:
         door: Door,
         service: CompletionService,
         attendance: Attendance,
+        replays: Replays,
         telemetry: Telemetry,
         now_s: Callable[[], float],
     ) -> None:
@@ -41,6 +44,7 @@ class CompletionRoutes:
         self._door = door
         self._service = service
         self._attendance = attendance
+        self._replays = replays
         self._telemetry = telemetry
         self._now_s = now_s
 
@@ -72,14 +76,39 @@ class CompletionRoutes:
         """LLMTune's own inference; without a model, the playground's."""
         await self.complete(exchange, partial(NativeTranslator, model=model), "")
 
-    async def complete(self, exchange: Exchange, parse: Parse, prefix: str) -> None:
-        """Authenticate, parse, complete, answer."""
+    def complete(
+        self, exchange: Exchange, parse: Parse, prefix: str
+    ) -> Coroutine[Any, Any, None]:
+        """Authenticate, parse, complete, answer; under a key once."""
+        if IDEMPOTENCY_KEY in exchange.headers:
+            return self._complete_once(exchange, parse, prefix)
+        return self._complete(exchange, parse, prefix)
+
+    async def _complete_once(
+        self, exchange: Exchange, parse: Parse, prefix: str
+    ) -> None:
+        with self._replays.once(exchange, parse) as once:
+            await self._complete(exchange, once.parse, prefix, once)
+
+    async def _complete(
+        self,
+        exchange: Exchange,
+        parse: Parse,
+        prefix: str,
+        once: Once | None = None,
+    ) -> None:
         principal = await self._door.authenticate(exchange)
         response: EventStreamResponse | None = None
         try:
             with Presence(exchange.wire, self._attendance) as presence:
                 translator = await self._door.parse(exchange, principal, parse)
                 presence.listen()
+                if once is not None:
+                    answer = await once.claim(principal, translator)
+                    if answer is not None:
+                        presence.conclude()
+                        await self._replays.replay(exchange, principal, answer)
+                        return
                 call = Call(
                     principal=principal,
                     translator=translator,

@@ -14,6 +14,8 @@ from policies.ledger import Admitted, Demand, KeyScope, Rejected, Usage
 from policies.outage.replicas import Replicas
 from policies.plans import Concurrency, KeyLimits, Plan, Quota, Rate
 from policies.redis_ledger import RedisLedger
+from policies.replay.port import First, KeptAnswer, ReplayKey, Stored
+from policies.replay.redis_replays import RedisReplays
 from policies.store.errors import StoreUnavailable
 from policies.store.store import Store, open_store
 from tests.policies.keys_in_redis import digest, key_store, stored_key
@@ -118,3 +120,18 @@ async def test_gateway_may_do_all_that_its_ledger_does(
 @pytest.fixture
 def ledger_kind() -> str:
     return "memory"
+
+
+async def test_gateway_may_keep_answers(store: Store) -> None:
+    """Every step of a replay, each of which runs other commands."""
+    replays = RedisReplays(store, lease_ms=30_000)
+    key, answer = ReplayKey("acme", "k", b"f" * 32), KeptAnswer(200, (), b"{}", "r")
+
+    assert await replays.claim(key, "a") == First()
+    assert await replays.renew(key, "a")
+    assert await replays.keep(key, "a", answer, 60_000)
+    assert await replays.claim(key, "b") == Stored(answer)
+    free = ReplayKey("acme", "free", b"f" * 32)
+    await replays.claim(free, "a")
+    await replays.release(free, "a")
+    assert await replays.claim(free, "b") == First()

@@ -1,0 +1,40 @@
+"""The value of an `Idempotency-Key` header."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gateway.errors import InvalidRequest
+
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
+
+MAX_CHARS: Final = 255
+
+# RFC 8941, 3.3.3: printable ASCII, of which a quote and a backslash are escaped.
+_QUOTED: Final = re.compile(rb'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+_ESCAPE: Final = re.compile(rb'\\(["\\])')
+# As clients send it that never heard of structured fields.
+_BARE: Final = re.compile(rb"[\x20-\x7e]*")
+
+
+def read_key(value: bytes) -> str:
+    """The key, bare or quoted; InvalidRequest if it is none."""
+    quoted = _QUOTED.fullmatch(value)
+    if quoted is not None:
+        key = _ESCAPE.sub(rb"\1", quoted[1])
+    elif value.startswith(b'"') or not _BARE.fullmatch(value):
+        raise _not_a_key()
+    else:
+        key = value
+    if not 1 <= len(key) <= MAX_CHARS:
+        raise _not_a_key()
+    return key.decode("ascii")
+
+
+def _not_a_key() -> InvalidRequest:
+    return InvalidRequest(
+        f"The Idempotency-Key header must have 1 to {MAX_CHARS} printable characters,"
+        " bare or as a quoted string.",
+        param="Idempotency-Key",
+    )

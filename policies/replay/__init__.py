@@ -1,0 +1,1 @@
+"""Answers kept by the client's own key, so that a retry is not run again."""

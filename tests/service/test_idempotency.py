@@ -1,0 +1,298 @@
+"""One generation a key, and its answer for everybody who asks again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import StartGateway
+from tests.gateway_under_test import MODEL, GatewayUnderTest, chat_body
+from tests.service.test_shared_limits import StartPair, start_pair
+from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame, whole
+
+__all__ = ["start_pair"]
+
+CHAT = "/v1/chat/completions"
+TEXT = [{"text": "Hel"}, {"text": "lo"}, {"done": True}]
+COUNTED = """\
+plan: counted
+quotas: [{of: requests, limit: 100, per: day}, {of: tokens, limit: 100000, per: day}]
+"""
+
+
+async def ask(
+    gateway: GatewayUnderTest,
+    key: str = "order-4711",
+    *,
+    plan: str = "open",
+    path: str = CHAT,
+    **body: Any,
+) -> httpx.Response:
+    """The same request each time, under a key."""
+    headers = {**gateway.auth(plan), "idempotency-key": key}
+    asked = chat_body(**body)
+    return await gateway.client.post(path, json=asked, headers=headers)
+
+
+def error_of(response: httpx.Response) -> Any:
+    return response.json()["error"]["code"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_who_asks_again_gets_the_first_answer(
+    start_gateway: StartGateway, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """To the byte, without a call upstream, and for nothing."""
+    gateway = await start_gateway({"counted": COUNTED})
+    if stream:
+        upstream.will_stream(*TEXT)
+    else:
+        upstream.will_answer({"text": "Hello", "tokens": 9})
+
+    first = await ask(gateway, plan="counted", stream=stream)
+    used = await gateway.used("counted")
+    again = await ask(gateway, plan="counted", stream=stream)
+
+    assert first.status_code == again.status_code == 200
+    assert again.content == first.content
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    original = again.headers["idempotent-original-request-id"]
+    assert original == first.headers["x-request-id"] != again.headers["x-request-id"]
+    assert len(upstream.requests) == 1
+    assert await gateway.used("counted") == used
+    assert again.headers["x-ratelimit-remaining-requests"] == "99"
+
+
+async def test_another_request_under_the_key_is_a_422(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    upstream.will_answer({"text": "Hello", "tokens": 9})
+    await ask(gateway)
+
+    refused = await ask(gateway, max_tokens=17)
+    elsewhere = await gateway.client.post(
+        "/v1/completions",
+        json={"model": MODEL, "prompt": "Hi"},
+        headers={**gateway.auth(), "idempotency-key": "order-4711"},
+    )
+
+    for response in (refused, elsewhere):
+        assert (response.status_code, error_of(response)) == (
+            422,
+            "idempotency_key_reused",
+        )
+    assert len(upstream.requests) == 1
+
+
+async def test_while_it_runs_others_are_told_to_come_back(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """And get its answer then."""
+    go_on = asyncio.Event()
+    upstream.will(go_on, whole(b'{"text":"Hello","tokens":9}'))
+    running = asyncio.create_task(ask(gateway))
+    await upstream.saw()
+
+    told = await ask(gateway)
+    go_on.set()
+    first = await running
+    again = await ask(gateway)
+
+    assert (told.status_code, error_of(told)) == (409, "idempotency_in_flight")
+    assert int(told.headers["retry-after-ms"]) > 0
+    assert told.headers["x-should-retry"] == "true"
+    assert again.content == first.content
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("key", ["", '"', "x" * 256, "a\tb"])
+async def test_a_key_that_is_none_is_a_400(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream, key: str
+) -> None:
+    response = await ask(gateway, key)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "Idempotency-Key"
+    assert upstream.requests == []
+
+
+async def test_what_may_succeed_later_is_run_again(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """A failure of the upstream's, twice: also the second leaves the key free."""
+    for _ in range(2):
+        upstream.will(whole(b'{"error":{"message":"no"}}', status=500))
+    upstream.will_answer({"text": "Hello", "tokens": 9})
+
+    answers = [await ask(gateway) for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [502, 502, 200, 200]
+    assert "idempotent-replayed" in answers[3].headers
+    assert len(upstream.requests) == 3
+
+
+async def test_what_the_upstream_refused_for_good_is_kept(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    upstream.will(
+        whole(b'{"error":{"message":"no such voice","code":"bad"}}', status=422)
+    )
+
+    first, again = await ask(gateway), await ask(gateway)
+
+    assert first.status_code == again.status_code == 422
+    assert again.json() == first.json()
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(upstream.requests) == 1
+
+
+async def test_a_refusal_by_the_plan_uses_no_key_up(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Neither a limit's nor a check's: the key is as if it had never been used."""
+    plan = "plan: tight\nrequest: {max_output_tokens: 10}\nconcurrency: 0"
+    gateway = await start_gateway({"tight": plan, "open": "plan: open"})
+
+    limited = await ask(gateway, plan="tight")
+    too_much = await ask(gateway, plan="tight", max_tokens=11)
+    again = await ask(gateway, plan="tight")
+
+    statuses = [limited.status_code, too_much.status_code, again.status_code]
+    assert statuses == [429, 400, 429]
+
+
+async def test_a_stream_that_breaks_off_is_run_again(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """Half an answer is nobody's answer."""
+    upstream.will(STREAM_HEAD, frame({"text": "Hel"}), "cut")
+    upstream.will_stream(*TEXT)
+
+    broken = await ask(gateway, stream=True)
+    complete = await ask(gateway, stream=True)
+
+    assert "upstream_error" in broken.text
+    assert "idempotent-replayed" not in complete.headers
+    assert "[DONE]" in complete.text
+    assert len(upstream.requests) == 2
+
+
+async def test_a_client_that_leaves_leaves_the_key_free(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    upstream.will(STREAM_HEAD, frame({"text": "Hel"}), "hang")
+    upstream.will_stream(*TEXT)
+    headers = {**gateway.auth(), "idempotency-key": "order-4711"}
+    request = gateway.client.stream(
+        "POST", CHAT, json=chat_body(stream=True), headers=headers
+    )
+    async with request as response:
+        await anext(response.aiter_lines())
+    await upstream.saw_disconnect()
+    await gateway.until_free()
+
+    assert "[DONE]" in (await ask(gateway, stream=True)).text
+
+
+async def test_pings_are_not_part_of_an_answer(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """They broke a silence that a replay does not have."""
+    gateway = await start_gateway(stream_ping_interval_s=0.05)
+    go_on = asyncio.Event()
+    upstream.will(
+        STREAM_HEAD,
+        frame({"text": "Hel"}),
+        go_on,
+        frame({"text": "lo"}) + frame("[DONE]"),
+        LAST_CHUNK,
+    )
+    headers = {**gateway.auth(), "idempotency-key": "order-4711"}
+    request = gateway.client.stream(
+        "POST", CHAT, json=chat_body(stream=True), headers=headers
+    )
+    async with request as response:
+        lines = []
+        async for line in response.aiter_lines():
+            lines.append(line)
+            if line == ": ping":
+                go_on.set()
+
+    again = await ask(gateway, stream=True)
+
+    said = [line for line in lines if line.startswith("data: ")]
+    assert said == [line for line in again.text.splitlines() if line]
+
+
+async def test_an_answer_larger_than_its_plan_keeps_is_not_kept(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    plan = "plan: small\nidempotency: {max_answer_bytes: 300}"
+    gateway = await start_gateway({"small": plan})
+    for _ in range(2):
+        upstream.will_answer({"text": "x" * 300, "tokens": 9})
+
+    await ask(gateway, plan="small")
+    again = await ask(gateway, plan="small")
+
+    assert again.status_code == 200
+    assert "idempotent-replayed" not in again.headers
+
+
+async def test_an_answer_is_forgotten_when_its_plan_says(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    plan = "plan: short\nidempotency: {ttl_s: 1}"
+    gateway = await start_gateway({"short": plan})
+    upstream.will_answer({"text": "one", "tokens": 9})
+    upstream.will_answer({"text": "two", "tokens": 9})
+    await ask(gateway, plan="short")
+
+    async with asyncio.timeout(5):
+        while "idempotent-replayed" in (await ask(gateway, plan="short")).headers:
+            pass
+
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_replicas_answer_for_each_other(
+    start_pair: StartPair, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """A retry goes to whichever replica the balancer picks."""
+    one, other = await start_pair({"open": "plan: open"})
+    go_on = asyncio.Event()
+    if stream:
+        events = b"".join(frame(event) for event in TEXT[:2])
+        upstream.will(STREAM_HEAD, go_on, events + frame("[DONE]"), LAST_CHUNK)
+    else:
+        upstream.will(go_on, whole(b'{"text":"Hello","tokens":9}'))
+    running = asyncio.create_task(ask(one, stream=stream))
+    await upstream.saw()
+
+    told = await ask(other, stream=stream)
+    go_on.set()
+    first = await running
+    again = await ask(other, stream=stream)
+
+    assert told.status_code == 409
+    assert (again.status_code, again.content) == (200, first.content)
+    assert len(upstream.requests) == 1
+
+
+async def test_outcomes_are_counted(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    upstream.will_answer({"text": "Hello", "tokens": 9})
+    await ask(gateway)
+    await ask(gateway)
+    await ask(gateway, max_tokens=17)
+
+    name = "llmtune_gateway_idempotent_requests_total"
+    for outcome in ("first", "stored", "conflict"):
+        await gateway.until_metric(f'{name}{{outcome="{outcome}"}} 1.0')
