@@ -17,6 +17,8 @@ __all__ = ["start_pair"]
 
 CHAT = "/v1/chat/completions"
 TEXT = [{"text": "Hel"}, {"text": "lo"}, {"done": True}]
+# A port on which nobody listens.
+NOBODY = "redis://127.0.0.1:1"
 COUNTED = """\
 plan: counted
 quotas: [{of: requests, limit: 100, per: day}, {of: tokens, limit: 100000, per: day}]
@@ -296,3 +298,18 @@ async def test_outcomes_are_counted(
     name = "llmtune_gateway_idempotent_requests_total"
     for outcome in ("first", "stored", "conflict"):
         await gateway.until_metric(f'{name}{{outcome="{outcome}"}} 1.0')
+
+
+async def test_while_the_store_is_away_a_key_is_not_risked(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Neither a replay nor a second run would be safe; without a key, life goes on."""
+    gateway = await start_gateway(store_url=NOBODY)
+    upstream.will_answer({"text": "Hello", "tokens": 9})
+
+    keyed, plain = await ask(gateway), await gateway.chat()
+
+    assert (keyed.status_code, error_of(keyed)) == (503, "store_unavailable")
+    assert keyed.headers["x-should-retry"] == "true"
+    assert plain.status_code == 200
+    assert len(upstream.requests) == 1

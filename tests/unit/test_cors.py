@@ -56,7 +56,14 @@ def test_every_answer_varies_by_origin_when_on(origin: bytes | None) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "ratelimit"],
+    [
+        "x-request-id",
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
+        "ratelimit",
+        "idempotent-replayed",
+    ],
 )
 def test_browser_may_read_what_sdks_read(header: str) -> None:
     sent = dict(cors(APP.decode()).headers(APP))
