@@ -99,7 +99,10 @@ class Gateway:
             max_event_bytes=self.settings.upstream_max_event_bytes,
         )
         self.replays = Replays(
-            self.shared.replays, admission=self.admission, telemetry=self.telemetry
+            self.shared.replays,
+            admission=self.admission,
+            telemetry=self.telemetry,
+            patience_s=self.settings.upstream_total_timeout_s,
         )
         completions = CompletionRoutes(
             self.settings,

@@ -3,7 +3,8 @@ Requests with an `Idempotency-Key`: run once, and answered alike for all who ask
 
 first      nobody has asked: it is run, what goes out is recorded, and kept when it ends
 stored     it was answered: the same is sent, without a call upstream or a charge
-in flight  somebody runs it: 409, which SDKs retry by themselves when they are told to
+in flight  somebody runs it: a whole answer is waited for, and asked for anew if its
+           runner dies; for a stream 409, which SDKs retry by themselves when told to
 conflict   something else was asked under the key: 422
 
 Kept are complete answers, and what the upstream finally refused. What never reached it,
@@ -38,6 +39,7 @@ from gateway.routes.door import Parse
 from gateway.telemetry import Telemetry
 from gateway.translation.port import Translator
 from policies.replay.port import (
+    Claim,
     Conflict,
     First,
     InFlight,
@@ -61,8 +63,12 @@ ORIGINAL_ID: Final = b"idempotent-original-request-id"
 # key, of the moment, or of the load.
 FINAL_STATUSES: Final = frozenset({400, 402, 404, 413, 422})
 
-# A whole answer takes seconds; nobody knows how many.
+# An answer takes seconds; nobody knows how many.
 IN_FLIGHT_RETRY_MS: Final = 1000
+# Between two looks at a key that runs: soon at first, then seldom enough that a
+# thousand who wait cost the store two thousand calls a second.
+LOOK_FIRST_S: Final = 0.05
+LOOK_LAST_S: Final = 0.5
 UNAVAILABLE_RETRY_MS: Final = 1000
 
 # Three chances to renew within one lease.
@@ -75,9 +81,16 @@ class Replays:
     """Every key that runs here, and the store of those that were answered."""
 
     def __init__(
-        self, store: ReplayStore, *, admission: Admission, telemetry: Telemetry
+        self,
+        store: ReplayStore,
+        *,
+        admission: Admission,
+        telemetry: Telemetry,
+        patience_s: float,
     ) -> None:
+        """`patience_s` is how long a whole answer is waited for that somebody runs."""
         self._store = store
+        self._patience_s = patience_s
         self._admission = admission
         self._telemetry = telemetry
         self._running: dict[str, ReplayKey] = {}
@@ -87,10 +100,51 @@ class Replays:
         """The request of this exchange, under its key; InvalidRequest if it is none."""
         return Once(self, exchange, read_key(exchange.headers[IDEMPOTENCY_KEY]), parse)
 
-    async def claim(self, key: ReplayKey, owner: str) -> KeptAnswer | None:
+    async def claim(
+        self, key: ReplayKey, owner: str, *, is_patient: bool
+    ) -> KeptAnswer | None:
         """What was answered, or None where this owner is to run it; or an error."""
+        claim = await self._claim(key, owner)
+        if isinstance(claim, InFlight):
+            self._telemetry.replay("in_flight")
+            if is_patient:
+                claim = await self._wait(key, owner)
+        match claim:
+            case First():
+                self._telemetry.replay("first")
+                self._running[owner] = key
+                return None
+            case Stored(answer):
+                self._telemetry.replay("stored")
+                return answer
+            case InFlight():
+                raise IdempotencyInFlight(
+                    "The request with this Idempotency-Key is still running.",
+                    retry_after_ms=IN_FLIGHT_RETRY_MS,
+                    is_retryable=True,
+                )
+            case Conflict():
+                self._telemetry.replay("conflict")
+                raise IdempotencyKeyReused(
+                    "This Idempotency-Key was used for another request.",
+                    param="Idempotency-Key",
+                )
+
+    async def _wait(self, key: ReplayKey, owner: str) -> Claim:
+        """What becomes of a key that somebody runs; the first where that one died."""
+        loop = asyncio.get_running_loop()
+        ends_at_s, pause_s = loop.time() + self._patience_s, LOOK_FIRST_S
+        while (left_s := ends_at_s - loop.time()) > 0:
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, LOOK_LAST_S)
+            claim = await self._claim(key, owner)
+            if not isinstance(claim, InFlight):
+                return claim
+        return InFlight()
+
+    async def _claim(self, key: ReplayKey, owner: str) -> Claim:
         try:
-            claim = await self._store.claim(key, owner)
+            return await self._store.claim(key, owner)
         except ReplayUnavailable as error:
             if error.is_ambiguous:
                 self._end(self._store.release(key, owner))
@@ -104,27 +158,6 @@ class Replays:
             # Cancelled while the answer was on its way: it may have been a yes.
             self._end(self._store.release(key, owner))
             raise
-        match claim:
-            case First():
-                self._telemetry.replay("first")
-                self._running[owner] = key
-                return None
-            case Stored(answer):
-                self._telemetry.replay("stored")
-                return answer
-            case InFlight():
-                self._telemetry.replay("in_flight")
-                raise IdempotencyInFlight(
-                    "The request with this Idempotency-Key is still running.",
-                    retry_after_ms=IN_FLIGHT_RETRY_MS,
-                    is_retryable=True,
-                )
-            case Conflict():
-                self._telemetry.replay("conflict")
-                raise IdempotencyKeyReused(
-                    "This Idempotency-Key was used for another request.",
-                    param="Idempotency-Key",
-                )
 
     def end(self, owner: str, answer: KeptAnswer | None, ttl_ms: int) -> None:
         """Keep the answer, or give the key back; not waited for."""
@@ -205,7 +238,9 @@ class Once:
         kept = principal.plan.idempotency
         key = ReplayKey(principal.workspace, self._key, self._body_digest)
         owner = new_id()
-        answer = await self._replays.claim(key, owner)
+        # Who streams is not kept waiting without a word.
+        is_patient = not translator.is_stream
+        answer = await self._replays.claim(key, owner, is_patient=is_patient)
         if answer is not None:
             return answer
         self._owner, self._ttl_ms = owner, kept.ttl_s * 1000
