@@ -66,7 +66,11 @@ class SharedStore:
             scripts=(*LEDGER_SCRIPTS, *REPLAY_SCRIPTS),
         )
         lease_ms = int(settings.lease_ttl_s * 1000)
-        self.replays: ReplayStore = RedisReplays(store, lease_ms=lease_ms)
+        self.replays: ReplayStore = RedisReplays(
+            store,
+            lease_ms=lease_ms,
+            is_away=lambda: not self.ledger.health.is_closed,
+        )
         self.ledger = GuardedLedger(
             RedisLedger(store, lease_ms),
             store=store,

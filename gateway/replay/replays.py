@@ -19,7 +19,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final, Self
 
-from gateway.admission import Admission
+from gateway.admission import RENEWED_TOGETHER, Admission
 from gateway.auth import Principal
 from gateway.errors import (
     Header,
@@ -105,10 +105,8 @@ class Replays:
     ) -> KeptAnswer | None:
         """What was answered, or None where this owner is to run it; or an error."""
         claim = await self._claim(key, owner)
-        if isinstance(claim, InFlight):
-            self._telemetry.replay("in_flight")
-            if is_patient:
-                claim = await self._wait(key, owner)
+        if is_patient and isinstance(claim, InFlight):
+            claim = await self._wait(key, owner)
         match claim:
             case First():
                 self._telemetry.replay("first")
@@ -118,6 +116,7 @@ class Replays:
                 self._telemetry.replay("stored")
                 return answer
             case InFlight():
+                self._telemetry.replay("in_flight")
                 raise IdempotencyInFlight(
                     "The request with this Idempotency-Key is still running.",
                     retry_after_ms=IN_FLIGHT_RETRY_MS,
@@ -192,14 +191,18 @@ class Replays:
         """Renew every claim until cancelled; one task for all of them."""
         while True:
             await asyncio.sleep(self._store.lease_ms / 1000 / RENEWALS_PER_LEASE)
-            for owner, key in list(self._running.items()):
-                try:
-                    await self._store.renew(key, owner)
-                except ReplayUnavailable:
-                    # There are more renewals than a claim needs.
-                    continue
-                except Exception:
-                    logger.exception("renewing a claim failed")
+            running = list(self._running.items())
+            for first in range(0, len(running), RENEWED_TOGETHER):
+                batch = running[first : first + RENEWED_TOGETHER]
+                await asyncio.gather(*(self._renew(key, owner) for owner, key in batch))
+
+    async def _renew(self, key: ReplayKey, owner: str) -> None:
+        try:
+            await self._store.renew(key, owner)
+        except ReplayUnavailable:
+            pass  # there are more renewals than a claim needs
+        except Exception:
+            logger.exception("renewing a claim failed")
 
     async def finish(self) -> None:
         """Wait for the ends under way, before the store is closed."""

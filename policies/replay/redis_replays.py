@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from policies.key_names import replay_keys
@@ -35,8 +36,16 @@ _FIRST, _STORED, _IN_FLIGHT = 0, 1, 2
 class RedisReplays:
     """Implements `ReplayStore` for all replicas; the store is somebody else's."""
 
-    def __init__(self, store: Store, *, lease_ms: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease_ms: int,
+        is_away: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_away` says that it need not be asked: nobody waits to hear that."""
         self._store = store
+        self._is_away = is_away
         self._lease_ms = lease_ms
 
     @property
@@ -44,6 +53,8 @@ class RedisReplays:
         return self._lease_ms
 
     async def claim(self, key: ReplayKey, owner: str) -> Claim:
+        if self._is_away():
+            raise ReplayUnavailable
         try:
             reply = await self._store.run(
                 CLAIM,

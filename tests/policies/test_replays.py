@@ -200,3 +200,16 @@ async def test_an_evicted_answer_is_run_again(
 
     assert await replays.claim(KEY, "b") == First()
     assert await replays.claim(KEY, "c") == InFlight()
+
+
+@pytest.mark.parametrize("ledger_kind", ["redis"])
+async def test_a_store_that_is_known_to_be_away_is_not_asked(store_url: str) -> None:
+    """Nobody waits for a time-out to hear what the ledger knows already."""
+    store = open_store(store_url, timeout_s=PATIENCE_S, client_name="test")
+    replays = RedisReplays(store, lease_ms=LEASE_MS, is_away=lambda: True)
+
+    with pytest.raises(ReplayUnavailable):
+        await replays.claim(KEY, "a")
+
+    assert store.flushes_total == 0
+    await store.aclose()
