@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.listening import keep_date, protocol_config
+from gateway.listening import keep_date
 from gateway.simulator.app import Simulator, create_simulator
 from gateway.simulator.exchange import ABORT
 from gateway.simulator.settings import SimulatorSettings
@@ -144,3 +145,20 @@ async def hang_up(state: ServerState) -> None:
         _, stuck = await asyncio.wait(tasks, timeout=1)
         for task in stuck:
             task.cancel()
+
+
+def protocol_config(app: object, *, keep_alive_s: int) -> Config:
+    """uvicorn's settings for one application, without its logs and its lifespan."""
+    config = Config(
+        cast(Any, app),  # every library types ASGI's callable in its own words
+        lifespan="off",
+        ws="none",
+        interface="asgi3",
+        log_config=None,
+        # Whoever connects is the peer; forwarded addresses decide nothing here.
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=keep_alive_s,
+    )
+    config.load()
+    return config
