@@ -188,13 +188,21 @@ class Admission:
         self._settlements: set[asyncio.Future[bool]] = set()
 
     async def admit(
-        self, principal: Principal, model: str, demand: TokenDemand
+        self,
+        principal: Principal,
+        model: str,
+        demand: TokenDemand,
+        lease_id: str | None = None,
     ) -> Lease:
-        """A lease, to be held in a block; LimitExceeded if the plan has no room."""
+        """
+        A lease, to be held in a block; LimitExceeded if the plan has no room.
+
+        `lease_id` names it where somebody else may have to find its charge.
+        """
         plan = principal.plan
         check_bounds(plan, demand)
         reserve = self._reservation(principal, model, demand)
-        lease_id = new_id()
+        lease_id = lease_id or new_id()
         try:
             decision = await self._ledger.admit(_asked(principal, reserve, lease_id))
         except LedgerUnavailable as error:
@@ -224,6 +232,10 @@ class Admission:
         self._release(lease.workspace, lease.lease_id, actual)
         if usage is not None:
             self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
+
+    async def void(self, workspace: str, lease_id: str) -> None:
+        """Take back the charge of somebody who has died, whatever came of it."""
+        await self._ledger.settle(workspace, lease_id, NOTHING)
 
     async def preview(
         self, principal: Principal, model: str, demand: TokenDemand

@@ -100,9 +100,9 @@ class Gateway:
         )
         self.replays = Replays(
             self.shared.replays,
+            self.settings,
             admission=self.admission,
             telemetry=self.telemetry,
-            patience_s=self.settings.upstream_total_timeout_s,
         )
         completions = CompletionRoutes(
             self.settings,

@@ -30,6 +30,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     trace_headers: tuple[Header, ...]
     # Where decisions and usage are noted for headers, log and metrics.
     exchange: Exchange
+    # What its lease is called, where somebody else may have to find it.
+    lease_id: str | None = None
 
 
 class CompletionService:
@@ -62,7 +64,7 @@ class CompletionService:
         call.exchange.record.upstream_route = translator.find_route()
 
         lease = await self._admission.admit(
-            principal, translator.model, translator.demand
+            principal, translator.model, translator.demand, call.lease_id
         )
         with lease:
             call.exchange.decided(lease.states)

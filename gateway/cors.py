@@ -19,6 +19,7 @@ ALLOWED_HEADERS: Final = (
     "openai-project",
     "openai-beta",
     "idempotency-key",
+    "cache-control",
     "x-request-id",
     "x-client-request-id",
     "traceparent",
@@ -28,7 +29,7 @@ ALLOWED_HEADERS: Final = (
 EXPOSED_HEADERS: Final = (
     b"x-request-id, retry-after, retry-after-ms, x-should-retry, ratelimit,"
     b" ratelimit-policy, x-llmtune-degraded, server-timing, openai-processing-ms,"
-    b" idempotent-replayed, idempotent-original-request-id,"
+    b" idempotent-replayed, idempotent-original-request-id, x-cache,"
     b" x-ratelimit-limit-requests, x-ratelimit-remaining-requests,"
     b" x-ratelimit-reset-requests, x-ratelimit-limit-tokens,"
     b" x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"

@@ -26,6 +26,7 @@ GatewayError                       status  code                     the client m
 ├── Overloaded                     503     server_is_overloaded     yes, when told
 ├── StoreUnavailable               503     store_unavailable        yes, when told
 ├── ShuttingDown                   503     shutting_down            yes, elsewhere
+├── AnswerInterrupted              503     answer_interrupted       yes
 └── InternalError                  500     internal_error           yes
 
 One end of a request has no answer, because nobody is there to read it: `ClientGone`.
@@ -294,6 +295,15 @@ class ShuttingDown(GatewayError):
     outcome: ClassVar[Outcome] = "unavailable"
     status = 503
     code = "shutting_down"
+    type = "service_unavailable_error"
+
+
+class AnswerInterrupted(GatewayError):
+    """The replica whose answer was followed is gone; only ever said in a stream."""
+
+    outcome: ClassVar[Outcome] = "unavailable"
+    status = 503
+    code = "answer_interrupted"
     type = "service_unavailable_error"
 
 

@@ -16,6 +16,8 @@ from gateway.errors import ClientGone, Overloaded, ShuttingDown
 from gateway.wire import Wire
 
 End: TypeAlias = Literal["client_gone", "shutting_down"]
+# For how many seconds more a block may run whose client has left; then asked again.
+RunOn: TypeAlias = Callable[[], float]
 # Does what is due and says after how many seconds it wants to be asked again.
 Tick: TypeAlias = Callable[[], float]
 
@@ -66,6 +68,8 @@ class Presence:
         "_attendance",
         "_cancelling_before",
         "_end",
+        "_leaving",
+        "_run_on",
         "_task",
         "_timer",
         "_wire",
@@ -78,6 +82,8 @@ class Presence:
         self._cancelling_before = 0
         self._end: End | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._run_on: RunOn | None = None
+        self._leaving: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         self._attendance.add(self)
@@ -140,6 +146,9 @@ class Presence:
         """
         self._wire.when_gone(None)
         self.stop_ticking()
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
         self._attendance.remove(self)
 
     def stop_ticking(self) -> None:
@@ -147,8 +156,19 @@ class Presence:
             self._timer.cancel()
             self._timer = None
 
+    def outlive_client(self, run_on: RunOn) -> None:
+        """From now on its client may leave: it is ended only when `run_on` says 0."""
+        self._run_on = run_on
+        if self._wire.is_gone:
+            self._client_has_left()
+
     def _client_has_left(self) -> None:
-        self.end("client_gone")
+        left_s = 0.0 if self._run_on is None else self._run_on()
+        if left_s > 0:
+            loop = asyncio.get_running_loop()
+            self._leaving = loop.call_later(left_s, self._client_has_left)
+        else:
+            self.end("client_gone")
 
 
 def shutting_down() -> ShuttingDown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.errors import Fault, Outcome
+from policies.replay.port import ReplayOutcome
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -35,6 +36,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     is_usage_reported: bool | None = None
     first_token_s: float | None = None
     client_request_id: str | None = None
+    # What became of a request that is run once for all who ask.
+    replay: ReplayOutcome | None = None
     error_id: str | None = None
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +19,9 @@ from msgspec import Meta
 
 from gateway.secret import Secret
 from policies.store.url import StoreUrlProblem, parse_store_url
+
+if TYPE_CHECKING:
+    from policies.replay.sealing import Seal
 
 Dialect: TypeAlias = Literal["auto", "inference", "chat"]
 PromptForm: TypeAlias = Literal["both", "prompt", "messages"]
@@ -34,7 +37,9 @@ PREFIX: Final = "GATEWAY_"
 MIB: Final = 1024 * 1024
 
 # The URLs of a store and of a proxy hold passwords.
-SECRETS: Final = frozenset({"upstream_api_key", "upstream_proxy_url", "store_url"})
+SECRETS: Final = frozenset(
+    {"upstream_api_key", "upstream_proxy_url", "store_url", "replay_sealing_keys"}
+)
 
 
 class SettingsProblem(Exception):
@@ -81,6 +86,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refused_key_ttl_s: Seconds = 60.0
     key_cache_ttl_s: Seconds = 30.0
     lease_ttl_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    # How long those who follow a request with a key wait for a runner that is silent.
+    replay_lease_ttl_s: Annotated[float, Meta(ge=1, le=3600)] = 6.0
+    # `id:base64` of 32 bytes, the first closes and all open; unset: not encrypted.
+    replay_sealing_keys: Secret | None = None
     reload_interval_s: Seconds = 1.0
     models: tuple[str, ...] = ()
     models_ttl_s: Seconds = 300.0
@@ -120,6 +129,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     _check_key(settings.upstream_api_key)
     _check_transport(settings)
     _check_store(settings.store_url)
+    _check_sealing_keys(settings.replay_sealing_keys)
     _check_origins(settings.cors_origins)
     return settings
 
@@ -242,6 +252,25 @@ def _check_store(url: str) -> None:
         parse_store_url(url)
     except StoreUrlProblem as problem:
         raise _problem("store_url", url, str(problem)) from None
+
+
+def _check_sealing_keys(keys: Secret | None) -> None:
+    if keys is None:
+        return
+    try:
+        seal_of(keys)
+    except ValueError as problem:
+        raise _problem("replay_sealing_keys", "", str(problem)) from None
+
+
+def seal_of(keys: Secret) -> Seal:
+    """What answers are sealed with; ValueError if the keys are none."""
+    if find_spec("cryptography") is None:
+        raise ValueError("needs the package cryptography")
+    # An extra, and a tenth of a second of start-up.
+    from policies.replay.sealing import parse_sealing_keys  # noqa: PLC0415
+
+    return parse_sealing_keys(keys.reveal())
 
 
 def _check_origins(origins: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from gateway.settings import Settings
+from gateway.settings import Settings, seal_of
 from gateway.telemetry import Telemetry
 from policies.key_cache import StoredKeys
 from policies.key_store import KeyStore
@@ -22,6 +22,7 @@ from policies.outage.guarded_ledger import GuardedLedger
 from policies.outage.replicas import Replicas
 from policies.redis_ledger import LEDGER_SCRIPTS, RedisLedger
 from policies.replay.memory_replays import MemoryReplays
+from policies.replay.packing import Packing
 from policies.replay.port import ReplayStore
 from policies.replay.redis_replays import REPLAY_SCRIPTS, RedisReplays
 from policies.store.store import open_store
@@ -66,9 +67,11 @@ class SharedStore:
             scripts=(*LEDGER_SCRIPTS, *REPLAY_SCRIPTS),
         )
         lease_ms = int(settings.lease_ttl_s * 1000)
+        keys = settings.replay_sealing_keys
         self.replays: ReplayStore = RedisReplays(
             store,
-            lease_ms=lease_ms,
+            lease_ms=int(settings.replay_lease_ttl_s * 1000),
+            packing=Packing(None if keys is None else seal_of(keys)),
             is_away=lambda: not self.ledger.health.is_closed,
         )
         self.ledger = GuardedLedger(
@@ -111,5 +114,7 @@ def open_shared_store(
         return SharedStore(settings, clock_us=clock_us, telemetry=telemetry)
     lease_ms = int(settings.lease_ttl_s * 1000)
     own = MemoryLedger(clock_us, lease_ttl_ms=lease_ms)
-    replays = MemoryReplays(lambda: clock_us() // 1000, lease_ms=lease_ms)
+    replays = MemoryReplays(
+        lambda: clock_us() // 1000, lease_ms=int(settings.replay_lease_ttl_s * 1000)
+    )
     return OwnLedger(ledger or own, replays)

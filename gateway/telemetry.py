@@ -23,7 +23,7 @@ from gateway.translation.usage import TokenUsage
 from policies.key_cache import LookupOutcome, StoredKeys
 from policies.ledger import Admitted, Rejected
 from policies.outage.guarded_ledger import GuardedLedger
-from policies.replay.port import ReplayOutcome
+from policies.replay.port import ReplayOutcome, ReplayScope
 
 # From a cached 401 to a generation that runs into OpenAI's 600 s client time-out; the
 # steps double or less, so that a quantile is never off by more than that.
@@ -88,10 +88,11 @@ class Telemetry:
             registry=self.registry,
         )
         self._replays = Counter(
-            "llmtune_gateway_idempotent_requests",
-            "Requests with an Idempotency-Key, by what became of it (first, stored,"
-            " in_flight, conflict).",
-            ["outcome"],
+            "llmtune_gateway_replays",
+            "Requests that are run once for all who ask, by what makes them so (key,"
+            " retry, cache) and what became of it (first, stored, joined, in_flight,"
+            " conflict, alone). The cache's hits are its stored and joined.",
+            ["kind", "outcome"],
             registry=self.registry,
         )
         self._rejections = Counter(
@@ -158,8 +159,8 @@ class Telemetry:
     def lease_lost(self) -> None:
         self._leases_lost.inc()
 
-    def replay(self, outcome: ReplayOutcome) -> None:
-        self._replays.inc(outcome)
+    def replay(self, kind: ReplayScope, outcome: ReplayOutcome) -> None:
+        self._replays.inc(kind, outcome)
 
     def request(self, route: str, outcome: Outcome, duration_s: float) -> None:
         self._requests.inc(route, outcome)

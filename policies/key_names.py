@@ -29,9 +29,15 @@ def ledger_keys(workspace: str) -> tuple[str, str, str]:
     return (f"{stem}:usage", f"{stem}:leases", f"{stem}:charges")
 
 
-def replay_keys(workspace: str, key: str) -> tuple[str, str]:
-    """What the replays' scripts take: a key's record, and its answer."""
-    # By its digest: a client's own key may be long, and hold anything.
-    digest = hashlib.sha256(key.encode()).hexdigest()[:40]
-    stem = f"gw:{{{workspace}}}:replay:{digest}"
-    return (stem, f"{stem}:answer")
+def replay_digest(scope: str, key: str) -> str:
+    """What a client's key is called here: it may be long, and hold anything."""
+    return hashlib.sha256(f"{scope} {key}".encode()).hexdigest()[:40]
+
+
+def replay_keys(workspace: str, scope: str, digest: str) -> tuple[str, ...]:
+    """What the replays' scripts take, as replay_sizes.lua says."""
+    # What a cache keeps is counted by itself: it may not push out what was promised.
+    stem = f"gw:{{{workspace}}}:{'cache' if scope == 'cache' else 'replay'}"
+    record = f"{stem}:{digest}"
+    sums = (f"{stem}:sizes", f"{stem}:running", f"{stem}:kept")
+    return (record, f"{record}:pieces", *sums)

@@ -109,10 +109,27 @@ class RequestBounds(Strict, frozen=True, kw_only=True):
 
 
 class Idempotency(Strict, frozen=True, kw_only=True):
-    """How long an answer is kept for its `Idempotency-Key`, and up to which size."""
+    """What is kept for an `Idempotency-Key`, how long, and who may follow."""
 
     ttl_s: PositiveCount = 86_400
     max_answer_bytes: PositiveCount = 1_048_576
+    # Of all answers together, as they are stored; beyond it the oldest go first.
+    max_workspace_bytes: PositiveCount = 67_108_864
+    # False: who asks while it runs is told to come back.
+    join: bool = True
+    # How long a request runs on after its client has left, for the retry to find it.
+    run_on_s: LimitCount = 600
+    # Set: SDKs' own retries join their request without a key, if it runs or ended
+    # within this time without its client.
+    join_retries_s: PositiveCount | None = None
+
+
+class ResponseCache(Strict, frozen=True, kw_only=True):
+    """Answers for equal requests whose answer is meant to be the same every time."""
+
+    ttl_s: PositiveCount = 300
+    max_answer_bytes: PositiveCount = 262_144
+    max_workspace_bytes: PositiveCount = 16_777_216
 
 
 class PrivateFleet(Strict, frozen=True, kw_only=True):
@@ -135,6 +152,8 @@ class Plan(Strict, frozen=True, kw_only=True):
     on_store_failure: StoreFailure = "share"
     upstream: PrivateFleet | None = None
     idempotency: Idempotency = Idempotency()
+    # Off unless it is there.
+    cache: ResponseCache | None = None
 
     @property
     def limits(self) -> tuple[Limit, ...]:

@@ -1,61 +1,114 @@
-"""A client's end of an exchange that remembers what goes out."""
+"""
+The end of an exchange that records: a stream's client reads what was recorded.
+
+Whoever runs the request writes here and waits for nobody: neither for its own client,
+which may lag behind or leave, nor for those who follow.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from gateway.errors import Header
+from gateway.errors import ClientGone, Header
+from gateway.replay.delivery import Reader, deliver, end_in
+from gateway.replay.recording import Recording
 from gateway.sse import PING
 from gateway.wire import RequestHead, Wire
+from policies.replay.port import AnswerHead, ReplayUnavailable
+
+# What of an answer's head is the answer's own: the rest is of its moment and caller.
+KEPT_HEADERS: Final = frozenset(
+    {b"content-type", b"cache-control", b"x-accel-buffering", b"openai-processing-ms"}
+)
 
 
 class RecordingWire:
-    """Implements `Wire` over another, and keeps the answer up to a bound."""
+    """Implements `Wire` over another's."""
 
-    def __init__(self, wire: Wire, max_bytes: int) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        recording: Recording,
+        request_id: str,
+        *,
+        write_timeout_s: float,
+        ping_interval_s: float,
+    ) -> None:
         self._wire = wire
-        self._max_bytes = max_bytes
-        self._chunks: list[bytes] = []
-        self._bytes = 0
-        self.status = 0
-        self.sent_headers: list[Header] = []
-        # Whether all of it has been sent, and kept.
-        self.is_complete = False
-        self.is_too_large = False
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self._chunks)
-
-    def _keep(self, data: bytes, *, more: bool) -> None:
-        self._bytes += len(data)
-        if self._bytes > self._max_bytes:
-            self.is_too_large = True
-            self._chunks.clear()
-        elif data and not self.is_too_large:
-            self._chunks.append(data)
-        self.is_complete = not more
+        self._recording = recording
+        self._request_id = request_id
+        self._write_timeout_s = write_timeout_s
+        self._ping_interval_s = ping_interval_s
+        # Writes a stream to its client.
+        self.delivery: asyncio.Task[None] | None = None
 
     def begin(self, status: int, headers: list[Header]) -> None:
-        self.status, self.sent_headers = status, headers
+        self._recording.begin(self._kept_head(status, headers, is_stream=True))
         self._wire.begin(status, headers)
+        # Its place is taken before anything comes that could be forgotten.
+        reader = self._recording.read(is_own=True)
+        self.delivery = asyncio.create_task(self._deliver(reader))
+        self.delivery.add_done_callback(lambda _: reader.close())
+
+    async def _deliver(self, reader: Reader) -> None:
+        wire = self._wire
+        try:
+            is_whole = await deliver(
+                reader,
+                wire,
+                None,
+                write_timeout_s=self._write_timeout_s,
+                ping_interval_s=self._ping_interval_s,
+            )
+        except (ClientGone, ReplayUnavailable):
+            is_whole = False
+        if is_whole:
+            end_in(wire, None)
+        else:
+            # Half an answer; cut short, it is at least not taken for a whole one.
+            wire.abort()
 
     def write(self, data: bytes, *, more: bool) -> None:
-        # A ping is of the silence that it breaks.
-        self._keep(b"" if data == PING else data, more=more)
-        self._wire.write(data, more=more)
+        # Pings are of the silence that they break: each client's own.
+        if data != PING:
+            self._recording.add(data)
+        if not more:
+            self._recording.complete()
 
     def push(self, data: bytes) -> bool:
-        self._keep(data, more=True)
-        return self._wire.push(data)
+        self._recording.add(data)
+        return not self._recording.is_full
 
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:
-        self.status, self.sent_headers = status, headers
-        self._keep(body, more=False)
+        head = self._kept_head(status, headers, is_stream=False)
+        self._recording.whole(head, body)
         self._wire.answer(status, headers, body)
 
-    # What is not recorded.
+    def _kept_head(
+        self, status: int, headers: list[Header], *, is_stream: bool
+    ) -> AnswerHead:
+        kept = tuple(header for header in headers if header[0] in KEPT_HEADERS)
+        return AnswerHead(status, kept, self._request_id, is_stream)
+
+    @property
+    def is_paused(self) -> bool:
+        return self._recording.is_full
+
+    @property
+    def is_gone(self) -> bool:
+        return False
+
+    async def drain(self) -> None:
+        await self._recording.room()
+
+    def abort(self) -> None:
+        if self.delivery is not None:
+            self.delivery.cancel()
+        self._wire.abort()
+
+    # What is the client's own.
 
     @property
     def head(self) -> RequestHead:
@@ -65,28 +118,14 @@ class RecordingWire:
     def headers(self) -> dict[bytes, bytes]:
         return self._wire.headers
 
-    @property
-    def is_paused(self) -> bool:
-        return self._wire.is_paused
-
-    @property
-    def is_gone(self) -> bool:
-        return self._wire.is_gone
-
     async def receive(self) -> dict[str, Any]:
         return await self._wire.receive()
 
     async def send(self, message: dict[str, Any]) -> None:
         await self._wire.send(message)
 
-    async def drain(self) -> None:
-        await self._wire.drain()
-
     def when_gone(self, tell: Callable[[], None] | None) -> None:
         self._wire.when_gone(tell)
 
     def take_body(self) -> bytes | None:
         return self._wire.take_body()
-
-    def abort(self) -> None:
-        self._wire.abort()

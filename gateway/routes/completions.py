@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
+from gateway.auth import Principal
 from gateway.completion import Call, CompletionService
 from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.ids import new_id
 from gateway.presence import Attendance, Presence
-from gateway.replay.header import IDEMPOTENCY_KEY
-from gateway.replay.replays import Once, Replays
-from gateway.routes.door import Door, Parse, Route, trace_headers
+from gateway.replay.once import Once
+from gateway.replay.replays import Replays
+from gateway.routes.door import Door, Route, trace_headers
 from gateway.settings import Settings
 from gateway.streaming import EventStreamResponse, MeteredStream
 from gateway.telemetry import Telemetry
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.native import NativeTranslator
-from gateway.translation.port import Stamp
+from gateway.translation.port import Parse, Stamp
 from gateway.translation.text import TextTranslator
 
 CHAT_ID: Final = "chatcmpl-"
@@ -76,45 +77,38 @@ class CompletionRoutes:
         """LLMTune's own inference; without a model, the playground's."""
         await self.complete(exchange, partial(NativeTranslator, model=model), "")
 
-    def complete(
-        self, exchange: Exchange, parse: Parse, prefix: str
-    ) -> Coroutine[Any, Any, None]:
-        """Authenticate, parse, complete, answer; under a key once."""
-        if IDEMPOTENCY_KEY in exchange.headers:
-            return self._complete_once(exchange, parse, prefix)
-        return self._complete(exchange, parse, prefix)
-
-    async def _complete_once(
-        self, exchange: Exchange, parse: Parse, prefix: str
-    ) -> None:
-        with self._replays.once(exchange, parse) as once:
-            await self._complete(exchange, once.parse, prefix, once)
+    async def complete(self, exchange: Exchange, parse: Parse, prefix: str) -> None:
+        """Authenticate, parse, complete, answer; some of them once for all who ask."""
+        principal = await self._door.authenticate(exchange)
+        once = self._replays.once(exchange, principal, parse)
+        if once is None:
+            await self._complete(exchange, principal, parse, prefix)
+            return
+        async with once:
+            await self._complete(exchange, principal, once.parse, prefix, once)
 
     async def _complete(
         self,
         exchange: Exchange,
+        principal: Principal,
         parse: Parse,
         prefix: str,
         once: Once | None = None,
     ) -> None:
-        principal = await self._door.authenticate(exchange)
         response: EventStreamResponse | None = None
         try:
             with Presence(exchange.wire, self._attendance) as presence:
                 translator = await self._door.parse(exchange, principal, parse)
                 presence.listen()
-                if once is not None:
-                    answer = await once.claim(principal, translator)
-                    if answer is not None:
-                        presence.conclude()
-                        await self._replays.replay(exchange, principal, answer)
-                        return
+                if once is not None and await once.answered(translator, presence):
+                    return
                 call = Call(
                     principal=principal,
                     translator=translator,
                     stamp=Stamp(prefix + new_id(), int(self._now_s())),
                     trace_headers=trace_headers(exchange),
                     exchange=exchange,
+                    lease_id=None if once is None else once.lease_id,
                 )
                 reply = await self._service.complete(call)
                 # A stream takes minutes, and its prompt may be megabytes.

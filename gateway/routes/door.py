@@ -32,12 +32,11 @@ from gateway.errors import (
 from gateway.exchange import Exchange, exchange_of
 from gateway.middleware import Begin
 from gateway.settings import Settings
-from gateway.translation.port import Translator
+from gateway.translation.port import Parse, Translator
 
 logger = logging.getLogger(__name__)
 
 Handle: TypeAlias = Callable[[Exchange], Awaitable[None]]
-Parse: TypeAlias = Callable[[bytes], Translator]
 
 # The slowest body of this size takes about 3 ms, and a thread's hand-over 50 us.
 PARSED_BESIDE_BYTES: Final = 128 * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -106,3 +107,7 @@ class Translator(Protocol):
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer: ...
 
     def stream(self, stamp: Stamp) -> StreamTranslator: ...
+
+
+# A request's body as the request it is; InvalidRequest and its like.
+Parse: TypeAlias = Callable[[bytes], Translator]

@@ -1,25 +1,22 @@
-#!lua
 --[[
-Renew a claim, keep an answer in its place, or give it back; only its owner may.
+Forget what was recorded.
 
-KEYS     as of replay_claim.lua
-
-ARGV[1]  owner
-ARGV[2]  ttl_ms    how long what is left lives; 0 forgets it
-ARGV[3]  answer    to be kept in place of the claim; absent where that goes on
+ARGV[1]  owner   whose claim it is; empty to forget an answer, if nobody runs it
+ARGV[2]  digest  of the key, as in its names
+ARGV[3]  claim   1 if the claim goes on without it; else it is given back
 
 Reply    {done 0|1}; 0 is a claim that is this owner's no more
 ]]
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then
+local held = redis.call('HMGET', KEYS[1], 'recording', 'until')
+if ARGV[1] == '' and held[2] or ARGV[1] ~= '' and not (held[1] == ARGV[1] and held[2]) then
   return { 0 }
 end
-if ARGV[2] == '0' then
-  redis.call('DEL', KEYS[1], KEYS[2])
-  return { 1 }
+uncount(ARGV[2])
+redis.call('DEL', KEYS[2])
+if ARGV[3] == '1' then
+  redis.call('HDEL', KEYS[1], 'head', 'bytes')
+  redis.call('HSET', KEYS[1], 'withdrawn', 1)
+else
+  redis.call('DEL', KEYS[1])
 end
-if ARGV[3] then
-  redis.call('HDEL', KEYS[1], 'owner')
-  redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return { 1 }

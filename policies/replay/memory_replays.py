@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
-from policies.replay.packing import pack_beside, unpack_answer
 from policies.replay.port import (
+    DEAD_KNOWN_MS,
+    GONE,
+    AnswerHead,
+    Bounds,
     Claim,
-    Conflict,
     First,
     InFlight,
-    KeptAnswer,
+    Part,
+    Reading,
     ReplayKey,
-    Stored,
+    Standing,
 )
+from policies.replay.states import Record, decide
 
-# Of answers, packed. Beyond it the oldest are forgotten before their time.
+# Beyond it the answers that were kept longest ago are forgotten before their time.
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 # What a record takes beside its answer, about.
 _RECORD_BYTES: Final = 500
+# What is handed out at once: a piece, or a whole answer.
+_READ_BYTES: Final = 256 * 1024
+
+_Name: TypeAlias = tuple[str, str, str]
 
 
-class _Record:
-    """A key that is taken: by an owner that runs, or by an answer."""
+class _Recorded(Record):
+    """A record, and as much of its answer as there is."""
 
-    __slots__ = ("answer", "expires_ms", "fingerprint", "owner")
+    __slots__ = ("body", "budget", "head")
 
-    def __init__(self, fingerprint: bytes, owner: str, expires_ms: int) -> None:
-        self.fingerprint = fingerprint
-        # Empty once there is an answer.
-        self.owner = owner
-        self.answer = b""
-        self.expires_ms = expires_ms
+    def __init__(self, fingerprint: bytes, recording: str, budget: str) -> None:
+        super().__init__(fingerprint, recording)
+        self.head: AnswerHead | None = None
+        self.body = bytearray()
+        # Whose bytes these are: a workspace's own, or its cache's.
+        self.budget = budget
 
     @property
     def bytes(self) -> int:
-        return _RECORD_BYTES + len(self.answer)
+        return _RECORD_BYTES + len(self.body)
 
 
 class MemoryReplays:
@@ -51,9 +59,10 @@ class MemoryReplays:
         self._clock_ms = clock_ms
         self._lease_ms = lease_ms
         self._max_bytes = max_bytes
-        # Claims are renewed, answers are not: the oldest answers come first.
-        self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()
+        # What was renewed or kept last comes last.
+        self._records: OrderedDict[_Name, _Recorded] = OrderedDict()
         self._bytes = 0
+        self._bytes_of: Counter[str] = Counter()
 
     @property
     def lease_ms(self) -> int:
@@ -63,68 +72,139 @@ class MemoryReplays:
     def held_bytes(self) -> int:
         return self._bytes
 
-    async def claim(self, key: ReplayKey, owner: str) -> Claim:
-        name, now_ms = (key.workspace, key.key), self._clock_ms()
+    async def claim(
+        self, key: ReplayKey, owner: str, *, replaces: bool = False
+    ) -> Claim:
+        name, now_ms = _name_of(key), self._clock_ms()
         record = self._records.get(name)
-        if record is not None and record.expires_ms <= now_ms:
-            self._forget(name)
-            record = None
-        if record is None:
-            self._make_room()
-            record = _Record(key.fingerprint, owner, now_ms + self._lease_ms)
-            self._records[name] = record
-            self._bytes += record.bytes
-            return First()
-        if record.fingerprint != key.fingerprint:
-            return Conflict()
-        if not record.owner:
-            return Stored(unpack_answer(record.answer))
-        return First() if record.owner == owner else InFlight()
+        claim = decide(record, key, owner, now_ms, replaces=replaces)
+        if isinstance(claim, First):
+            if record is None or not record.is_held_by(owner):
+                self._begin(key, owner, claim.dead)
+        elif isinstance(claim, InFlight) and record is not None:
+            record.is_followed = True
+        return claim
 
-    async def renew(self, key: ReplayKey, owner: str) -> bool:
-        record = self._held(key, owner)
-        if record is None:
-            return False
-        record.expires_ms = self._clock_ms() + self._lease_ms
-        self._records.move_to_end((key.workspace, key.key))
-        return True
+    def _begin(self, key: ReplayKey, owner: str, dead: tuple[str, ...]) -> None:
+        name = _name_of(key)
+        self._forget(name)
+        self._sweep()
+        budget = f"{key.workspace} {key.scope == 'cache'}"
+        record = _Recorded(key.fingerprint, owner, budget)
+        record.dead = dead
+        self._records[name] = record
+        self._count(record, record.bytes)
+        self._renew(name, record)
+
+    def _renew(self, name: _Name, record: _Recorded) -> None:
+        record.until_ms = self._clock_ms() + self._lease_ms
+        record.forgotten_ms = record.until_ms + DEAD_KNOWN_MS
+        self._records.move_to_end(name)
+
+    async def append(
+        self, key: ReplayKey, owner: str, part: Part, bounds: Bounds
+    ) -> Standing:
+        record = self._records.get(_name_of(key))
+        if record is None or not record.is_held_by(owner):
+            return Standing(is_held=False)
+        standing = self._grow(record, part, bounds)
+        if standing.is_held and standing.has_room:
+            self._renew(_name_of(key), record)
+        return standing
 
     async def keep(
-        self, key: ReplayKey, owner: str, answer: KeptAnswer, ttl_ms: int
-    ) -> bool:
-        packed = await pack_beside(answer)
-        record = self._held(key, owner)
-        if record is None:
-            return False
-        self._bytes -= record.bytes
-        record.owner, record.answer = "", packed
-        record.expires_ms = self._clock_ms() + ttl_ms
-        self._bytes += record.bytes
-        self._records.move_to_end((key.workspace, key.key))
-        self._make_room()
-        return True
+        self, key: ReplayKey, owner: str, part: Part, bounds: Bounds
+    ) -> Standing:
+        name = _name_of(key)
+        is_whole = part.start == 0 and part.head is not None
+        if name not in self._records and is_whole:
+            self._begin(key, owner, ())
+        record = self._records.get(name)
+        if record is None or record.recording != owner:
+            return Standing(is_held=False)
+        if record.until_ms is None:
+            return Standing(is_held=True)
+        standing = self._grow(record, part, bounds)
+        if standing.is_held and standing.has_room:
+            record.until_ms = None
+            record.forgotten_ms = self._clock_ms() + bounds.ttl_ms
+            self._records.move_to_end(name)
+        return standing
+
+    def _grow(self, record: _Recorded, part: Part, bounds: Bounds) -> Standing:
+        held, followed = len(record.body), record.is_followed
+        if part.data and held != part.end:
+            if held != part.start:
+                return Standing(is_held=False, is_followed=followed)
+            if not self._make_room(record, len(part.data), bounds):
+                return Standing(is_held=True, is_followed=followed, has_room=False)
+            record.body += part.data
+            self._count(record, len(part.data))
+        if part.head is not None:
+            record.head = part.head
+        return Standing(is_held=True, is_followed=followed)
+
+    async def withdraw(self, key: ReplayKey, owner: str) -> None:
+        record = self._records.get(_name_of(key))
+        if record is not None and record.is_held_by(owner):
+            self._count(record, -len(record.body))
+            record.body = bytearray()
+            record.is_withdrawn = True
 
     async def release(self, key: ReplayKey, owner: str) -> None:
-        if self._held(key, owner) is not None:
-            self._forget((key.workspace, key.key))
+        record = self._records.get(_name_of(key))
+        if record is not None and record.is_held_by(owner):
+            self._forget(_name_of(key))
 
-    def _held(self, key: ReplayKey, owner: str) -> _Record | None:
-        record = self._records.get((key.workspace, key.key))
-        if record is None or record.owner != owner:
-            return None
-        return record if record.expires_ms > self._clock_ms() else None
+    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+        record, now_ms = self._records.get(_name_of(key)), self._clock_ms()
+        if record is None or record.recording != recording or record.is_withdrawn:
+            return GONE
+        ends_ms = record.forgotten_ms if record.until_ms is None else record.until_ms
+        if ends_ms <= now_ms:
+            return GONE
+        data = bytes(record.body[offset : offset + _READ_BYTES])
+        is_end = offset + len(data) == len(record.body)
+        is_complete = is_end and record.until_ms is None
+        return Reading("complete" if is_complete else "running", record.head, data)
 
-    def _make_room(self) -> None:
-        """Forget what is due, of the oldest two; and answers beyond the bound."""
+    def _count(self, record: _Recorded, more_bytes: int) -> None:
+        self._bytes += more_bytes
+        self._bytes_of[record.budget] += more_bytes
+        if not self._bytes_of[record.budget]:
+            del self._bytes_of[record.budget]
+
+    def _sweep(self) -> None:
+        """Forget what is over, of the oldest two."""
         now_ms = self._clock_ms()
         for name in list(islice(self._records, 2)):
-            if self._records[name].expires_ms <= now_ms:
+            if self._records[name].forgotten_ms <= now_ms:
                 self._forget(name)
-        while self._bytes > self._max_bytes:
-            oldest = next((n for n, r in self._records.items() if not r.owner), None)
-            if oldest is None:
-                return  # only claims are left, and whoever has one runs
-            self._forget(oldest)
 
-    def _forget(self, name: tuple[str, str]) -> None:
-        self._bytes -= self._records.pop(name).bytes
+    def _make_room(self, asking: _Recorded, more_bytes: int, bounds: Bounds) -> bool:
+        """Forget answers, the oldest first; False if what runs leaves no room."""
+        budget = asking.budget
+        while self._bytes_of[budget] + more_bytes > bounds.max_workspace_bytes:
+            if not self._forget_oldest(budget):
+                return False
+        while self._bytes + more_bytes > self._max_bytes:
+            if not self._forget_oldest(None):
+                return False
+        return True
+
+    def _forget_oldest(self, budget: str | None) -> bool:
+        for name, record in self._records.items():
+            is_meant = budget is None or record.budget == budget
+            if is_meant and record.until_ms is None:
+                self._forget(name)
+                return True
+        return False
+
+    def _forget(self, name: _Name) -> None:
+        record = self._records.pop(name, None)
+        if record is not None:
+            self._count(record, -record.bytes)
+
+
+def _name_of(key: ReplayKey) -> _Name:
+    return (key.workspace, key.scope, key.key)

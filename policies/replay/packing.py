@@ -1,53 +1,77 @@
-"""An answer as it lies in a store: packed, and compressed where that is worth it."""
+"""
+What was recorded as it lies in a store: compressed where that is worth it, and sealed.
+
+A packed piece is one byte of form, and what that says: plain or deflated, bare or
+sealed. Forms of all kinds may lie side by side, so settings can change at any time.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import zlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from policies.replay.port import KeptAnswer
+from policies.replay.port import AnswerHead
 
-# Below this an answer gains less than its head takes; JSON of more halves at least.
+if TYPE_CHECKING:
+    from policies.replay.sealing import Seal
+
+# Below this a piece gains less than its head takes; JSON of more halves at least.
 COMPRESSED_ABOVE_BYTES: Final = 4096
-
-# This much takes 1 ms, and a thread's hand-over 50 us.
-PACKED_BESIDE_BYTES: Final = 128 * 1024
 
 # The fastest: a MiB of events takes 10 ms, and the best level gains a tenth more.
 _LEVEL: Final = 1
 
-_PLAIN: Final = b"\0"
-_DEFLATED: Final = b"\1"
+_DEFLATED: Final = 1
+_SEALED: Final = 2
 
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(KeptAnswer).decode
-
-
-def pack_answer(answer: KeptAnswer) -> bytes:
-    packed = _encode(answer)
-    if len(packed) <= COMPRESSED_ABOVE_BYTES:
-        return _PLAIN + packed
-    return _DEFLATED + zlib.compress(packed, _LEVEL)
+_encode_head: Final = msgspec.msgpack.Encoder().encode
+_decode_head: Final = msgspec.msgpack.Decoder(AnswerHead).decode
 
 
-async def pack_beside(answer: KeptAnswer) -> bytes:
-    """The same, in a thread where it would hold up everybody else."""
-    if len(answer.body) <= PACKED_BESIDE_BYTES:
-        return pack_answer(answer)
-    return await asyncio.to_thread(pack_answer, answer)
+class Packing:
+    """Packs pieces and unpacks them; sealed if there is a seal."""
 
+    def __init__(self, seal: Seal | None = None) -> None:
+        self._seal = seal
 
-def unpack_answer(packed: bytes) -> KeptAnswer:
-    """The answer; ValueError if these bytes are none."""
-    form, rest = packed[:1], packed[1:]
-    if form == _DEFLATED:
-        try:
-            rest = zlib.decompress(rest)
-        except zlib.error as error:
-            raise ValueError("a kept answer cannot be decompressed") from error
-    elif form != _PLAIN:
-        raise ValueError("a kept answer of a form that is not known here")
-    return _decode(rest)
+    def fingerprints(self, fingerprint: bytes) -> tuple[bytes, ...]:
+        """A request's digest as it may lie in a store; first as it is written now."""
+        if self._seal is None:
+            return (fingerprint,)
+        # The bare one last: what was claimed before there was a key.
+        return (*self._seal.digests(fingerprint), fingerprint)
+
+    def pack(self, data: bytes, recording: str, place: bytes) -> bytes:
+        """A piece of this recording, which is one only at its own place in it."""
+        form = 0
+        if len(data) > COMPRESSED_ABOVE_BYTES:
+            form, data = _DEFLATED, zlib.compress(data, _LEVEL)
+        if self._seal is not None:
+            form |= _SEALED
+            data = self._seal.close(data, recording, place)
+        return bytes((form,)) + data
+
+    def unpack(self, packed: bytes, recording: str, place: bytes) -> bytes:
+        """What was packed; ValueError if these bytes are no piece of that place."""
+        if not packed or packed[0] > _DEFLATED | _SEALED:
+            raise ValueError("a piece of a form that is not known here")
+        form, data = packed[0], packed[1:]
+        if form & _SEALED:
+            if self._seal is None:
+                raise ValueError("a sealed piece, and no key to open it")
+            data = self._seal.open(data, recording, place)
+        if form & _DEFLATED:
+            try:
+                data = zlib.decompress(data)
+            except zlib.error as error:
+                raise ValueError("a piece that cannot be decompressed") from error
+        return data
+
+    def pack_head(self, head: AnswerHead, recording: str) -> bytes:
+        return self.pack(_encode_head(head), recording, b"head")
+
+    def unpack_head(self, packed: bytes, recording: str) -> AnswerHead:
+        """The head; ValueError (of which msgspec's are) if these bytes are none."""
+        return _decode_head(self.unpack(packed, recording, b"head"))

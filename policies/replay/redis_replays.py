@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from policies.key_names import replay_keys
-from policies.replay.packing import pack_beside, unpack_answer
+from policies.key_names import replay_digest, replay_keys
+from policies.replay.packing import Packing
 from policies.replay.port import (
+    DEAD_KNOWN_MS,
+    GONE,
+    Bounds,
     Claim,
     Conflict,
     First,
     InFlight,
-    KeptAnswer,
+    Part,
+    Reading,
+    ReplayDamaged,
     ReplayKey,
     ReplayUnavailable,
+    Standing,
     Stored,
 )
 from policies.store.errors import StoreUnavailable
 from policies.store.scripts import Script, load_script
-from policies.store.store import Store
+from policies.store.store import Argument, Store
 
 logger = logging.getLogger(__name__)
 
-CLAIM: Final[Script] = load_script("replay_claim")
-KEEP: Final[Script] = load_script("replay_end", name="replay_keep")
-# The same where memory is full: what is given back gives some, and a claim goes on.
-END: Final[Script] = load_script("replay_end", is_allowed_when_full=True)
-REPLAY_SCRIPTS: Final = (CLAIM, KEEP, END)
+CLAIM: Final[Script] = load_script("replay_sizes", "replay_claim")
+APPEND: Final = load_script("replay_sizes", "replay_append")
+# Also where memory is full: what is given back gives some.
+END: Final = load_script("replay_sizes", "replay_end", is_allowed_when_full=True)
+READ: Final = load_script("replay_read")
+REPLAY_SCRIPTS: Final = (CLAIM, APPEND, END, READ)
 
 _FIRST, _STORED, _IN_FLIGHT = 0, 1, 2
+_GONE, _RUNNING = 0, 1
+
+# Of 16 KiB each, or one whole answer.
+PIECES_READ: Final = 16
+
+# To compress this much takes 1 ms, and a thread's hand-over 50 us.
+PACKED_BESIDE_BYTES: Final = 128 * 1024
 
 
 class RedisReplays:
@@ -41,60 +56,143 @@ class RedisReplays:
         store: Store,
         *,
         lease_ms: int,
+        packing: Packing | None = None,
         is_away: Callable[[], bool] = lambda: False,
     ) -> None:
         """`is_away` says that it need not be asked: nobody waits to hear that."""
         self._store = store
         self._is_away = is_away
         self._lease_ms = lease_ms
+        self._packing = packing or Packing()
 
     @property
     def lease_ms(self) -> int:
         return self._lease_ms
 
-    async def claim(self, key: ReplayKey, owner: str) -> Claim:
-        if self._is_away():
-            raise ReplayUnavailable
-        try:
-            reply = await self._store.run(
-                CLAIM,
-                replay_keys(key.workspace, key.key),
-                (key.fingerprint, owner, self._lease_ms),
-            )
-        except StoreUnavailable as error:
-            raise ReplayUnavailable(is_ambiguous=error.is_ambiguous) from error
+    async def claim(
+        self, key: ReplayKey, owner: str, *, replaces: bool = False
+    ) -> Claim:
+        fingerprints = self._packing.fingerprints(key.fingerprint)
+        digest = replay_digest(key.scope, key.key)
+        head = (owner, self._lease_ms, DEAD_KNOWN_MS, int(replaces), digest)
+        reply = await self._run(CLAIM, key, (*head, *fingerprints))
         if reply[0] == _FIRST:
-            return First()
+            return First(tuple(reply[1].decode().split()))
+        if reply[0] == _STORED:
+            return Stored(reply[1].decode())
         if reply[0] == _IN_FLIGHT:
-            return InFlight()
-        return self._stored(reply[1]) if reply[0] == _STORED else Conflict()
+            return InFlight(reply[1].decode(), is_joinable=not reply[2])
+        return Conflict()
 
-    def _stored(self, packed: bytes) -> Claim:
+    async def append(
+        self, key: ReplayKey, owner: str, part: Part, bounds: Bounds
+    ) -> Standing:
+        return await self._append(key, owner, part, bounds, ttl_ms=0)
+
+    async def keep(
+        self, key: ReplayKey, owner: str, part: Part, bounds: Bounds
+    ) -> Standing:
+        return await self._append(key, owner, part, bounds, ttl_ms=bounds.ttl_ms)
+
+    async def _append(
+        self, key: ReplayKey, owner: str, part: Part, bounds: Bounds, *, ttl_ms: int
+    ) -> Standing:
+        digest = replay_digest(key.scope, key.key)
+        is_whole = ttl_ms > 0 and part.start == 0 and part.head is not None
+        head, piece = await self._packed(owner, part, is_whole=is_whole)
+        args = (
+            *(owner, self._lease_ms, DEAD_KNOWN_MS, digest),
+            *(part.start, part.end, head, piece),
+            *(bounds.max_workspace_bytes, ttl_ms),
+            self._packing.fingerprints(key.fingerprint)[0] if is_whole else b"",
+        )
+        while True:
+            held, followed, room, *oldest = await self._run(APPEND, key, args)
+            if room or not oldest:
+                return Standing(bool(held), bool(followed), bool(room))
+            # What was answered longest ago makes room, before its time.
+            forgotten = [self._forget(key, each.decode()) for each in oldest]
+            await asyncio.gather(*forgotten)
+
+    async def _packed(
+        self, owner: str, part: Part, *, is_whole: bool
+    ) -> tuple[bytes, bytes]:
+        head = piece = b""
+        if part.head is not None:
+            head = self._packing.pack_head(part.head, owner)
+        if part.data or is_whole:
+            pack, place = self._packing.pack, _place(part.end)
+            if len(part.data) <= PACKED_BESIDE_BYTES:
+                piece = pack(part.data, owner, place)
+            else:
+                piece = await asyncio.to_thread(pack, part.data, owner, place)
+        return head, piece
+
+    async def _forget(self, key: ReplayKey, digest: str) -> None:
+        keys = replay_keys(key.workspace, key.scope, digest)
+        await self._call(END, keys, ("", digest, 0))
+
+    async def withdraw(self, key: ReplayKey, owner: str) -> None:
+        digest = replay_digest(key.scope, key.key)
+        await self._run(END, key, (owner, digest, 1))
+
+    async def release(self, key: ReplayKey, owner: str) -> None:
+        digest = replay_digest(key.scope, key.key)
+        await self._run(END, key, (owner, digest, 0))
+
+    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+        # Asked for once, at the beginning.
+        is_head_asked = int(offset == 0)
+        names = replay_keys(key.workspace, key.scope, replay_digest(key.scope, key.key))
+        args = (recording, offset, PIECES_READ, is_head_asked)
+        reply = await self._call(READ, names[:2], args)
+        if reply[0] == _GONE:
+            return GONE
         try:
-            return Stored(unpack_answer(packed))
+            return self._reading(reply, recording, offset)
         except ValueError as error:
             # Of another version, or damaged: neither a replay nor a second run is safe.
             logger.error("a kept answer cannot be read", exc_info=error)
-            raise ReplayUnavailable from error
+            raise ReplayDamaged from error
 
-    async def renew(self, key: ReplayKey, owner: str) -> bool:
-        return await self._run(END, key, (owner, self._lease_ms))
-
-    async def keep(
-        self, key: ReplayKey, owner: str, answer: KeptAnswer, ttl_ms: int
-    ) -> bool:
-        packed = await pack_beside(answer)
-        return await self._run(KEEP, key, (owner, ttl_ms, packed))
-
-    async def release(self, key: ReplayKey, owner: str) -> None:
-        await self._run(END, key, (owner, 0))
+    def _reading(self, reply: Sequence[Any], recording: str, offset: int) -> Reading:
+        state, packed_head, entries, length = reply
+        unpack = self._packing.unpack
+        head = None
+        if packed_head:
+            head = self._packing.unpack_head(packed_head, recording)
+        data, at = [], offset
+        for entry_id, (_, packed) in entries:
+            end = int(entry_id.partition(b"-")[0])
+            piece = unpack(packed, recording, _place(end))
+            # Read from its middle, or by somebody who knows some of it.
+            data.append(piece[max(0, len(piece) - (end - at)) :])
+            if end - at > len(piece):
+                raise ValueError("a piece of an answer is missing")
+            at = end
+        if at < length and not entries:
+            raise ValueError("the rest of an answer is missing")
+        is_end = state != _RUNNING and at == length
+        return Reading("complete" if is_end else "running", head, b"".join(data))
 
     async def _run(
-        self, script: Script, key: ReplayKey, args: tuple[str | int | bytes, ...]
-    ) -> bool:
-        keys = replay_keys(key.workspace, key.key)
+        self, script: Script, key: ReplayKey, args: Sequence[Argument]
+    ) -> Any:
+        digest = replay_digest(key.scope, key.key)
+        return await self._call(
+            script, replay_keys(key.workspace, key.scope, digest), args
+        )
+
+    async def _call(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument]
+    ) -> Any:
+        if self._is_away():
+            raise ReplayUnavailable
         try:
-            reply = await self._store.run(script, keys, args)
+            return await self._store.run(script, keys, args)
         except StoreUnavailable as error:
             raise ReplayUnavailable(is_ambiguous=error.is_ambiguous) from error
-        return bool(reply[0])
+
+
+def _place(end: int) -> bytes:
+    return b"%d" % end

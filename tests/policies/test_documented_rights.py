@@ -14,7 +14,17 @@ from policies.ledger import Admitted, Demand, KeyScope, Rejected, Usage
 from policies.outage.replicas import Replicas
 from policies.plans import Concurrency, KeyLimits, Plan, Quota, Rate
 from policies.redis_ledger import RedisLedger
-from policies.replay.port import First, KeptAnswer, ReplayKey, Stored
+from policies.replay.port import (
+    AnswerHead,
+    Bounds,
+    First,
+    InFlight,
+    Part,
+    Reading,
+    ReplayKey,
+    Standing,
+    Stored,
+)
 from policies.replay.redis_replays import RedisReplays
 from policies.store.errors import StoreUnavailable
 from policies.store.store import Store, open_store
@@ -125,13 +135,24 @@ def ledger_kind() -> str:
 async def test_gateway_may_keep_answers(store: Store) -> None:
     """Every step of a replay, each of which runs other commands."""
     replays = RedisReplays(store, lease_ms=30_000)
-    key, answer = ReplayKey("acme", "k", b"f" * 32), KeptAnswer(200, (), b"{}", "r")
+    key, cached = (ReplayKey("acme", s, "k", b"f" * 32) for s in ("key", "cache"))
+    head = AnswerHead(200, (), "r", is_stream=True)
+    bounds = Bounds(60_000, 2**20, 500)
 
-    assert await replays.claim(key, "a") == First()
-    assert await replays.renew(key, "a")
-    assert await replays.keep(key, "a", answer, 60_000)
-    assert await replays.claim(key, "b") == Stored(answer)
-    free = ReplayKey("acme", "free", b"f" * 32)
-    await replays.claim(free, "a")
-    await replays.release(free, "a")
-    assert await replays.claim(free, "b") == First()
+    for asked in (key, cached):
+        assert await replays.claim(asked, "a") == First()
+        assert await replays.claim(asked, "b") == InFlight("a")
+        held = await replays.append(asked, "a", Part(0, b"Hel", head), bounds)
+        assert held == Standing(is_held=True, is_followed=True)
+        assert (await replays.keep(asked, "a", Part(3, b"lo"), bounds)).has_room
+        assert await replays.claim(asked, "b") == Stored("a")
+        reading = await replays.read(asked, "a", 0)
+        assert reading == Reading("complete", head, b"Hello")
+    for number in range(4):  # of which the last has no room beside the first
+        free = ReplayKey("acme", "key", f"{number}", b"f" * 32)
+        await replays.claim(free, "a")
+        await replays.keep(free, "a", Part(0, bytes(100), head), bounds)
+    assert await replays.claim(key, "b") == First()
+    await replays.withdraw(key, "b")
+    await replays.release(key, "b")
+    assert await replays.claim(key, "c") == First()

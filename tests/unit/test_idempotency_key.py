@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.replay.fingerprint import fingerprint_of
+from gateway.replay.fingerprint import asked_of
 from gateway.replay.header import read_key
 
 
@@ -73,13 +73,13 @@ def test_order_and_white_space_do_not_matter(body: dict[str, Any], indent: int) 
         encoded = other.encode()
     except UnicodeEncodeError:
         return  # half a surrogate pair, which is no JSON in bytes
-    assert fingerprint_of("/r", "m", one) == fingerprint_of("/r", "m", encoded)
+    assert asked_of("/r", "m", one) == asked_of("/r", "m", encoded)
 
 
 @given(values, values)
 def test_other_values_are_another_request(one: Any, other: Any) -> None:
     bodies = [json.dumps({"x": value}).encode() for value in (one, other)]
-    digests = {fingerprint_of("/r", "m", body) for body in bodies}
+    digests = {asked_of("/r", "m", body).fingerprint for body in bodies}
 
     # As JSON: to Python, true is 1.
     written = {json.dumps(value, sort_keys=True) for value in (one, other)}
@@ -89,7 +89,7 @@ def test_other_values_are_another_request(one: Any, other: Any) -> None:
 def test_route_and_model_are_part_of_the_request() -> None:
     """The model of a native route stands in its path, and nowhere in the body."""
     digests = {
-        fingerprint_of(route, model, b"{}")
+        asked_of(route, model, b"{}").fingerprint
         for route in ("/a", "/b")
         for model in ("m", "n")
     }
@@ -97,6 +97,24 @@ def test_route_and_model_are_part_of_the_request() -> None:
 
 
 def test_a_number_beyond_what_is_held_still_has_a_fingerprint() -> None:
-    assert fingerprint_of("/r", "m", b'{"x":1e999}') != fingerprint_of(
-        "/r", "m", b'{"x":2e999}'
-    )
+    one, other = (asked_of("/r", "m", b'{"x":%de999}' % n) for n in (1, 2))
+    assert one.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("body", "is_deterministic"),
+    [
+        pytest.param({"temperature": 0}, True, id="temperature 0"),
+        pytest.param({"temperature": 0.0, "seed": None}, True, id="0.0"),
+        pytest.param({"temperature": 1, "seed": 7}, True, id="seed"),
+        pytest.param({"seed": 0}, True, id="seed 0"),
+        pytest.param({}, False, id="neither"),
+        pytest.param({"temperature": 0.1}, False, id="above 0"),
+        pytest.param({"temperature": False}, False, id="no number"),
+        pytest.param({"seed": True}, False, id="no seed"),
+        pytest.param([], False, id="no object"),
+    ],
+)
+def test_what_is_meant_to_give_one_answer(body: Any, is_deterministic: bool) -> None:
+    asked = asked_of("/r", "m", json.dumps(body).encode())
+    assert asked.is_deterministic == is_deterministic

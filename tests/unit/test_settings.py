@@ -226,3 +226,11 @@ def test_proxy_has_to_be_one(url: str) -> None:
         load_settings(
             {"GATEWAY_UPSTREAM_PROXY_URL": url, "GATEWAY_UPSTREAM_TRANSPORT": "stock"}
         )
+
+
+def test_sealing_keys_are_checked_at_the_start_and_never_shown() -> None:
+    told = problem("REPLAY_SEALING_KEYS", "2026:not-a-key")
+
+    assert told.startswith("GATEWAY_REPLAY_SEALING_KEYS=(not shown): up to 8 of id:key")
+    key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
+    assert key not in repr(load("REPLAY_SEALING_KEYS", f"2026:{key}"))
