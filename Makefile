@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
-	prove-outage prove-million bench bench-quick bench-peers clients check format lock coverage clean
+	prove-outage prove-million prove-replays bench bench-quick bench-peers clients check format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,7 +31,7 @@ test: $(VENV)/.dev clients ## every test; about five minutes
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
 
-prove: prove-ledger prove-replicas prove-crash prove-outage prove-million ## the slow proofs against real processes, all of them; 20 minutes
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays ## the slow proofs against real processes, all of them; 20 minutes
 
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
@@ -47,6 +47,9 @@ prove-outage: $(VENV)/.dev ## Redis killed, frozen and failed over under load; 2
 
 prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothing left; 3 minutes
 	$(BIN)/python -m tests.proofs.million
+
+prove-replays: $(VENV)/.dev ## a thousand askers of one key, clients, a replica and Redis lost, memory; 2 minutes
+	$(BIN)/python -m tests.proofs.replays
 
 export BENCH_PYTHON
 bench: $(VENV)/.dev bench-peers ## beside its peers: answers, streams, large prompts, 429s; 28 minutes

@@ -250,7 +250,7 @@ class EventStreamResponse:
                     self._note_first_token()
                     await self._write(frames)
                     frames = b""  # or it would be kept as long as the next ones flow
-                    await self._stream.flow(self._push)
+                    await self._flow()
             await self._finish()
             await self._stream.read_to_end()
         except GatewayError as error:
@@ -306,6 +306,12 @@ class EventStreamResponse:
                 exchange.begin(200, STREAM_HEADERS)
         self._last_write_s = self._loop.time()
         await exchange.write(frames, more=True)
+
+    async def _flow(self) -> None:
+        await self._stream.flow(self._push)
+        if self._exchange.wire.is_paused:
+            # Before more is read, or it would wait here beside the rest.
+            await self._exchange.catch_up()
 
     def _push(self, frames: bytes) -> bool:
         """Send on what has just arrived; False if the client does not keep up."""

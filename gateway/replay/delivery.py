@@ -47,16 +47,17 @@ async def deliver(
             if wire.is_gone:
                 return False
             if reading.data:
-                if wire.is_paused:
-                    await catch_up(wire, write_timeout_s)
                 wire.write(reading.data, more=True)
             if reading.state != "running":
                 return reading.state == "complete"
+            # Or it would be kept as long as the client, or what follows, takes.
+            reading = None
+        if wire.is_paused:
+            await catch_up(wire, write_timeout_s)
         try:
             async with asyncio.timeout(ping_interval_s):
                 reading = await reader.next()
         except TimeoutError:
-            reading = None
             # A client that has not read what was sent before hears no silence.
             if not (wire.is_paused or wire.is_gone):
                 wire.write(PING, more=True)

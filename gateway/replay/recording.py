@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeAlias
 
 from gateway.errors import GatewayError
 from policies.replay.port import (
@@ -35,6 +35,11 @@ WRITE_FOLLOWED_EVERY_S: Final = 0.05
 
 # Of an answer on its way. Beyond it the upstream is made to wait.
 HIGH_WATER_BYTES: Final = 64 * 1024
+# Handed out, or written, at once: hundreds of readers and writers have as much each.
+AT_ONCE_BYTES: Final = 32 * 1024
+
+
+_Step: TypeAlias = Callable[[ReplayKey, str, Part, Bounds], Awaitable[Standing]]
 
 
 class Recording:
@@ -67,6 +72,7 @@ class Recording:
         # Of the answer's body: what is here begins, what the store has ends, all ends.
         self._begin = self._written = self.end = 0
         self._is_head_written = False
+        self._whole: Part | None = None
         self._readers: set[LocalReader] = set()
         self._news: asyncio.Future[None] | None = None
         self._progress: asyncio.Future[None] | None = None
@@ -110,7 +116,7 @@ class Recording:
 
     def whole(self, head: AnswerHead, body: bytes) -> None:
         """All of the answer at once, which is written when it is closed."""
-        self.head = head
+        self.head, self._whole = head, Part(0, body, head)
         self._chunks, self.end = [(0, body)], len(body)
         self.is_written = len(body) <= self._bounds.max_answer_bytes
         self.complete()
@@ -126,6 +132,7 @@ class Recording:
         if self._timer is not None:
             self._timer.cancel()
         self._tell_news()
+        self._tell_progress()
         self._run_beside(self._end(is_kept=is_kept and self.is_written))
 
     @property
@@ -177,9 +184,12 @@ class Recording:
         at = len(chunks) - 1
         while chunks[at][0] > offset:
             at -= 1
-        begin, data = chunks[at]
-        rest = (each for _, each in chunks[at + 1 :])
-        return b"".join((data[offset - begin :], *rest))
+        begin, found, left = offset - chunks[at][0], [], AT_ONCE_BYTES
+        while at < len(chunks) and left > 0:
+            found.append(chunks[at][1][begin : begin + left])
+            left -= len(found[-1])
+            at, begin = at + 1, 0
+        return b"".join(found)
 
     @property
     def _has_laggards(self) -> bool:
@@ -189,9 +199,12 @@ class Recording:
         """Somebody has read, written or left: there may be room again."""
         if not self.is_written:
             self._trim()
-        progress = self._progress
-        if progress is not None and not self.is_full:
-            self._progress = None
+        if not self.is_full:
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        progress, self._progress = self._progress, None
+        if progress is not None:
             progress.set_result(None)
 
     def _tell_news(self) -> None:
@@ -230,10 +243,17 @@ class Recording:
             self._writing = _future()
             self._run_beside(self._write(self._writing))
 
+    @property
+    def _has_unwritten(self) -> bool:
+        return self._written < self.end or self._is_head_unwritten
+
+    @property
+    def _is_head_unwritten(self) -> bool:
+        return self.head is not None and not self._is_head_written
+
     def _unwritten(self) -> Part:
         data = self._since(self._written) if self._written < self.end else b""
-        head = None if self._is_head_written else self.head
-        return Part(self._written, data, head)
+        return Part(self._written, data, self.head if self._is_head_unwritten else None)
 
     async def _write(self, done: asyncio.Future[None]) -> None:
         part = self._unwritten()
@@ -252,7 +272,7 @@ class Recording:
         if standing is not None:
             self._has_written(part, standing)
         self.has_progressed()
-        if self.is_written and self._unwritten() != Part(self._written):
+        if self.is_written and self._has_unwritten:
             self._write_later()
 
     def _has_written(self, part: Part, standing: Standing) -> None:
@@ -307,21 +327,27 @@ class Recording:
     async def _end(self, *, is_kept: bool) -> None:
         if self._writing is not None:
             await self._writing
-        if is_kept and self.is_written:
-            standing = await self._keep()
-            if standing.is_held and standing.has_room:
-                # Whoever still reads here finds it there.
-                return
-        await self._store.release(self.key, self.owner)
+        if not (is_kept and await self._keep()):
+            await self._store.release(self.key, self.owner)
 
-    async def _keep(self) -> Standing:
-        part = self._unwritten()
+    async def _keep(self) -> bool:
+        """Write what is left of it, the last of it as such; False if it is not kept."""
+        while self.end - self._written > AT_ONCE_BYTES and self._whole is None:
+            part = self._unwritten()
+            self._has_written(part, await self._twice(self._store.append, part))
+            if not self.is_written:
+                return False
+        part = self._whole or self._unwritten()
+        standing = await self._twice(self._store.keep, part)
+        return standing.is_held and standing.has_room
+
+    async def _twice(self, step: _Step, part: Part) -> Standing:
         try:
-            return await self._store.keep(self.key, self.owner, part, self._bounds)
+            return await step(self.key, self.owner, part, self._bounds)
         except ReplayUnavailable:
             # Once more, with what is safe to say twice: it is the answer that was paid.
             await asyncio.sleep(WRITE_EVERY_S)
-            return await self._store.keep(self.key, self.owner, part, self._bounds)
+            return await step(self.key, self.owner, part, self._bounds)
 
 
 class LocalReader:

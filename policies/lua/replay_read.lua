@@ -7,7 +7,8 @@ KEYS[1]  record, KEYS[2] pieces, as in replay_sizes.lua
 ARGV[1]  recording  under whose name it is read
 ARGV[2]  offset     how much of it is known
 ARGV[3]  count      of pieces, at most
-ARGV[4]  head       1 if its head is not known
+ARGV[4]  most_bytes of pieces together, but for the first
+ARGV[5]  head       1 if its head is not known
 
 Reply    {0} given up, or its owner died; {1, head, pieces, bytes} it goes on;
          {2, head, pieces, bytes} it is complete
@@ -23,5 +24,11 @@ end
 local from = ARGV[2] == '0' and '-' or '(' .. ARGV[2] .. '-1'
 local pieces = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', ARGV[3])
 if not held[2] and redis.call('EXISTS', KEYS[2]) == 0 then return { 0 } end
-local head = ARGV[4] == '1' and held[3] or ''
-return { held[2] and 1 or 2, head, pieces, tonumber(held[5] or 0) }
+local left, fitting = tonumber(ARGV[4]), {}
+for i = 1, #pieces do
+  left = left - #pieces[i][2][2]
+  if i > 1 and left < 0 then break end
+  fitting[i] = pieces[i]
+end
+local head = ARGV[5] == '1' and held[3] or ''
+return { held[2] and 1 or 2, head, fitting, tonumber(held[5] or 0) }

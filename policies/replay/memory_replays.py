@@ -27,8 +27,8 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 
 # What a record takes beside its answer, about.
 _RECORD_BYTES: Final = 500
-# What is handed out at once: a piece, or a whole answer.
-_READ_BYTES: Final = 256 * 1024
+# What is handed out at once.
+_READ_BYTES: Final = 64 * 1024
 
 _Name: TypeAlias = tuple[str, str, str]
 

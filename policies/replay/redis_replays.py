@@ -41,8 +41,9 @@ REPLAY_SCRIPTS: Final = (CLAIM, APPEND, END, READ)
 _FIRST, _STORED, _IN_FLIGHT = 0, 1, 2
 _GONE, _RUNNING = 0, 1
 
-# Of 16 KiB each, or one whole answer.
-PIECES_READ: Final = 16
+# Read at once: what hundreds of readers who lag behind have in memory each.
+PIECES_READ: Final = 64
+BYTES_READ: Final = 32 * 1024
 
 # To compress this much takes 1 ms, and a thread's hand-over 50 us.
 PACKED_BESIDE_BYTES: Final = 128 * 1024
@@ -144,7 +145,7 @@ class RedisReplays:
         # Asked for once, at the beginning.
         is_head_asked = int(offset == 0)
         names = replay_keys(key.workspace, key.scope, replay_digest(key.scope, key.key))
-        args = (recording, offset, PIECES_READ, is_head_asked)
+        args = (recording, offset, PIECES_READ, BYTES_READ, is_head_asked)
         reply = await self._call(READ, names[:2], args)
         if reply[0] == _GONE:
             return GONE

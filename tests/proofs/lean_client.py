@@ -10,7 +10,8 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeAlias
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ import msgspec
 # Longer than any answer the upstream makes here.
 DEADLINE_S: Final = 60.0
 MODEL: Final = "llmtune-mini"
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -53,16 +56,10 @@ class Answer(msgspec.Struct, frozen=True):
         return int(last["usage"]["total_tokens"])
 
 
-def prompt(
-    workspace: str, *, events: int | None = None, output: int | None = None
-) -> str:
+def prompt(workspace: str, **answer: int | None) -> str:
     """What tells the upstream whose request it is, and what to answer."""
-    content = f"ws={workspace}"
-    if events is not None:
-        content += f" events={events}"
-    if output is not None:
-        content += f" output={output}"
-    return content
+    said = "".join(f" {k}={v}" for k, v in answer.items() if v is not None)
+    return f"ws={workspace}{said}"
 
 
 class LeanClient:
@@ -92,33 +89,48 @@ class LeanClient:
         *,
         events: int | None = None,
         output: int | None = None,
+        size: int | None = None,
+        after: int | None = None,
+        idempotency_key: str | None = None,
         **fields: Any,
     ) -> Answer:
         """A chat completion whose prompt tells the upstream what it should be."""
-        content = prompt(workspace, events=events, output=output)
+        answer = {"events": events, "output": output, "size": size, "after": after}
+        content = prompt(workspace, **answer)
         messages = [{"role": "user", "content": content}]
         body = {"model": MODEL, "messages": messages, **fields}
         if fields.get("stream"):
             body["stream_options"] = {"include_usage": True}
-        return await self.ask(url, "POST", "/v1/chat/completions", key, body)
+        headers = (
+            {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        )
+        path = "/v1/chat/completions"
+        return await self.ask(url, "POST", path, key, body, headers)
 
     async def get(self, url: str, path: str, key: str = "") -> Answer:
         return await self.ask(url, "GET", path, key, None)
 
     async def ask(
-        self, url: str, method: str, path: str, key: str, body: Any
+        self,
+        url: str,
+        method: str,
+        path: str,
+        key: str,
+        body: Any,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Answer:
         """Ask, whatever comes; no answer within the deadline is status 0."""
         asked_s = time.monotonic()
         try:
             async with asyncio.timeout(DEADLINE_S):
-                status, headers, content = await self._ask(url, method, path, key, body)
+                sent = {"authorization": f"Bearer {key}", **headers}
+                status, got, content = await self._ask(url, method, path, sent, body)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            status, headers, content = 0, {}, b""
-        return Answer(status, headers, content, asked_s, time.monotonic() - asked_s)
+            status, got, content = 0, {}, b""
+        return Answer(status, got, content, asked_s, time.monotonic() - asked_s)
 
     async def _ask(
-        self, url: str, method: str, path: str, key: str, body: Any
+        self, url: str, method: str, path: str, headers: Mapping[str, str], body: Any
     ) -> tuple[int, dict[str, str], bytes]:
         parts = urlsplit(url)
         # One that the gateway has closed meanwhile cannot carry a request.
@@ -133,7 +145,8 @@ class LeanClient:
         try:
             content = b"" if body is None else json.dumps(body).encode()
             head = f"{method} {path} HTTP/1.1\r\nhost: proof\r\n"
-            head += f"authorization: Bearer {key}\r\ncontent-length: {len(content)}"
+            head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            head += f"content-length: {len(content)}"
             writer.write(head.encode() + b"\r\n\r\n" + content)
             answer = await _read(reader)
             is_reusable = answer[1].get("connection") != "close"

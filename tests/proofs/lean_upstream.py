@@ -4,15 +4,18 @@ An upstream that costs next to nothing: LLMTune's inference route, in its own pr
     python -m tests.proofs.lean_upstream SOCKET_FD
 
 Usage is made up per request. A prompt names its workspace as `ws=NAME`, and may say how
-many events its stream has, `events=N`, and how many tokens its output is charged with,
-`output=N`; /tally tells what each workspace was given and how many of its requests were
-here at the same time at most.
+many events its stream has, `events=N`, how large the text of each is, `size=BYTES`, how
+long the answer takes to begin, `after=MS`, and how many tokens its output is charged
+with, `output=N`; /tally tells what each workspace asked for and was given, and how many
+of its requests were here at the same time at most.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import random
 import re
 import socket
 import sys
@@ -24,7 +27,7 @@ import uvloop
 
 EVENTS: Final = 10
 EVENT_EVERY_S: Final = 0.05
-ANSWER_AFTER_S: Final = 0.005
+ANSWER_AFTER_MS: Final = 5
 # Each answer's output; the numbers differ, so that a mix-up shows in the sums.
 OUTPUTS: Final = (3, 7, 11, 19, 40)
 INPUT_TOKENS: Final = 10
@@ -32,12 +35,18 @@ INPUT_TOKENS: Final = 10
 _WORKSPACE: Final = re.compile(rb"ws=([A-Za-z0-9._-]+)")
 _EVENTS: Final = re.compile(rb"events=([0-9]+)")
 _OUTPUT: Final = re.compile(rb"output=([0-9]+)")
+_SIZE: Final = re.compile(rb"size=([0-9]+)")
+_AFTER: Final = re.compile(rb"after=([0-9]+)")
+
+# Text that hardly compresses, of which events are slices.
+_NOISE: Final = base64.b64encode(random.Random(1).randbytes(96 * 1024)).decode()
 
 
 class Tally:
     """What was asked of us for one workspace."""
 
     def __init__(self) -> None:
+        self.asked = 0
         self.answered = 0
         self.tokens = 0
         # Of all streams, those cut short included.
@@ -63,14 +72,17 @@ class Upstream:
         tally = self._tallies[found[1].decode() if found else "none"]
         self._asked += 1
         output = _number(_OUTPUT, body, OUTPUTS[self._asked % len(OUTPUTS)])
+        tally.asked += 1
         tally.running += 1
         tally.most_running = max(tally.most_running, tally.running)
         try:
             if b'"stream":true' in body.replace(b" ", b""):
                 events = _number(_EVENTS, body, EVENTS)
-                await _stream(events, output, transport, tally)
+                await asyncio.sleep(_number(_AFTER, body, 0) / 1000)
+                size = _number(_SIZE, body, 0)
+                await _stream(events, size, output, transport, tally)
             else:
-                await asyncio.sleep(ANSWER_AFTER_S)
+                await asyncio.sleep(_number(_AFTER, body, ANSWER_AFTER_MS) / 1000)
                 transport.write(_whole({"text": "word", "usage": _usage(output)}))
             if not transport.is_closing():
                 tally.answered += 1
@@ -85,13 +97,15 @@ def _number(asked: re.Pattern[bytes], body: bytes, otherwise: int) -> int:
 
 
 async def _stream(
-    events: int, output: int, transport: asyncio.Transport, tally: Tally
+    events: int, size: int, output: int, transport: asyncio.Transport, tally: Tally
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
     transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
     for number in range(events):
         is_last = number == events - 1
-        event: dict[str, Any] = {"token": "word "}
+        begin = number * size % (len(_NOISE) // 2)
+        text = _NOISE[begin : begin + size] if size else "word "
+        event: dict[str, Any] = {"token": text}
         if is_last:
             event = {"done": True, "usage": _usage(output)}
         _event(event, transport)
