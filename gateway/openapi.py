@@ -33,13 +33,23 @@ _ERRORS: Final = {
     "402": "The LLMTune balance is used up.",
     "404": "The model does not exist, or not for this key.",
     "408": "The request did not arrive in time.",
+    "409": "The request with this `Idempotency-Key` runs, and cannot be joined.",
     "413": "The body is too large.",
+    "422": "The `Idempotency-Key` was used for another request.",
     "429": "A limit of the plan, or of the upstream: `details.whose` says which.",
     "431": "The headers are too large.",
     "502": "The upstream failed.",
     "503": "The upstream is overloaded, this replica is full or shutting down, or the"
     " store of keys and limits is away.",
     "504": "The upstream was too slow.",
+}
+
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Requests with one key are run once, and all get that answer.",
+    # Also as a quoted string, which may hold spaces and quotes.
+    "schema": {"type": "string", "pattern": "^[!#-~]{1,255}$"},
 }
 
 
@@ -109,6 +119,7 @@ def _completion(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
     json_answer = {"schema": {"type": "object"}}
     return {
         "summary": summary,
+        "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": _body(schema),
         "responses": {
             "200": {

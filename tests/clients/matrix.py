@@ -38,6 +38,8 @@ SLOW: Final = SimulatorSettings(
 )
 SLOW_PING_INTERVAL_S: Final = 0.005
 
+JOINS: Final = "idempotency: {join_retries_s: 30}"
+
 # One plan for every scenario that spends one.
 PLANS: Final = {
     "metered": """
@@ -49,6 +51,7 @@ PLANS: Final = {
     "one-a-second": "rates: [{of: requests, limit: 60, per: minute, burst: 1}]",
     "quota-of-one": "quotas: [{of: requests, limit: 1, per: month}]",
     "few-tokens": "rates: [{of: tokens, limit: 100, per: minute}]",
+    "joins": JOINS,
     "short-prompts": "request: {max_input_tokens: 100}",
     **{
         f"alone-{leaving}": "concurrency: 1"
@@ -97,6 +100,7 @@ async def _run_client(command: list[str], folder: Path) -> Report:
         ) as gateway,
         gateway_under_test(
             slow_folder,
+            {"joins": f"plan: joins\n{JOINS}\n"},
             upstream_url=slow_simulator.base_url,
             stream_ping_interval_s=SLOW_PING_INTERVAL_S,
         ) as slow_gateway,

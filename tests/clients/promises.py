@@ -61,6 +61,9 @@ COMMON: Final = {
     "leave_by_close": "A stream that is closed early gives its lease back.",
     "leave_by_break": "So does one whose loop is left.",
     "leave_by_timeout": "So does a whole answer the client no longer waits for.",
+    "key_replayed": "A request sent again under its key gets the first answer.",
+    "key_stream_cut": "A stream that was left in the middle is whole when asked again.",
+    "retry_joined": "The client's own retry after its time-out gets its first answer.",
 }
 
 PYTHON_ONLY: Final = {

@@ -20,6 +20,7 @@ for name in (
     "refusals",
     "failures",
     "leaving",
+    "retries",
 ):
     importlib.import_module(f"tests.clients.python.{name}")
 

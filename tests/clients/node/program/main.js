@@ -7,6 +7,7 @@ import "./structured.js";
 import "./refusals.js";
 import "./failures.js";
 import "./leaving.js";
+import "./retries.js";
 import { runAll } from "./scenario.js";
 
 await runAll();
