@@ -297,7 +297,7 @@ class Once:
     def _heard(self, reader: Reader) -> bool:
         if reader.error is not None:
             # As everybody who waited: to run it again is for a retry to ask.
-            raise reader.error
+            raise reader.error.with_traceback(None)
         return False
 
     async def _replay_headers(

@@ -12,6 +12,7 @@ from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.ids import new_id
 from gateway.presence import Attendance, Presence
+from gateway.replay.delivery import end_in
 from gateway.replay.once import Once
 from gateway.replay.replays import Replays
 from gateway.routes.door import Door, Route, trace_headers
@@ -119,9 +120,14 @@ class CompletionRoutes:
                     return
         except ShuttingDown as error:
             # Connection and lease are back already: Presence raises after its block.
-            if response is None:
+            if response is not None:
+                await response.fail(error)
+            elif exchange.is_started:
+                # Somebody else's stream, which was followed.
+                exchange.note(error)
+                end_in(exchange.wire, error)
+            else:
                 raise
-            await response.fail(error)
             return
         # OpenAI's own header, which dashboards of applications already read.
         elapsed = b"%d" % (exchange.elapsed_s * 1000)

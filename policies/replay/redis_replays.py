@@ -150,11 +150,19 @@ class RedisReplays:
         if reply[0] == _GONE:
             return GONE
         try:
-            return self._reading(reply, recording, offset)
+            return await self._unpacked(reply, recording, offset)
         except ValueError as error:
             # Of another version, or damaged: neither a replay nor a second run is safe.
             logger.error("a kept answer cannot be read", exc_info=error)
             raise ReplayDamaged from error
+
+    async def _unpacked(
+        self, reply: Sequence[Any], recording: str, offset: int
+    ) -> Reading:
+        size = sum(len(entry[1][1]) for entry in reply[2])
+        if size <= PACKED_BESIDE_BYTES:
+            return self._reading(reply, recording, offset)
+        return await asyncio.to_thread(self._reading, reply, recording, offset)
 
     def _reading(self, reply: Sequence[Any], recording: str, offset: int) -> Reading:
         state, packed_head, entries, length = reply

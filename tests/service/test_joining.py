@@ -390,3 +390,64 @@ async def test_pings_break_the_silence_of_those_who_follow(
             pass
         go_on.set()
     assert text_of(events_of(await running)) == "Hello"
+
+
+async def test_who_follows_is_told_when_its_replica_shuts_down(
+    start_pair: StartPair, upstream: ScriptedUpstream
+) -> None:
+    """In the stream, as whoever runs one is; the runner elsewhere goes on."""
+    one, other = await start_pair({"open": PATIENT_PLAN})
+    go_on = asyncio.Event()
+    upstream.will(STREAM_HEAD, HELLO[0], go_on, HELLO[1], END)
+    async with stream(one) as first:
+        await first.text_until("Hel")
+        async with stream(other) as joined:
+            await joined.text_until("Hel")
+            other.gateway.attendance.end_all()
+            assert (await joined.next_event())["error"]["code"] == "shutting_down"
+            assert await joined.next_event() is None
+        go_on.set()
+        await first.text_until("lo")
+
+
+@asynccontextmanager
+async def begun(
+    gateway: GatewayUnderTest, plan: str
+) -> AsyncIterator[asyncio.StreamReader]:
+    """A stream under the usual key whose client reads only as far as it is told to."""
+    body = gateway.raw_chat(plan, stream=True)
+    asked = body.replace(b"host: x", b"host: x\r\nidempotency-key: order-4711")
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", gateway.address.port, limit=1024
+    )
+    writer.write(asked)
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        yield reader
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("keeps", [4_000_000, 100_000], ids=["kept", "too large"])
+async def test_a_client_that_lags_behind_holds_up_nobody_and_misses_nothing(
+    start_gateway: StartGateway, upstream: ScriptedUpstream, keeps: int
+) -> None:
+    """Where all of it is kept; else the upstream waits for the slowest, as it must."""
+    plan = f"plan: open\nidempotency: {{max_answer_bytes: {keeps}}}"
+    gateway = await start_gateway({"open": plan})
+    words = [frame({"text": f"{n} ".rjust(10_000, ".")}) for n in range(300)]
+    upstream.will(STREAM_HEAD, *words, END)
+    received = b""
+    async with begun(gateway, "open") as lagging, asyncio.timeout(20):
+        following = asyncio.create_task(ask(gateway, stream=True))
+        if keeps > 1_000_000:
+            assert text_of(events_of(await following)).endswith("299 ")
+        while not received.endswith(b"0\r\n\r\n"):
+            received += await lagging.read(65_536)
+
+    assert received.count(b"data: ") > 300
+    assert b"299 " in received
+    assert b"[DONE]" in received
+    told = await following
+    assert told.status_code in (200, 409)
+    assert len(upstream.requests) == 1
