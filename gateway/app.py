@@ -102,6 +102,7 @@ class Gateway:
             self.shared.replays,
             self.settings,
             admission=self.admission,
+            attendance=self.attendance,
             telemetry=self.telemetry,
         )
         completions = CompletionRoutes(

@@ -218,7 +218,7 @@ class Exchange:
 
     async def catch_up(self) -> None:
         """Wait for a client that reads slower than is written, but not for ever."""
-        await catch_up(self.wire, self._write_timeout_s)
+        await self.wire.catch_up(self._write_timeout_s)
 
     def begin(self, status: int, headers: Iterable[Header]) -> None:
         """As `start`, for who knows that nothing has to be waited for."""
@@ -272,17 +272,6 @@ class Exchange:
     def abort(self) -> None:
         """Cut the connection: what is still to be sent would never be read."""
         self.wire.abort()
-
-
-async def catch_up(wire: Wire, timeout_s: float) -> None:
-    """Until the client has read what was written; ClientGone if it does not."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await wire.drain()
-    except TimeoutError:
-        # A reader this slow would hold its lease and the upstream for hours.
-        wire.abort()
-        raise ClientGone from None
 
 
 def _too_large(max_bytes: int) -> RequestTooLarge:

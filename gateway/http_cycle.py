@@ -15,7 +15,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from gateway.errors import Header
+from gateway.errors import ClientGone, Header
 from gateway.flow_control import FlowControl
 from gateway.wire import Application, RequestHead
 
@@ -160,10 +160,16 @@ class Cycle:
         """Whether the client has left, or is no longer listened to."""
         return self.disconnected
 
-    async def drain(self) -> None:
-        """Until it has caught up, or is gone."""
-        while self.is_paused:
-            await self._flow.drain()
+    async def catch_up(self, timeout_s: float) -> None:
+        """Until it has read what was written, or is gone; ClientGone if it does not."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.is_paused:
+                    await self._flow.drain()
+        except TimeoutError:
+            # A reader this slow would hold its lease and the upstream for hours.
+            self.abort()
+            raise ClientGone from None
 
     def abort(self) -> None:
         self._transport.abort()
@@ -283,10 +289,8 @@ class Cycle:
         """Write a message as it says, once the client has caught up, or never."""
         if self.is_paused:
             try:
-                async with asyncio.timeout(self._write_timeout_s):
-                    await self.drain()
-            except TimeoutError:
-                self.abort()
+                await self.catch_up(self._write_timeout_s)
+            except ClientGone:
                 return
         if message["type"] == "http.response.start":
             headers = [(n.lower(), v) for n, v in message.get("headers", ())]

@@ -34,9 +34,13 @@ class Attendance:
     def __len__(self) -> int:
         return len(self._present)
 
-    def add(self, presence: Presence) -> None:
-        """Overloaded if this replica already has as many as it may."""
-        if len(self._present) >= self._max_present:
+    def add(self, presence: Presence, *, is_known: bool = False) -> None:
+        """
+        Overloaded if this replica already has as many as it may.
+
+        `is_known` is one that was counted until now, and has not gone since.
+        """
+        if len(self._present) >= self._max_present and not is_known:
             raise Overloaded("This replica is at its limit.", retry_after_ms=1000)
         if self.is_over:
             raise shutting_down()
@@ -68,6 +72,7 @@ class Presence:
         "_attendance",
         "_cancelling_before",
         "_end",
+        "_is_known",
         "_leaving",
         "_run_on",
         "_task",
@@ -75,7 +80,11 @@ class Presence:
         "_wire",
     )
 
-    def __init__(self, wire: Wire, attendance: Attendance) -> None:
+    def __init__(
+        self, wire: Wire, attendance: Attendance, *, is_known: bool = False
+    ) -> None:
+        """`is_known`: it only goes on, and is not refused a place."""
+        self._is_known = is_known
         self._wire = wire
         self._attendance = attendance
         self._task: asyncio.Task[object] | None = None
@@ -86,7 +95,7 @@ class Presence:
         self._leaving: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        self._attendance.add(self)
+        self._attendance.add(self, is_known=self._is_known)
         task = self._task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine's block runs in one
         self._cancelling_before = task.cancelling()

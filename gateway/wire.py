@@ -49,7 +49,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
 
 
 class Wire(Protocol):
-    """What is written is on its way at once; only `receive`, `send`, `drain` wait."""
+    """What is written is on its way at once; only what is `async` waits."""
 
     @property
     def head(self) -> RequestHead: ...
@@ -77,8 +77,8 @@ class Wire(Protocol):
         """Whether the client has left."""
         ...
 
-    async def drain(self) -> None:
-        """Until it has caught up, or is gone."""
+    async def catch_up(self, timeout_s: float) -> None:
+        """Until it has read what was written, or is gone; ClientGone if it does not."""
         ...
 
     def when_gone(self, tell: Callable[[], None] | None) -> None:

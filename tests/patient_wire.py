@@ -26,7 +26,8 @@ class PatientWire:
     async def send(self, message: dict[str, Any]) -> None:
         raise AssertionError("answered by Litestar")
 
-    async def drain(self) -> None:
+    async def catch_up(self, timeout_s: float) -> None:
+        del timeout_s
         # As a real server does whenever its socket is full.
         await asyncio.sleep(0)
 

@@ -61,12 +61,13 @@ def terms_of(headers: Headers, principal: Principal, asked: Asked) -> Terms | No
     own = headers.get(IDEMPOTENCY_KEY)
     if own is not None:
         return _by_key(read_key(own), principal, asked)
-    # Neither what it is, nor that it was asked, is to be remembered.
     control = {
         part.strip() for part in headers.get(CACHE_CONTROL, b"").lower().split(b",")
     }
+    if b"no-store" in control:
+        return None
     cache = principal.plan.cache
-    if cache is not None and asked.is_deterministic and b"no-store" not in control:
+    if cache is not None and asked.is_deterministic:
         return _by_cache(cache, principal, asked, is_fresh=b"no-cache" in control)
     if principal.plan.idempotency.join_retries_s is not None:
         return _by_retry(headers, principal, asked)
@@ -92,7 +93,7 @@ def _by_retry(headers: Headers, principal: Principal, asked: Asked) -> Terms:
     kept = principal.plan.idempotency
     within_s = kept.join_retries_s or 0
     # Of the same API key: another one's equal prompt is no retry.
-    name = f"{principal.key_id} {asked.fingerprint.hex()}"
+    name = f"{principal.key_id} {_name(principal, asked)}"
     is_retry = headers.get(RETRY_COUNT, b"0").strip() not in {b"", b"0"}
     return Terms(
         key=ReplayKey(principal.workspace, "retry", name, asked.fingerprint),
@@ -112,7 +113,7 @@ def _by_cache(
 ) -> Terms:
     return Terms(
         key=ReplayKey(
-            principal.workspace, "cache", asked.fingerprint.hex(), asked.fingerprint
+            principal.workspace, "cache", _name(principal, asked), asked.fingerprint
         ),
         bounds=Bounds(
             cache.ttl_s * 1000, cache.max_answer_bytes, cache.max_workspace_bytes
@@ -123,3 +124,9 @@ def _by_cache(
         keeps_delivered=True,
         keeps_refusals=False,
     )
+
+
+def _name(principal: Principal, asked: Asked) -> str:
+    """A request by what it asks, and of which fleet."""
+    fleet = principal.plan.upstream
+    return f"{asked.fingerprint.hex()} {fleet.url if fleet else ''}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.errors import GatewayError, envelope
-from gateway.exchange import catch_up
+from gateway.errors import ClientGone, GatewayError, Outcome, envelope
 from gateway.sse import PING
 from gateway.wire import Wire
 from policies.replay.port import Reading
@@ -16,8 +15,12 @@ class Reader(Protocol):
     """A place in an answer that somebody runs, or ran."""
 
     @property
-    def error(self) -> GatewayError | None:
-        """What was answered instead, if it is known here."""
+    def outcome(self) -> Outcome | None:
+        """How it came to its end, if it has and that is known here."""
+        ...
+
+    def error_for(self, api_key: str) -> GatewayError | None:
+        """What was answered instead, if that is known and concerns this key's owner."""
         ...
 
     async def next(self) -> Reading:
@@ -39,13 +42,13 @@ async def deliver(
     Write a stream, as it comes, to a client whose answer has begun; not its end.
 
     `first` is what was read already. False if it is given up before its end; ClientGone
-    where the client does not read.
+    where the client does not read, or has left.
     """
     reading = first
     while True:
         if reading is not None:
             if wire.is_gone:
-                return False
+                raise ClientGone
             if reading.data:
                 wire.write(reading.data, more=True)
             if reading.state != "running":
@@ -53,7 +56,7 @@ async def deliver(
             # Or it would be kept as long as the client, or what follows, takes.
             reading = None
         if wire.is_paused:
-            await catch_up(wire, write_timeout_s)
+            await wire.catch_up(write_timeout_s)
         try:
             async with asyncio.timeout(ping_interval_s):
                 reading = await reader.next()

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Outcome, UpstreamError
+from gateway.replay.remote import RemoteAnswers
 from policies.replay.port import (
     AnswerHead,
     Bounds,
@@ -38,7 +39,8 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 # Handed out, or written, at once: hundreds of readers and writers have as much each.
 AT_ONCE_BYTES: Final = 32 * 1024
 
-
+# Whether an answer is kept at its end.
+Keeps: TypeAlias = Literal["yes", "if_followed", "no"]
 _Step: TypeAlias = Callable[[ReplayKey, str, Part, Bounds], Awaitable[Standing]]
 
 
@@ -48,36 +50,46 @@ class Recording:
     def __init__(
         self,
         store: ReplayStore,
+        remote: RemoteAnswers,
         key: ReplayKey,
         owner: str,
         bounds: Bounds,
         *,
+        runner: str,
         run_beside: Callable[[Coroutine[Any, Any, None]], None],
+        on_end: Callable[[Recording], None],
     ) -> None:
+        """`runner` is the API key that pays for it."""
         self.key = key
         self.owner = owner
+        self.runner = runner
         self.head: AnswerHead | None = None
-        # Whether it came to its own end; `error` where one came instead.
-        self.is_complete = False
-        self.is_over = False
+        # How it came to its end, once it has; `error` where one came instead.
+        self.outcome: Outcome | None = None
         self.error: GatewayError | None = None
-        # Whether it is written to the store, and can be kept.
-        self.is_written = True
+        self.is_over = False
         self._store = store
+        self._remote = remote
         self._bounds = bounds
         self._run_beside = run_beside
-        self._is_lost = False
-        self._is_followed_elsewhere = False
+        self._on_end = on_end
         self._chunks: list[tuple[int, bytes]] = []
         # Of the answer's body: what is here begins, what the store has ends, all ends.
         self._begin = self._written = self.end = 0
-        self._is_head_written = False
         self._whole: Part | None = None
-        self._readers: set[LocalReader] = set()
+        self._own: LocalReader | None = None
+        self._followers = 0
+        self._is_followed_elsewhere = False
         self._news: asyncio.Future[None] | None = None
         self._progress: asyncio.Future[None] | None = None
+        # Whether it is written to the store, and can be kept.
+        self.is_written = True
+        self._is_head_written = self._is_lost = self._is_failing = False
+        self._is_being_kept = False
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
+        # What was sent and may have arrived: sent again as it was, or it is a gap.
+        self._unanswered: Part | None = None
 
     # What the request that runs does.
 
@@ -102,74 +114,77 @@ class Recording:
         self._tell_news()
 
     @property
+    def held_bytes(self) -> int:
+        """What of it is here."""
+        return self.end - self._begin
+
+    @property
     def is_full(self) -> bool:
-        """Whether more is on its way than is wanted, or somebody would lose its end."""
-        if self.held_bytes > HIGH_WATER_BYTES:
-            return True
-        return not self.is_written and self._has_laggards
+        """Whether more is on its way than is wanted, or its client would miss some."""
+        if self.is_written:
+            return self.held_bytes > HIGH_WATER_BYTES
+        own = self._own
+        return own is not None and (
+            self._own_lags or self.end - own.offset > HIGH_WATER_BYTES
+        )
 
     async def room(self) -> None:
         """Until it is not full."""
         while self.is_full:
-            self._progress = self._progress or _future()
-            await asyncio.shield(self._progress)
+            await self._next_progress()
 
-    def whole(self, head: AnswerHead, body: bytes) -> None:
+    def whole(self, head: AnswerHead, body: bytes, outcome: Outcome) -> None:
         """All of the answer at once, which is written when it is closed."""
         self.head, self._whole = head, Part(0, body, head)
         self._chunks, self.end = [(0, body)], len(body)
         self.is_written = len(body) <= self._bounds.max_answer_bytes
-        self.complete()
+        self.complete(outcome)
 
-    def complete(self) -> None:
+    def complete(self, outcome: Outcome) -> None:
         """The answer has come to its end; whether it is kept is said by `close`."""
-        self.is_complete = True
+        self.outcome = outcome
         self._tell_news()
 
-    def close(self, error: GatewayError | None, *, is_kept: bool) -> None:
+    def close(self, error: GatewayError | None, keeps: Keeps) -> None:
         """Nothing more comes: it is kept, or the key is given back."""
         self.is_over, self.error = True, error
         if self._timer is not None:
             self._timer.cancel()
         self._tell_news()
         self._tell_progress()
-        self._run_beside(self._end(is_kept=is_kept and self.is_written))
+        self._run_beside(self._end(keeps))
 
-    @property
-    def held_bytes(self) -> int:
-        """What of it is here."""
-        return self.end - self._begin
-
-    # Who follows.
+    # Who reads.
 
     @property
     def is_followed(self) -> bool:
         """Whether anybody but its own client waits for it."""
-        is_followed_here = any(not reader.is_own for reader in self._readers)
-        return self._is_followed_elsewhere or is_followed_here
+        return self._is_followed_elsewhere or self._followers > 0
 
     def read(self, *, is_own: bool = False) -> LocalReader:
         """A reader from the answer's begin, to be closed; the runner's own, or else."""
         reader = LocalReader(self, is_own=is_own)
-        self._readers.add(reader)
+        if is_own:
+            self._own = reader
+        else:
+            self._followers += 1
         return reader
 
     def leave(self, reader: LocalReader) -> None:
-        self._readers.discard(reader)
+        if reader is self._own:
+            self._own = None
+        elif not reader.is_own:
+            self._followers -= 1
         self.has_progressed()
 
     async def after(self, offset: int, *, knows_head: bool) -> Reading:
         """What follows this place, as soon as there is something."""
         while True:
             if offset < self._begin:
-                # Of what is on its way to be kept, the state is not the store's.
-                reading = await self._store.read(self.key, self.owner, offset)
-                if reading.data or reading.state == "gone":
-                    return reading
-                raise ReplayUnavailable
+                return await self._remote.after((self.key, self.owner, offset, True))
             if offset < self.end:
                 return Reading("running", self.head, self._since(offset))
-            if self.is_complete:
+            if self.outcome is not None:
                 return Reading("complete", self.head)
             if self.is_over:
                 return Reading("gone", self.head)
@@ -192,8 +207,9 @@ class Recording:
         return b"".join(found)
 
     @property
-    def _has_laggards(self) -> bool:
-        return any(reader.offset < self._begin for reader in self._readers)
+    def _own_lags(self) -> bool:
+        """Whether its client still reads from the store what is here no longer."""
+        return self._own is not None and self._own.offset < self._begin
 
     def has_progressed(self) -> None:
         """Somebody has read, written or left: there may be room again."""
@@ -201,6 +217,10 @@ class Recording:
             self._trim()
         if not self.is_full:
             self._tell_progress()
+
+    async def _next_progress(self) -> None:
+        self._progress = self._progress or _future()
+        await asyncio.shield(self._progress)
 
     def _tell_progress(self) -> None:
         progress, self._progress = self._progress, None
@@ -212,26 +232,34 @@ class Recording:
         if news is not None:
             news.set_result(None)
 
-    # The way to the store.
-
     def _trim(self) -> None:
-        """Forget what the store has, or what nobody here has still to read."""
-        until = self._written
-        if not self.is_written:
-            until = min((r.offset for r in self._readers), default=self.end)
+        """
+        Forget what the store has; or, where it takes no more, what its client has read.
+
+        Who follows such an answer keeps up with its client, or loses it.
+        """
+        if self.is_written:
+            until = self._written
+        else:
+            until = self.end - HIGH_WATER_BYTES if self._followers else self.end
+            if self._own is not None:
+                until = min(until, self._own.offset)
         chunks, gone = self._chunks, 0
         while gone < len(chunks) and chunks[gone][0] + len(chunks[gone][1]) <= until:
             gone += 1
         del chunks[:gone]
         self._begin = max(self._begin, chunks[0][0] if chunks else until)
 
+    # The way to the store.
+
     def _write_later(self) -> None:
         if self._writing is not None or self.is_over:
             return  # whoever writes looks whether there is more
-        if self.end - self._written >= PIECE_BYTES:
+        if self.end - self._written >= PIECE_BYTES and not self._is_failing:
             self._write_now()
         elif self._timer is None:
-            every_s = WRITE_FOLLOWED_EVERY_S if self.is_followed else WRITE_EVERY_S
+            is_soon = self.is_followed and not self._is_failing
+            every_s = WRITE_FOLLOWED_EVERY_S if is_soon else WRITE_EVERY_S
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(every_s, self._write_now)
 
@@ -251,20 +279,22 @@ class Recording:
     def _is_head_unwritten(self) -> bool:
         return self.head is not None and not self._is_head_written
 
-    def _unwritten(self) -> Part:
-        data = self._since(self._written) if self._written < self.end else b""
-        return Part(self._written, data, self.head if self._is_head_unwritten else None)
+    def _to_write(self) -> Part:
+        if self._unanswered is None:
+            data = self._since(self._written) if self._written < self.end else b""
+            head = self.head if self._is_head_unwritten else None
+            self._unanswered = Part(self._written, data, head)
+        return self._unanswered
 
     async def _write(self, done: asyncio.Future[None]) -> None:
-        part = self._unwritten()
+        part, standing = self._to_write(), None
         try:
             standing = await self._store.append(
                 self.key, self.owner, part, self._bounds
             )
         except ReplayUnavailable:
-            # Tried again with what comes next, as long as that is not too much.
-            standing = None
-            if self.end - self._written > HIGH_WATER_BYTES:
+            self._is_failing = True
+            if self.is_full:
                 self._give_up()
         finally:
             self._writing = None
@@ -276,68 +306,82 @@ class Recording:
             self._write_later()
 
     def _has_written(self, part: Part, standing: Standing) -> None:
-        self._is_followed_elsewhere |= standing.is_followed
-        if not standing.is_held:
-            facts = {"workspace": self.key.workspace, "recording": self.owner}
-            logger.warning(
-                "the claim of a keyed request was lost", extra={"facts": facts}
-            )
-            self._is_lost, self.is_written = True, False
-        elif not standing.has_room:
+        self._unanswered, self._is_failing = None, False
+        self._hear(standing)
+        if standing.is_held and not standing.has_room:
             self._give_up()
-        else:
-            # A renewal may be answered after a write that was sent later.
-            self._written = max(self._written, part.end)
+        elif standing.is_held:
+            self._written = part.end
             self._is_head_written |= part.head is not None
             self._trim()
 
+    def _hear(self, standing: Standing) -> None:
+        self._is_followed_elsewhere = standing.is_followed
+        if not standing.is_held and not self._is_lost:
+            facts = {"workspace": self.key.workspace, "recording": self.owner}
+            logger.warning(
+                "the claim of a request was lost while it ran", extra={"facts": facts}
+            )
+            self._is_lost, self.is_written = True, False
+
     async def renew(self) -> None:
         """Keep its claim alive, and hear whether anybody follows."""
-        if not (self.is_over or self._is_lost):
-            # What was withdrawn is nobody's to read, but the key is still taken.
-            part = Part(self._written)
-            try:
-                standing = await self._store.append(
-                    self.key, self.owner, part, self._bounds
-                )
-            except ReplayUnavailable:
-                return  # there are more renewals than a claim needs
-            was_followed = self.is_followed
-            self._has_written(part, standing)
-            if self.is_followed and not was_followed:
-                self._write_now()
+        if self._is_lost or self._is_being_kept:
+            return
+        was_followed = self.is_followed
+        try:
+            standing = await self._store.append(
+                self.key, self.owner, Part(self._written), self._bounds
+            )
+        except ReplayUnavailable:
+            return  # there are more renewals than a claim needs
+        if not self._is_being_kept:
+            self._hear(standing)
+        if self.is_followed and not was_followed:
+            self._write_now()
 
     def _give_up(self) -> None:
         """
         Too much to be kept: from now on it is passed on, and written no more.
 
-        Whoever reads from the store what is no longer here does so before it goes.
+        What was written stays for those who are behind, until the answer ends.
         """
         if self.is_written:
             self.is_written = False
-            self._run_beside(self._withdraw())
+            self._run_beside(self._store.withdraw(self.key, self.owner))
 
-    async def _withdraw(self) -> None:
-        while self._has_laggards and not self.is_over:
-            self._progress = self._progress or _future()
-            await asyncio.shield(self._progress)
-        if not self.is_over:
+    async def _end(self, keeps: Keeps) -> None:
+        try:
+            if self._writing is not None:
+                await self._writing
+            if keeps == "if_followed":
+                await self.renew()
+                keeps = "yes" if self.is_followed else "no"
+            if keeps == "no" or not self.is_written or not await self._keep():
+                await self._release()
+        finally:
+            self._on_end(self)
+
+    async def _release(self) -> None:
+        self._is_being_kept = False
+        if self._own_lags:
+            # Until it has what is only there, nobody else may begin.
             await self._store.withdraw(self.key, self.owner)
-
-    async def _end(self, *, is_kept: bool) -> None:
-        if self._writing is not None:
-            await self._writing
-        if not (is_kept and await self._keep()):
-            await self._store.release(self.key, self.owner)
+            while self._own_lags:
+                await self._next_progress()
+        await self._store.release(self.key, self.owner)
 
     async def _keep(self) -> bool:
         """Write what is left of it, the last of it as such; False if it is not kept."""
-        while self.end - self._written > AT_ONCE_BYTES and self._whole is None:
-            part = self._unwritten()
+        while self._whole is None and (
+            self._unanswered is not None or self.end - self._written > AT_ONCE_BYTES
+        ):
+            part = self._to_write()
             self._has_written(part, await self._twice(self._store.append, part))
             if not self.is_written:
                 return False
-        part = self._whole or self._unwritten()
+        self._is_being_kept = True
+        part = self._whole or self._to_write()
         standing = await self._twice(self._store.keep, part)
         return standing.is_held and standing.has_room
 
@@ -353,28 +397,42 @@ class Recording:
 class LocalReader:
     """Somebody's place in a recording that runs here."""
 
-    __slots__ = ("_knows_head", "_recording", "is_own", "offset")
+    __slots__ = ("_is_closed", "_knows_head", "_recording", "is_own", "offset")
 
     def __init__(self, recording: Recording, *, is_own: bool) -> None:
         self._recording = recording
         self.is_own = self._knows_head = is_own
         self.offset = 0
+        self._is_closed = False
 
     @property
-    def error(self) -> GatewayError | None:
-        """What was answered instead, if that is so."""
-        return self._recording.error
+    def outcome(self) -> Outcome | None:
+        """How it came to its end."""
+        return self._recording.outcome
+
+    def error_for(self, api_key: str) -> GatewayError | None:
+        """
+        What was answered instead, if that concerns the owner of this key as well.
+
+        What the upstream says is for everybody; limits may be of one key.
+        """
+        error = self._recording.error
+        is_of_all = isinstance(error, UpstreamError)
+        return error if is_of_all or api_key == self._recording.runner else None
 
     async def next(self) -> Reading:
         """What comes next; ReplayUnavailable if the store cannot say."""
         reading = await self._recording.after(self.offset, knows_head=self._knows_head)
         self._knows_head = self._knows_head or reading.head is not None
         self.offset += len(reading.data)
-        self._recording.has_progressed()
+        if self.is_own:
+            self._recording.has_progressed()
         return reading
 
     def close(self) -> None:
-        self._recording.leave(self)
+        if not self._is_closed:
+            self._is_closed = True
+            self._recording.leave(self)
 
 
 def _future() -> asyncio.Future[None]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from gateway.errors import ClientGone, Header
+from gateway.exchange import Exchange
 from gateway.replay.delivery import Reader, deliver, end_in
 from gateway.replay.recording import Recording
 from gateway.sse import PING
@@ -31,18 +33,18 @@ class RecordingWire:
         self,
         wire: Wire,
         recording: Recording,
-        request_id: str,
+        exchange: Exchange,
         *,
         write_timeout_s: float,
         ping_interval_s: float,
     ) -> None:
         self._wire = wire
         self._recording = recording
-        self._request_id = request_id
+        self._exchange = exchange
         self._write_timeout_s = write_timeout_s
         self._ping_interval_s = ping_interval_s
         # Writes a stream to its client.
-        self.delivery: asyncio.Task[None] | None = None
+        self.delivery: asyncio.Task[bool] | None = None
 
     def begin(self, status: int, headers: list[Header]) -> None:
         self._recording.begin(self._kept_head(status, headers, is_stream=True))
@@ -52,9 +54,10 @@ class RecordingWire:
         self.delivery = asyncio.create_task(self._deliver(reader))
         self.delivery.add_done_callback(lambda _: reader.close())
 
-    async def _deliver(self, reader: Reader) -> None:
-        wire = self._wire
-        try:
+    async def _deliver(self, reader: Reader) -> bool:
+        """Whether its client was sent all of it."""
+        wire, is_whole = self._wire, False
+        with suppress(ClientGone, ReplayUnavailable):
             is_whole = await deliver(
                 reader,
                 wire,
@@ -62,20 +65,19 @@ class RecordingWire:
                 write_timeout_s=self._write_timeout_s,
                 ping_interval_s=self._ping_interval_s,
             )
-        except (ClientGone, ReplayUnavailable):
-            is_whole = False
         if is_whole:
             end_in(wire, None)
         else:
             # Half an answer; cut short, it is at least not taken for a whole one.
             wire.abort()
+        return is_whole
 
     def write(self, data: bytes, *, more: bool) -> None:
         # Pings are of the silence that they break: each client's own.
         if data != PING:
             self._recording.add(data)
         if not more:
-            self._recording.complete()
+            self._recording.complete(self._exchange.record.outcome)
 
     def push(self, data: bytes) -> bool:
         self._recording.add(data)
@@ -83,14 +85,14 @@ class RecordingWire:
 
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:
         head = self._kept_head(status, headers, is_stream=False)
-        self._recording.whole(head, body)
+        self._recording.whole(head, body, self._exchange.record.outcome)
         self._wire.answer(status, headers, body)
 
     def _kept_head(
         self, status: int, headers: list[Header], *, is_stream: bool
     ) -> AnswerHead:
         kept = tuple(header for header in headers if header[0] in KEPT_HEADERS)
-        return AnswerHead(status, kept, self._request_id, is_stream)
+        return AnswerHead(status, kept, self._exchange.request_id, is_stream)
 
     @property
     def is_paused(self) -> bool:
@@ -100,7 +102,14 @@ class RecordingWire:
     def is_gone(self) -> bool:
         return False
 
-    async def drain(self) -> None:
+    async def catch_up(self, timeout_s: float) -> None:
+        """
+        Until there is room again, however long that takes.
+
+        Its client is held to the time-out by who delivers; as long as it reads on, or
+        the store takes what comes, this is getting nearer.
+        """
+        del timeout_s
         await self._recording.room()
 
     def abort(self) -> None:

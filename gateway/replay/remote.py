@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, TypeAlias
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Outcome
 from policies.replay.port import (
     Reading,
     ReplayDamaged,
@@ -96,7 +96,7 @@ class RemoteReader:
     """Somebody's place in an answer that is read from the store."""
 
     # What became of it is known where it ran.
-    error: GatewayError | None = None
+    outcome: Outcome | None = None
 
     def __init__(self, answers: RemoteAnswers, key: ReplayKey, recording: str) -> None:
         self._answers = answers
@@ -104,6 +104,11 @@ class RemoteReader:
         self._recording = recording
         self.offset = 0
         self._knows_head = False
+
+    def error_for(self, api_key: str) -> GatewayError | None:
+        """Nothing, for the same reason."""
+        del api_key
+        return None
 
     async def next(self) -> Reading:
         """What comes next; ReplayUnavailable if the store cannot say."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from gateway.admission import RENEWED_TOGETHER, Admission
 from gateway.auth import Principal
 from gateway.exchange import Exchange
+from gateway.presence import Attendance
 from gateway.replay.asking import Terms, may_have_terms
 from gateway.replay.delivery import Reader
-from gateway.replay.once import Once, unavailable
+from gateway.replay.once import Once
 from gateway.replay.recording import Recording
 from gateway.replay.remote import RemoteAnswers
 from gateway.settings import Settings
@@ -30,6 +33,10 @@ from policies.replay.port import (
 )
 
 logger = logging.getLogger(__name__)
+
+# Of one workspace on one replica. They cost a connection each and nobody a charge; what
+# comes beyond is told to come back.
+MAX_FOLLOWING: Final = 1000
 
 # Three chances to renew within one lease.
 RENEWALS_PER_LEASE: Final = 3
@@ -46,16 +53,19 @@ class Replays:
         settings: Settings,
         *,
         admission: Admission,
+        attendance: Attendance,
         telemetry: Telemetry,
     ) -> None:
-        self._store = store
+        self.store = store
         self.settings = settings
         self.admission = admission
+        self.attendance = attendance
         self.telemetry = telemetry
         self._remote = RemoteAnswers(store)
-        self._running: dict[str, Recording] = {}
-        # How many requests wait for somebody else's answer, or are sent it.
-        self.following = 0
+        self.running: dict[str, Recording] = {}
+        # How many requests wait for somebody else's answer, or are sent it; by
+        # workspace, because no limit of a plan counts them.
+        self.following: Counter[str] = Counter()
         self._beside: set[asyncio.Task[Any]] = set()
 
     def once(
@@ -67,39 +77,63 @@ class Replays:
         return Once(self, exchange, principal, parse)
 
     async def claim(self, terms: Terms, owner: str) -> Claim:
-        """What the store says of a key; StoreUnavailable."""
-        store, key = self._store, terms.key
+        """What the store says of a key; ReplayUnavailable."""
+        store, key = self.store, terms.key
         try:
             return await store.claim(key, owner, replaces=terms.is_fresh)
         except ReplayUnavailable as error:
             if error.is_ambiguous:
                 self.run_beside(store.release(key, owner))
-            raise unavailable() from error
+            raise
         except BaseException:
             # Cancelled while the answer was on its way: it may have been a yes.
             self.run_beside(store.release(key, owner))
             raise
 
-    def record(self, terms: Terms, owner: str) -> Recording:
-        """What this owner's answer is written to; renewed until it is forgotten."""
-        recording = self._running[owner] = Recording(
-            self._store, terms.key, owner, terms.bounds, run_beside=self.run_beside
+    def record(self, terms: Terms, owner: str, runner: str) -> Recording:
+        """What this owner's answer is written to; renewed until it has ended."""
+        recording = self.running[owner] = Recording(
+            self.store,
+            self._remote,
+            terms.key,
+            owner,
+            terms.bounds,
+            runner=runner,
+            run_beside=self.run_beside,
+            on_end=self._forget,
         )
         return recording
 
     @property
     def held_bytes(self) -> int:
         """What is on its way of the answers that run here."""
-        return sum(recording.held_bytes for recording in self._running.values())
+        return sum(recording.held_bytes for recording in self.running.values())
 
-    def forget(self, recording: Recording) -> None:
-        """It is over: it runs here no more."""
-        del self._running[recording.owner]
+    def _forget(self, recording: Recording) -> None:
+        del self.running[recording.owner]
 
-    def read(self, key: ReplayKey, recording: str) -> Reader:
-        """A reader of an answer, from where it runs or from the store."""
-        here = self._running.get(recording)
-        return self._remote.read(key, recording) if here is None else here.read()
+    @contextmanager
+    def reading(self, key: ReplayKey, recording: str) -> Iterator[Reader | None]:
+        """
+        A reader of an answer, from where it runs or from the store.
+
+        None where the workspace has as many here as it may.
+        """
+        if self.following[key.workspace] >= MAX_FOLLOWING:
+            yield None
+            return
+        self.following[key.workspace] += 1
+        here = self.running.get(recording)
+        reader: Reader = (
+            self._remote.read(key, recording) if here is None else here.read()
+        )
+        try:
+            yield reader
+        finally:
+            reader.close()
+            self.following[key.workspace] -= 1
+            if not self.following[key.workspace]:
+                del self.following[key.workspace]
 
     def run_beside(self, step: Coroutine[Any, Any, None]) -> None:
         """Run in a task of its own: whoever ends is often being cancelled."""
@@ -121,8 +155,8 @@ class Replays:
     async def keep_alive(self) -> None:
         """Renew every claim until cancelled; one task for all of them."""
         while True:
-            await asyncio.sleep(self._store.lease_ms / 1000 / RENEWALS_PER_LEASE)
-            running = list(self._running.values())
+            await asyncio.sleep(self.store.lease_ms / 1000 / RENEWALS_PER_LEASE)
+            running = list(self.running.values())
             for first in range(0, len(running), RENEWED_TOGETHER):
                 batch = running[first : first + RENEWED_TOGETHER]
                 await asyncio.gather(*map(self._renew, batch))

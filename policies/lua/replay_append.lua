@@ -29,7 +29,7 @@ elseif held[1] == owner and not held[2] and ttl_ms > 0 then
 elseif held[1] ~= owner or not held[2] then
   return { 0, 0, 1 }
 end
-local followed = held[4] and 1 or 0
+local followed = held[4] and tonumber(held[4]) > now_ms and 1 or 0
 
 -- What is over is counted no longer: a few at a time.
 for at = 4, 5 do
@@ -61,7 +61,7 @@ if head ~= '' then redis.call('HSET', KEYS[1], 'head', head) end
 
 local lives_ms = ttl_ms
 if ttl_ms > 0 then
-  redis.call('HDEL', KEYS[1], 'until', 'dead', 'followed')
+  redis.call('HDEL', KEYS[1], 'until', 'dead', 'followed', 'withdrawn')
   redis.call('ZREM', KEYS[4], digest)
 else
   redis.call('HSET', KEYS[1], 'until', string.format('%d', now_ms + ARGV[2]))

@@ -9,7 +9,8 @@ ARGV[5]  digest       of the key, as in its names
 ARGV[6]  fingerprint  of what is asked, as it is written; others that it may lie as follow
 
 Reply    {0, dead} it is the asker's; {1, recording} answered; {2, recording, withdrawn}
-         somebody runs it; {3} something else was asked under this key
+         somebody runs it; {3} something else was asked under this key; {4} what was
+         asked is sealed with a key that is not the asker's
 
 A second run by the same owner replies the same.
 ]]
@@ -18,14 +19,17 @@ local held = redis.call('HMGET', KEYS[1], 'fingerprint', 'recording', 'until', '
   'withdrawn')
 local dead = ''
 if held[1] then
-  local is_same = false
-  for at = 6, #ARGV do is_same = is_same or held[1] == ARGV[at] end
+  local is_same, is_readable = false, false
+  local seal = string.match(held[1], '^[^:]*:')
+  for at = 6, #ARGV do
+    is_same = is_same or held[1] == ARGV[at]
+    is_readable = is_readable or string.sub(ARGV[at], 1, #seal) == seal
+  end
   local is_dead = held[3] and tonumber(held[3]) <= now_ms
   if not is_dead then
-    if not is_same then return { 3 } end
+    if not is_same then return { is_readable and 3 or 4 } end
     if held[3] and held[2] == owner then return { 0, held[4] or '' } end
     if held[3] then
-      redis.call('HSET', KEYS[1], 'followed', 1)
       return { 2, held[2], held[5] and 1 or 0 }
     end
     -- Evicted, or deleted by hand: what is left of it must not bar the key.

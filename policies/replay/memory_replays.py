@@ -14,7 +14,6 @@ from policies.replay.port import (
     Bounds,
     Claim,
     First,
-    InFlight,
     Part,
     Reading,
     ReplayKey,
@@ -78,11 +77,9 @@ class MemoryReplays:
         name, now_ms = _name_of(key), self._clock_ms()
         record = self._records.get(name)
         claim = decide(record, key, owner, now_ms, replaces=replaces)
-        if isinstance(claim, First):
-            if record is None or not record.is_held_by(owner):
-                self._begin(key, owner, claim.dead)
-        elif isinstance(claim, InFlight) and record is not None:
-            record.is_followed = True
+        is_held = record is not None and record.is_held_by(owner)
+        if isinstance(claim, First) and not is_held:
+            self._begin(key, owner, claim.dead)
         return claim
 
     def _begin(self, key: ReplayKey, owner: str, dead: tuple[str, ...]) -> None:
@@ -126,13 +123,14 @@ class MemoryReplays:
             return Standing(is_held=True)
         standing = self._grow(record, part, bounds)
         if standing.is_held and standing.has_room:
-            record.until_ms = None
+            record.until_ms, record.is_withdrawn = None, False
             record.forgotten_ms = self._clock_ms() + bounds.ttl_ms
             self._records.move_to_end(name)
         return standing
 
     def _grow(self, record: _Recorded, part: Part, bounds: Bounds) -> Standing:
-        held, followed = len(record.body), record.is_followed
+        held = len(record.body)
+        followed = record.followed_until_ms > self._clock_ms()
         if part.data and held != part.end:
             if held != part.start:
                 return Standing(is_held=False, is_followed=followed)
@@ -147,8 +145,6 @@ class MemoryReplays:
     async def withdraw(self, key: ReplayKey, owner: str) -> None:
         record = self._records.get(_name_of(key))
         if record is not None and record.is_held_by(owner):
-            self._count(record, -len(record.body))
-            record.body = bytearray()
             record.is_withdrawn = True
 
     async def release(self, key: ReplayKey, owner: str) -> None:
@@ -158,12 +154,15 @@ class MemoryReplays:
 
     async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
         record, now_ms = self._records.get(_name_of(key)), self._clock_ms()
-        if record is None or record.recording != recording or record.is_withdrawn:
+        if record is None or record.recording != recording:
             return GONE
         ends_ms = record.forgotten_ms if record.until_ms is None else record.until_ms
         if ends_ms <= now_ms:
             return GONE
+        record.followed_until_ms = now_ms + self._lease_ms
         data = bytes(record.body[offset : offset + _READ_BYTES])
+        if record.is_withdrawn and not data:
+            return GONE
         is_end = offset + len(data) == len(record.body)
         is_complete = is_end and record.until_ms is None
         return Reading("complete" if is_complete else "running", record.head, data)

@@ -38,10 +38,11 @@ class Packing:
 
     def fingerprints(self, fingerprint: bytes) -> tuple[bytes, ...]:
         """A request's digest as it may lie in a store; first as it is written now."""
+        bare = b":" + fingerprint
         if self._seal is None:
-            return (fingerprint,)
+            return (bare,)
         # The bare one last: what was claimed before there was a key.
-        return (*self._seal.digests(fingerprint), fingerprint)
+        return (*self._seal.digests(fingerprint), bare)
 
     def pack(self, data: bytes, recording: str, place: bytes) -> bytes:
         """A piece of this recording, which is one only at its own place in it."""

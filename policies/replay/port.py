@@ -178,7 +178,11 @@ class ReplayStore(Protocol):
         ...
 
     async def withdraw(self, key: ReplayKey, owner: str) -> None:
-        """Forget what was recorded; the claim goes on, and nobody can follow it."""
+        """
+        Have nobody join it any more; the claim goes on.
+
+        What was recorded can still be read, and then it is gone.
+        """
         ...
 
     async def release(self, key: ReplayKey, owner: str) -> None:
@@ -186,5 +190,9 @@ class ReplayStore(Protocol):
         ...
 
     async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
-        """What was recorded from this byte on, or a part of it."""
+        """
+        What was recorded from this byte on, or a part of it.
+
+        Whoever runs it hears for the length of a lease that somebody follows.
+        """
         ...

@@ -49,9 +49,9 @@ class Seal:
         """Keys by their id; the first one closes."""
         self._keys = keys
         self._current = next(iter(keys))
-        self._digest_keys = [
-            _derived(key, b"", b"fingerprint") for key in keys.values()
-        ]
+        self._digest_keys = {
+            key_id: _derived(key, b"", b"fingerprint") for key_id, key in keys.items()
+        }
         self._cipher = lru_cache(_DERIVED_AT_ONCE)(self._cipher_of)
 
     def _cipher_of(self, key_id: str, recording: str) -> AESGCM:
@@ -79,10 +79,11 @@ class Seal:
         """
         What a request's digest becomes: nobody without a key can guess prompts by it.
 
-        One for each key, the current one's first.
+        One for each key, with its id before it, the current one's first.
         """
         return tuple(
-            hmac.digest(key, fingerprint, "sha256") for key in self._digest_keys
+            b"%b:%b" % (key_id.encode(), hmac.digest(key, fingerprint, "sha256"))
+            for key_id, key in self._digest_keys.items()
         )
 
 

@@ -26,8 +26,8 @@ class Record:
     __slots__ = (
         "dead",
         "fingerprint",
+        "followed_until_ms",
         "forgotten_ms",
-        "is_followed",
         "is_withdrawn",
         "recording",
         "until_ms",
@@ -41,7 +41,8 @@ class Record:
         self.until_ms: int | None = None
         self.forgotten_ms = 0
         self.dead: tuple[str, ...] = ()
-        self.is_followed = self.is_withdrawn = False
+        self.followed_until_ms = 0
+        self.is_withdrawn = False
 
     def is_held_by(self, owner: str) -> bool:
         return self.until_ms is not None and self.recording == owner

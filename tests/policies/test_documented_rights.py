@@ -142,6 +142,7 @@ async def test_gateway_may_keep_answers(store: Store) -> None:
     for asked in (key, cached):
         assert await replays.claim(asked, "a") == First()
         assert await replays.claim(asked, "b") == InFlight("a")
+        await replays.read(asked, "a", 0)
         held = await replays.append(asked, "a", Part(0, b"Hel", head), bounds)
         assert held == Standing(is_held=True, is_followed=True)
         assert (await replays.keep(asked, "a", Part(3, b"lo"), bounds)).has_room

@@ -155,12 +155,21 @@ async def test_nothing_is_recorded_over_a_gap(replays: ReplayStore) -> None:
     assert (await replays.read(KEY, "a", 0)).data == b"Hel"
 
 
-async def test_who_runs_it_hears_that_somebody_follows(replays: ReplayStore) -> None:
+async def test_who_runs_it_hears_that_somebody_follows(
+    replays: ReplayStore, advance: Advance
+) -> None:
+    """Who reads, that is, and for as long as it goes on reading."""
     await replays.claim(KEY, "a")
     assert not (await replays.append(KEY, "a", Part(), BOUNDS)).is_followed
 
     await replays.claim(KEY, "b")
+    assert not (await replays.append(KEY, "a", Part(), BOUNDS)).is_followed
+    await replays.read(KEY, "a", 0)
     assert (await replays.append(KEY, "a", Part(), BOUNDS)).is_followed
+    advance(LEASE_MS - 1000)
+    await replays.append(KEY, "a", Part(), BOUNDS)
+    advance(1001)
+    assert not (await replays.append(KEY, "a", Part(), BOUNDS)).is_followed
 
 
 async def test_another_request_under_the_key_is_told_so(replays: ReplayStore) -> None:
@@ -265,7 +274,8 @@ async def test_what_is_withdrawn_still_runs_and_cannot_be_followed(
     await replays.withdraw(KEY, "a")
 
     assert await replays.claim(KEY, "b") == InFlight("a", is_joinable=False)
-    assert await replays.read(KEY, "a", 0) == GONE
+    assert (await replays.read(KEY, "a", 0)).data == b"Hel"
+    assert await replays.read(KEY, "a", 3) == GONE
     assert (await replays.append(KEY, "a", Part(), BOUNDS)).is_held
     await replays.release(KEY, "a")
     assert await replays.claim(KEY, "b") == First()

@@ -263,11 +263,9 @@ async def test_cancellation_at_every_await_leaks_nothing(
 class DeafWire(PatientWire):
     """A client that reads nothing of what it was sent before."""
 
-    async def drain(self) -> None:
-        await asyncio.Event().wait()
-
-    def abort(self) -> None:
-        """It is cut off."""
+    async def catch_up(self, timeout_s: float) -> None:
+        await asyncio.sleep(timeout_s)
+        raise ClientGone
 
 
 async def test_a_stream_that_nobody_reads_is_charged(

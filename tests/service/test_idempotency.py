@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.replay.replays import MAX_FOLLOWING
+from policies.replay.memory_replays import MemoryReplays
+from policies.replay.port import Claim, ReplayKey, ReplayUnavailable
 from tests.conftest import StartGateway
 from tests.gateway_under_test import MODEL, GatewayUnderTest, chat_body
 from tests.service.test_shared_limits import StartPair, start_pair
@@ -292,3 +295,67 @@ async def test_while_the_store_is_away_a_key_is_not_risked(
     assert keyed.headers["x-should-retry"] == "true"
     assert plain.status_code == 200
     assert len(upstream.requests) == 1
+
+
+class Lossy(MemoryReplays):
+    """A store whose reply to a claim is lost, or comes late."""
+
+    replies_lost = 1
+
+    async def claim(
+        self, key: ReplayKey, owner: str, *, replaces: bool = False
+    ) -> Claim:
+        claim = await super().claim(key, owner, replaces=replaces)
+        if self.replies_lost:
+            self.replies_lost -= 1
+            raise ReplayUnavailable(is_ambiguous=True)
+        return claim
+
+
+async def test_a_claim_whose_reply_was_lost_is_given_back(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """It may have been a yes, and then nobody would run it."""
+    gateway.gateway.replays.store = Lossy(lambda: 0, lease_ms=6000)
+
+    unsure, again = await ask(gateway), await ask(gateway)
+
+    assert (unsure.status_code, error_of(unsure)) == (503, "store_unavailable")
+    assert again.status_code == 200
+    assert "idempotent-replayed" not in again.headers
+
+
+async def test_a_model_that_was_taken_away_is_not_replayed(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """A key that may not use it hears what everybody hears."""
+    gateway = await start_gateway({"some": "plan: some"}, reload_interval_s=0.02)
+    await ask(gateway, plan="some")
+    assert gateway.gateway.settings.plans_dir is not None
+    file = gateway.gateway.settings.plans_dir / "some.yaml"
+    file.write_text('plan: some\nmodels: ["llmtune-mini"]\n')
+    await gateway.until_metric(
+        'llmtune_gateway_reloads_total{outcome="ok",what="plans"}'
+    )
+
+    refused = await ask(gateway, plan="some")
+
+    assert (refused.status_code, error_of(refused)) == (404, "model_not_found")
+
+
+async def test_a_workspace_follows_only_so_often_at_once(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """No limit of its plan counts those who follow, so there is a bound of ours."""
+    go_on = asyncio.Event()
+    upstream.will(go_on, whole(b'{"text":"Hello","tokens":9}'))
+    running = asyncio.create_task(ask(gateway))
+    await upstream.saw()
+    gateway.gateway.replays.following["ws-open"] = MAX_FOLLOWING
+
+    told = await ask(gateway)
+    gateway.gateway.replays.following.clear()
+    go_on.set()
+
+    assert (told.status_code, error_of(told)) == (409, "idempotency_in_flight")
+    assert (await running).status_code == 200

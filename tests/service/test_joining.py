@@ -27,6 +27,7 @@ __all__ = ["start_pair"]
 
 HELLO = frame({"text": "Hel"}), frame({"text": "lo"})
 END = frame("[DONE]") + LAST_CHUNK
+JOINS = "plan: open\nidempotency: {join_retries_s: 10}\n"
 PATIENT_PLAN = "plan: open\nconcurrency: 5\n"
 
 
@@ -46,7 +47,7 @@ async def stream(
 async def until_joined(gateway: GatewayUnderTest, count: int = 1) -> None:
     """Wait until so many follow an answer of this replica's, or from the store."""
     replays = gateway.gateway.replays
-    await until(lambda: replays.following == count, f"{count} who follow")
+    await until(lambda: replays.following.total() == count, f"{count} who follow")
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
@@ -451,3 +452,113 @@ async def test_a_client_that_lags_behind_holds_up_nobody_and_misses_nothing(
     told = await following
     assert told.status_code in (200, 409)
     assert len(upstream.requests) == 1
+
+
+async def test_who_takes_over_from_the_dead_takes_over_its_charge(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """A replica that died had been charged for an answer that nobody has."""
+    gateway = await start_gateway({"counted": COUNTED}, replay_lease_ttl_s=1)
+    plan = gateway.gateway.files.book.plan_for("counted", "ws-counted")
+    assert plan is not None
+    upstream.will("hang")
+    dying = asyncio.create_task(ask(gateway, plan="counted"))
+    await upstream.saw()
+    # It stands still: nobody renews its claim, and it never says that it has ended.
+    recordings = gateway.gateway.replays.running
+    (dead,) = recordings.values()
+    recordings.clear()
+
+    answer = await ask(gateway, plan="counted")
+
+    assert answer.status_code == 200
+    assert "idempotent-replayed" not in answer.headers
+    tokens = answer.json()["usage"]["total_tokens"]
+    recordings[dead.owner] = dead
+    await until(lambda: gateway.held("counted") == 0, "nothing to be held")
+    used = await gateway.used("counted")
+    assert list(used.values()) == [1, tokens]
+    dying.cancel()
+
+
+async def test_a_retry_elsewhere_gets_an_answer_whose_client_seems_to_be_there(
+    start_pair: StartPair, upstream: ScriptedUpstream
+) -> None:
+    """A half-open connection looks delivered to; who asks again knows better."""
+    one, other = await start_pair({"open": JOINS})
+    go_on = asyncio.Event()
+    upstream.will(STREAM_HEAD, HELLO[0], go_on, HELLO[1], END)
+    retrying = {**one.auth(), "x-stainless-retry-count": "1"}
+    asked = chat_body(stream=True)
+    first = asyncio.create_task(
+        one.client.post(CHAT, json=asked, headers={**one.auth()})
+    )
+    await upstream.saw()
+    retry = asyncio.create_task(other.client.post(CHAT, json=asked, headers=retrying))
+    await until_joined(other)
+    go_on.set()
+
+    assert (await retry).content == (await first).content
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("is_joined", [False, True])
+async def test_what_was_refused_is_counted_as_what_it_was(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream, is_joined: bool
+) -> None:
+    """Not as a failure of ours, nor as a success, whoever hears of it."""
+    go_on = asyncio.Event()
+    refusal = whole(b'{"error":{"message":"no","code":"bad"}}', status=422)
+    upstream.will(go_on, refusal)
+    running = asyncio.create_task(ask(gateway))
+    await upstream.saw()
+    if is_joined:
+        joining = asyncio.create_task(ask(gateway))
+        await until_joined(gateway)
+        go_on.set()
+        await asyncio.gather(running, joining)
+    else:
+        go_on.set()
+        await running
+        await ask(gateway)
+
+    await gateway.until_metric(
+        "llmtune_gateway_requests_total"
+        '{outcome="upstream_error",route="/v1/chat/completions"} 2.0'
+    )
+
+
+async def test_an_error_in_a_stream_is_counted_for_all_who_got_it(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.will(STREAM_HEAD, HELLO[0], go_on, "cut")
+    running = asyncio.create_task(ask(gateway, stream=True))
+    await upstream.saw()
+    joining = asyncio.create_task(ask(gateway, stream=True))
+    await until_joined(gateway)
+    go_on.set()
+    await asyncio.gather(running, joining)
+
+    await gateway.until_metric(
+        "llmtune_gateway_requests_total"
+        '{outcome="upstream_error",route="/v1/chat/completions"} 2.0'
+    )
+
+
+async def test_a_request_that_ran_on_is_counted_as_one_whose_client_left(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.will(go_on, whole(b'{"text":"Hello","tokens":9}'))
+    leaving = asyncio.create_task(ask(gateway))
+    await upstream.saw()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    go_on.set()
+
+    await gateway.until_metric(
+        "llmtune_gateway_requests_total"
+        '{outcome="client_gone",route="/v1/chat/completions"} 1.0'
+    )
+    assert (await ask(gateway)).headers["idempotent-replayed"] == "true"

@@ -169,3 +169,23 @@ async def test_the_text_is_whole_after_a_stream_was_cut(
     go_on.set()
 
     assert text_of(events_of(await retry)) == "Hello"
+
+
+async def test_what_is_not_to_be_stored_is_not_joined(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.will(go_on, ANSWER)
+    secret = {**gateway.auth("joins"), "cache-control": "no-store"}
+    running = asyncio.create_task(
+        gateway.client.post(CHAT, json=chat_body(), headers=secret)
+    )
+    await upstream.saw()
+    retry = await gateway.client.post(
+        CHAT, json=chat_body(), headers={**secret, "x-stainless-retry-count": "1"}
+    )
+    go_on.set()
+
+    assert "idempotent-replayed" not in retry.headers
+    assert (await running).status_code == 200
+    assert len(upstream.requests) == 2
