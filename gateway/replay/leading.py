@@ -132,9 +132,8 @@ class Lead:
             recording.whole(head, envelope(shown), shown.outcome)
             recording.close(None, "yes" if self._terms.keeps_refusals else "no")
         else:
-            # Who leaves, or is stopped, says nothing of what the others asked.
-            is_of_all = not isinstance(shown, ShuttingDown)
-            recording.close(shown if is_of_all else None, "no")
+            # Who leaves says nothing of what the others asked.
+            recording.close(shown, "no")
 
     def _keeps(self) -> Keeps:
         if self._terms.keeps_delivered or not self._was_delivered(self._wire.delivery):

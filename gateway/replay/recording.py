@@ -120,13 +120,11 @@ class Recording:
 
     @property
     def is_full(self) -> bool:
-        """Whether more is on its way than is wanted, or its client would miss some."""
+        """Whether more is on its way than is wanted: by the store, or its client."""
         if self.is_written:
             return self.held_bytes > HIGH_WATER_BYTES
         own = self._own
-        return own is not None and (
-            self._own_lags or self.end - own.offset > HIGH_WATER_BYTES
-        )
+        return own is not None and self.end - own.offset > HIGH_WATER_BYTES
 
     async def room(self) -> None:
         """Until it is not full."""

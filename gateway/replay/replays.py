@@ -17,7 +17,7 @@ from gateway.admission import RENEWED_TOGETHER, Admission
 from gateway.auth import Principal
 from gateway.exchange import Exchange
 from gateway.presence import Attendance
-from gateway.replay.asking import Terms, may_have_terms
+from gateway.replay.asking import Terms
 from gateway.replay.delivery import Reader
 from gateway.replay.once import Once
 from gateway.replay.recording import Recording
@@ -61,19 +61,15 @@ class Replays:
         self.admission = admission
         self.attendance = attendance
         self.telemetry = telemetry
-        self._remote = RemoteAnswers(store)
+        self.remote = RemoteAnswers(store)
         self.running: dict[str, Recording] = {}
         # How many requests wait for somebody else's answer, or are sent it; by
         # workspace, because no limit of a plan counts them.
         self.following: Counter[str] = Counter()
         self._beside: set[asyncio.Task[Any]] = set()
 
-    def once(
-        self, exchange: Exchange, principal: Principal, parse: Parse
-    ) -> Once | None:
-        """The request of this exchange if it may be one that is run once, else None."""
-        if not may_have_terms(exchange.headers, principal.plan):
-            return None
+    def once(self, exchange: Exchange, principal: Principal, parse: Parse) -> Once:
+        """The request of this exchange, of which `may_have_terms` holds."""
         return Once(self, exchange, principal, parse)
 
     async def claim(self, terms: Terms, owner: str) -> Claim:
@@ -94,7 +90,7 @@ class Replays:
         """What this owner's answer is written to; renewed until it has ended."""
         recording = self.running[owner] = Recording(
             self.store,
-            self._remote,
+            self.remote,
             terms.key,
             owner,
             terms.bounds,
@@ -125,7 +121,7 @@ class Replays:
         self.following[key.workspace] += 1
         here = self.running.get(recording)
         reader: Reader = (
-            self._remote.read(key, recording) if here is None else here.read()
+            self.remote.read(key, recording) if here is None else here.read()
         )
         try:
             yield reader

@@ -12,6 +12,7 @@ from gateway.errors import ShuttingDown
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.ids import new_id
 from gateway.presence import Attendance, Presence
+from gateway.replay.asking import may_have_terms
 from gateway.replay.delivery import end_in
 from gateway.replay.once import Once
 from gateway.replay.replays import Replays
@@ -81,11 +82,10 @@ class CompletionRoutes:
     async def complete(self, exchange: Exchange, parse: Parse, prefix: str) -> None:
         """Authenticate, parse, complete, answer; some of them once for all who ask."""
         principal = await self._door.authenticate(exchange)
-        once = self._replays.once(exchange, principal, parse)
-        if once is None:
+        if not may_have_terms(exchange.headers, principal.plan):
             await self._complete(exchange, principal, parse, prefix)
             return
-        async with once:
+        async with self._replays.once(exchange, principal, parse) as once:
             await self._complete(exchange, principal, once.parse, prefix, once)
 
     async def _complete(

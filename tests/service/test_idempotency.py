@@ -8,11 +8,18 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.replay.remote import RemoteAnswers
 from gateway.replay.replays import MAX_FOLLOWING
 from policies.replay.memory_replays import MemoryReplays
-from policies.replay.port import Claim, ReplayKey, ReplayUnavailable
+from policies.replay.port import (
+    Claim,
+    Reading,
+    ReplayDamaged,
+    ReplayKey,
+    ReplayUnavailable,
+)
 from tests.conftest import StartGateway
-from tests.gateway_under_test import MODEL, GatewayUnderTest, chat_body
+from tests.gateway_under_test import MODEL, GatewayUnderTest, chat_body, until
 from tests.service.test_shared_limits import StartPair, start_pair
 from tests.upstream import LAST_CHUNK, STREAM_HEAD, ScriptedUpstream, frame, whole
 
@@ -323,6 +330,65 @@ async def test_a_claim_whose_reply_was_lost_is_given_back(
     assert (unsure.status_code, error_of(unsure)) == (503, "store_unavailable")
     assert again.status_code == 200
     assert "idempotent-replayed" not in again.headers
+
+
+class Slow(MemoryReplays):
+    """A store that does at once what it is asked, and is long in saying so."""
+
+    claims = 0
+
+    async def claim(
+        self, key: ReplayKey, owner: str, *, replaces: bool = False
+    ) -> Claim:
+        claim = await super().claim(key, owner, replaces=replaces)
+        self.claims += 1
+        if self.claims == 1:
+            await asyncio.Event().wait()
+        return claim
+
+
+async def test_a_client_that_leaves_while_its_key_is_claimed_leaves_it_free(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    store = gateway.gateway.replays.store = Slow(lambda: 0, lease_ms=6000)
+    leaving = asyncio.create_task(ask(gateway))
+    await until(lambda: store.claims == 1, "a claim")
+    leaving.cancel()
+    await gateway.until_present(0)
+
+    answer = await ask(gateway)
+
+    assert answer.status_code == 200
+    assert "idempotent-replayed" not in answer.headers
+
+
+class Damaged(MemoryReplays):
+    """A store of which nothing can be read."""
+
+    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+        raise ReplayDamaged
+
+
+@pytest.mark.parametrize("plan", ["open", "cached"])
+async def test_an_answer_that_cannot_be_read_is_not_run_again(
+    start_gateway: StartGateway, upstream: ScriptedUpstream, plan: str
+) -> None:
+    """Under a key, of which that was promised; what is only cached is."""
+    gateway = await start_gateway({"cached": "plan: cached\ncache: {}"})
+    gateway.gateway.replays.store = Damaged(lambda: 0, lease_ms=6000)
+    gateway.gateway.replays.remote = RemoteAnswers(gateway.gateway.replays.store)
+    headers = gateway.auth(plan)
+    if plan == "open":
+        headers["idempotency-key"] = "order-4711"
+
+    answers = [
+        await gateway.client.post(CHAT, json=chat_body(seed=1), headers=headers)
+        for _ in range(2)
+    ]
+
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == ([200, 503] if plan == "open" else [200, 200])
+    assert len(upstream.requests) == (1 if plan == "open" else 2)
 
 
 async def test_a_model_that_was_taken_away_is_not_replayed(
