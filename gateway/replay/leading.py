@@ -22,8 +22,9 @@ from gateway.exchange import JSON_TYPE, Exchange
 from gateway.presence import Presence
 from gateway.replay.asking import Terms
 from gateway.replay.delivery import end_in
-from gateway.replay.recording import Keeps, Recording
+from gateway.replay.recording import Recording
 from gateway.replay.recording_wire import RecordingWire
+from gateway.replay.writing import Keeps
 from policies.replay.port import AnswerHead
 
 if TYPE_CHECKING:

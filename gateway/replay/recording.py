@@ -10,12 +10,12 @@ not the answer.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from gateway.errors import GatewayError, Outcome, UpstreamError
 from gateway.replay.remote import RemoteAnswers
+from gateway.replay.writing import AT_ONCE_BYTES, Keeps, Writer
 from policies.replay.port import (
     AnswerHead,
     Bounds,
@@ -23,25 +23,10 @@ from policies.replay.port import (
     Reading,
     ReplayKey,
     ReplayStore,
-    ReplayUnavailable,
-    Standing,
 )
-
-logger = logging.getLogger(__name__)
-
-# A piece is written when it has this size, or is this old: by itself, or followed.
-PIECE_BYTES: Final = 16 * 1024
-WRITE_EVERY_S: Final = 0.5
-WRITE_FOLLOWED_EVERY_S: Final = 0.05
 
 # Of an answer on its way. Beyond it the upstream is made to wait.
 HIGH_WATER_BYTES: Final = 64 * 1024
-# Handed out, or written, at once: hundreds of readers and writers have as much each.
-AT_ONCE_BYTES: Final = 32 * 1024
-
-# Whether an answer is kept at its end.
-Keeps: TypeAlias = Literal["yes", "if_followed", "no"]
-_Step: TypeAlias = Callable[[ReplayKey, str, Part, Bounds], Awaitable[Standing]]
 
 
 class Recording:
@@ -68,28 +53,18 @@ class Recording:
         self.outcome: Outcome | None = None
         self.error: GatewayError | None = None
         self.is_over = False
-        self._store = store
         self._remote = remote
         self._bounds = bounds
         self._run_beside = run_beside
         self._on_end = on_end
         self._chunks: list[tuple[int, bytes]] = []
-        # Of the answer's body: what is here begins, what the store has ends, all ends.
-        self._begin = self._written = self.end = 0
-        self._whole: Part | None = None
+        # Of the answer's body: what is here begins, and all of it ends.
+        self._begin = self.end = 0
         self._own: LocalReader | None = None
         self._followers = 0
-        self._is_followed_elsewhere = False
         self._news: asyncio.Future[None] | None = None
         self._progress: asyncio.Future[None] | None = None
-        # Whether it is written to the store, and can be kept.
-        self.is_written = True
-        self._is_head_written = self._is_lost = self._is_failing = False
-        self._is_being_kept = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._writing: asyncio.Future[None] | None = None
-        # What was sent and may have arrived: sent again as it was, or it is a gap.
-        self._unanswered: Part | None = None
+        self._writer = Writer(self, store, bounds, run_beside)
 
     # What the request that runs does.
 
@@ -97,7 +72,7 @@ class Recording:
         """The answer's head is known."""
         self.head = head
         self._tell_news()
-        self._write_later()
+        self._writer.write_later()
 
     def add(self, data: bytes) -> None:
         """More of the answer's body."""
@@ -106,12 +81,17 @@ class Recording:
         self._chunks.append((self.end, data))
         self.end += len(data)
         if self.end > self._bounds.max_answer_bytes:
-            self._give_up()
+            self._writer.give_up()
         if self.is_written:
-            self._write_later()
+            self._writer.write_later()
         else:
             self._trim()
         self._tell_news()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it is written to the store, and can be kept."""
+        return self._writer.is_writing
 
     @property
     def held_bytes(self) -> int:
@@ -129,13 +109,13 @@ class Recording:
     async def room(self) -> None:
         """Until it is not full."""
         while self.is_full:
-            await self._next_progress()
+            await self.next_progress()
 
     def whole(self, head: AnswerHead, body: bytes, outcome: Outcome) -> None:
         """All of the answer at once, which is written when it is closed."""
-        self.head, self._whole = head, Part(0, body, head)
+        self.head = head
         self._chunks, self.end = [(0, body)], len(body)
-        self.is_written = len(body) <= self._bounds.max_answer_bytes
+        self._writer.whole = Part(0, body, head)
         self.complete(outcome)
 
     def complete(self, outcome: Outcome) -> None:
@@ -146,18 +126,26 @@ class Recording:
     def close(self, error: GatewayError | None, keeps: Keeps) -> None:
         """Nothing more comes: it is kept, or the key is given back."""
         self.is_over, self.error = True, error
-        if self._timer is not None:
-            self._timer.cancel()
         self._tell_news()
         self._tell_progress()
         self._run_beside(self._end(keeps))
+
+    async def _end(self, keeps: Keeps) -> None:
+        try:
+            await self._writer.end(keeps)
+        finally:
+            self._on_end(self)
+
+    async def renew(self) -> None:
+        """Keep its claim alive, and hear whether anybody follows."""
+        await self._writer.renew()
 
     # Who reads.
 
     @property
     def is_followed(self) -> bool:
         """Whether anybody but its own client waits for it."""
-        return self._is_followed_elsewhere or self._followers > 0
+        return self._writer.is_followed_elsewhere or self._followers > 0
 
     def read(self, *, is_own: bool = False) -> LocalReader:
         """A reader from the answer's begin, to be closed; the runner's own, or else."""
@@ -181,7 +169,7 @@ class Recording:
             if offset < self._begin:
                 return await self._remote.after((self.key, self.owner, offset, True))
             if offset < self.end:
-                return Reading("running", self.head, self._since(offset))
+                return Reading("running", self.head, self.since(offset))
             if self.outcome is not None:
                 return Reading("complete", self.head)
             if self.is_over:
@@ -191,7 +179,8 @@ class Recording:
             self._news = self._news or _future()
             await asyncio.shield(self._news)
 
-    def _since(self, offset: int) -> bytes:
+    def since(self, offset: int) -> bytes:
+        """What follows this place and is here, or the beginning of it."""
         chunks = self._chunks
         # Nearly always it is the last one.
         at = len(chunks) - 1
@@ -205,18 +194,18 @@ class Recording:
         return b"".join(found)
 
     @property
-    def _own_lags(self) -> bool:
+    def own_lags(self) -> bool:
         """Whether its client still reads from the store what is here no longer."""
         return self._own is not None and self._own.offset < self._begin
 
     def has_progressed(self) -> None:
         """Somebody has read, written or left: there may be room again."""
-        if not self.is_written:
-            self._trim()
+        self._trim()
         if not self.is_full:
             self._tell_progress()
 
-    async def _next_progress(self) -> None:
+    async def next_progress(self) -> None:
+        """Until somebody has, and there is room, or it is over."""
         self._progress = self._progress or _future()
         await asyncio.shield(self._progress)
 
@@ -237,7 +226,7 @@ class Recording:
         Who follows such an answer keeps up with its client, or loses it.
         """
         if self.is_written:
-            until = self._written
+            until = self._writer.written
         else:
             until = self.end - HIGH_WATER_BYTES if self._followers else self.end
             if self._own is not None:
@@ -247,149 +236,6 @@ class Recording:
             gone += 1
         del chunks[:gone]
         self._begin = max(self._begin, chunks[0][0] if chunks else until)
-
-    # The way to the store.
-
-    def _write_later(self) -> None:
-        if self._writing is not None or self.is_over:
-            return  # whoever writes looks whether there is more
-        if self.end - self._written >= PIECE_BYTES and not self._is_failing:
-            self._write_now()
-        elif self._timer is None:
-            is_soon = self.is_followed and not self._is_failing
-            every_s = WRITE_FOLLOWED_EVERY_S if is_soon else WRITE_EVERY_S
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(every_s, self._write_now)
-
-    def _write_now(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._writing is None and self.is_written and not self.is_over:
-            self._writing = _future()
-            self._run_beside(self._write(self._writing))
-
-    @property
-    def _has_unwritten(self) -> bool:
-        return self._written < self.end or self._is_head_unwritten
-
-    @property
-    def _is_head_unwritten(self) -> bool:
-        return self.head is not None and not self._is_head_written
-
-    def _to_write(self) -> Part:
-        if self._unanswered is None:
-            data = self._since(self._written) if self._written < self.end else b""
-            head = self.head if self._is_head_unwritten else None
-            self._unanswered = Part(self._written, data, head)
-        return self._unanswered
-
-    async def _write(self, done: asyncio.Future[None]) -> None:
-        part, standing = self._to_write(), None
-        try:
-            standing = await self._store.append(
-                self.key, self.owner, part, self._bounds
-            )
-        except ReplayUnavailable:
-            self._is_failing = True
-            if self.is_full:
-                self._give_up()
-        finally:
-            self._writing = None
-            done.set_result(None)
-        if standing is not None:
-            self._has_written(part, standing)
-        self.has_progressed()
-        if self.is_written and self._has_unwritten:
-            self._write_later()
-
-    def _has_written(self, part: Part, standing: Standing) -> None:
-        self._unanswered, self._is_failing = None, False
-        self._hear(standing)
-        if standing.is_held and not standing.has_room:
-            self._give_up()
-        elif standing.is_held:
-            self._written = part.end
-            self._is_head_written |= part.head is not None
-            self._trim()
-
-    def _hear(self, standing: Standing) -> None:
-        self._is_followed_elsewhere = standing.is_followed
-        if not standing.is_held and not self._is_lost:
-            facts = {"workspace": self.key.workspace, "recording": self.owner}
-            logger.warning(
-                "the claim of a request was lost while it ran", extra={"facts": facts}
-            )
-            self._is_lost, self.is_written = True, False
-
-    async def renew(self) -> None:
-        """Keep its claim alive, and hear whether anybody follows."""
-        if self._is_lost or self._is_being_kept:
-            return
-        was_followed = self.is_followed
-        try:
-            standing = await self._store.append(
-                self.key, self.owner, Part(self._written), self._bounds
-            )
-        except ReplayUnavailable:
-            return  # there are more renewals than a claim needs
-        if not self._is_being_kept:
-            self._hear(standing)
-        if self.is_followed and not was_followed:
-            self._write_now()
-
-    def _give_up(self) -> None:
-        """
-        Too much to be kept: from now on it is passed on, and written no more.
-
-        What was written stays for those who are behind, until the answer ends.
-        """
-        if self.is_written:
-            self.is_written = False
-            self._run_beside(self._store.withdraw(self.key, self.owner))
-
-    async def _end(self, keeps: Keeps) -> None:
-        try:
-            if self._writing is not None:
-                await self._writing
-            if keeps == "if_followed":
-                await self.renew()
-                keeps = "yes" if self.is_followed else "no"
-            if keeps == "no" or not self.is_written or not await self._keep():
-                await self._release()
-        finally:
-            self._on_end(self)
-
-    async def _release(self) -> None:
-        self._is_being_kept = False
-        if self._own_lags:
-            # Until it has what is only there, nobody else may begin.
-            await self._store.withdraw(self.key, self.owner)
-            while self._own_lags:
-                await self._next_progress()
-        await self._store.release(self.key, self.owner)
-
-    async def _keep(self) -> bool:
-        """Write what is left of it, the last of it as such; False if it is not kept."""
-        while self._whole is None and (
-            self._unanswered is not None or self.end - self._written > AT_ONCE_BYTES
-        ):
-            part = self._to_write()
-            self._has_written(part, await self._twice(self._store.append, part))
-            if not self.is_written:
-                return False
-        self._is_being_kept = True
-        part = self._whole or self._to_write()
-        standing = await self._twice(self._store.keep, part)
-        return standing.is_held and standing.has_room
-
-    async def _twice(self, step: _Step, part: Part) -> Standing:
-        try:
-            return await step(self.key, self.owner, part, self._bounds)
-        except ReplayUnavailable:
-            # Once more, with what is safe to say twice: it is the answer that was paid.
-            await asyncio.sleep(WRITE_EVERY_S)
-            return await step(self.key, self.owner, part, self._bounds)
 
 
 class LocalReader:

@@ -453,6 +453,19 @@ async def test_an_evicted_answer_is_run_again(
 
 
 @redis_only
+async def test_an_answer_evicted_while_it_runs_is_recorded_no_further(
+    replays: ReplayStore, vandal: Vandal
+) -> None:
+    """What is missing would be missed by everybody who reads."""
+    await replays.claim(KEY, "a")
+    await replays.append(KEY, "a", Part(0, b"Hel", HEAD), BOUNDS)
+    await vandal.call("DEL", vandal.pieces)
+
+    assert not (await replays.append(KEY, "a", Part(3, b"lo"), BOUNDS)).is_held
+    assert not (await replays.keep(KEY, "a", Part(3, b"lo"), BOUNDS)).is_held
+
+
+@redis_only
 async def test_a_whole_answer_is_kept_though_its_claim_was_lost(
     replays: ReplayStore, vandal: Vandal
 ) -> None:

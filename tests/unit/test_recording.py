@@ -11,13 +11,11 @@ import pytest
 from gateway.errors import GatewayError, UpstreamError
 from gateway.replay.recording import (
     HIGH_WATER_BYTES,
-    PIECE_BYTES,
-    WRITE_EVERY_S,
-    Keeps,
     LocalReader,
     Recording,
 )
 from gateway.replay.remote import RemoteAnswers
+from gateway.replay.writing import PIECE_BYTES, WRITE_EVERY_S, Keeps
 from policies.replay.memory_replays import MemoryReplays
 from policies.replay.port import (
     AnswerHead,
