@@ -71,10 +71,12 @@ end
 redis.call('PEXPIRE', KEYS[1], lives_ms + (ttl_ms > 0 and 0 or ARGV[3]))
 if redis.call('PEXPIRE', KEYS[2], lives_ms) == 1 then
   redis.call('ZADD', KEYS[ttl_ms > 0 and 5 or 4], now_ms + lives_ms, digest)
-  -- As long as the longest of what they count.
+  -- All three as long as the longest of what they count: who is counted and no longer
+  -- listed would be counted for ever.
+  local longest_ms = math.max(lives_ms, redis.call('PTTL', KEYS[3]))
   for at = 3, 5 do
-    if redis.call('PTTL', KEYS[at]) < lives_ms then
-      redis.call('PEXPIRE', KEYS[at], lives_ms)
+    if redis.call('PTTL', KEYS[at]) < longest_ms then
+      redis.call('PEXPIRE', KEYS[at], longest_ms)
     end
   end
 end

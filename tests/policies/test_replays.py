@@ -247,6 +247,7 @@ async def test_a_claim_lives_as_long_as_it_is_renewed(
 ) -> None:
     """Also one that was late, as long as nobody else has taken the key."""
     await replays.claim(KEY, "a")
+    await replays.append(KEY, "a", Part(0, b"Hel", HEAD), BOUNDS)
     for late_ms in (-1000, -1000, 1000, -1000):
         advance(LEASE_MS + late_ms)
         assert (await replays.append(KEY, "a", Part(), BOUNDS)).is_held
@@ -346,6 +347,10 @@ async def test_what_is_over_is_counted_no_longer(
     bounds = Bounds(TTL_MS, 2**20, 15_000)
     incompressible = bytes(range(256)) * 8
     asked = keys(12)
+    # As long as it lives, what the workspace has is counted.
+    await replays.claim(KEY, "a")
+    for_long = msgspec.structs.replace(bounds, ttl_ms=10 * DEAD_KNOWN_MS)
+    await replays.keep(KEY, "a", Part(0, b"Hello", HEAD), for_long)
     for key in asked[:3]:
         await replays.claim(key, "a")
         await replays.append(key, "a", Part(0, incompressible, HEAD), bounds)
@@ -382,10 +387,14 @@ class Vandal:
     def __init__(self, store: Store) -> None:
         self._store = store
         names = replay_keys(KEY.workspace, KEY.scope, replay_digest(KEY.scope, KEY.key))
-        self.record, self.pieces, *_ = names
+        self.record, self.pieces, self.sizes, *_ = names
 
     async def call(self, *command: Any) -> Any:
         return await self._store.call(*command, key=self.record)
+
+    async def counted(self) -> int:
+        """What the workspace's recordings are taken to have, in bytes."""
+        return int(await self.call("HGET", self.sizes, "total") or 0)
 
     async def forget_all(self) -> None:
         await self.call("DEL", self.record)
@@ -493,6 +502,30 @@ async def test_half_an_answer_is_not_kept_where_its_claim_was_lost(
     assert not (await replays.append(KEY, "a", Part(3, b"lo"), BOUNDS)).is_held
     assert not (await replays.keep(KEY, "a", Part(3, b"lo"), BOUNDS)).is_held
     assert await replays.claim(KEY, "b") == First()
+
+
+@redis_only
+async def test_what_is_counted_is_what_is_there(
+    replays: ReplayStore, vandal: Vandal, advance: Advance
+) -> None:
+    """Of a recording whose owner died nothing; of one that is kept all of it."""
+    await replays.claim(KEY, "dead")
+    await replays.append(KEY, "dead", Part(0, b"x" * 2000, HEAD), BOUNDS)
+    assert await vandal.counted() == 2101
+    advance(LEASE_MS + 1)
+    await replays.claim(KEY, "b")
+    assert await vandal.counted() == 0
+
+    await replays.append(KEY, "b", Part(0, b"x" * 1000, HEAD), BOUNDS)
+    await replays.keep(KEY, "b", Part(1000, b"y" * 1000), BOUNDS)
+    assert await vandal.counted() == 2202
+    advance(3 * LEASE_MS)
+    other = keys(1)[0]
+    await replays.claim(other, "c")
+    await replays.append(other, "c", Part(0, b"z" * 100, HEAD), BOUNDS)
+    assert await vandal.counted() == 2202 + 201
+    await replays.release(other, "c")
+    assert await vandal.counted() == 2202
 
 
 @redis_only
