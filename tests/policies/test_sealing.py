@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from policies.key_names import replay_digest, replay_keys
 from policies.replay.packing import Packing
 from policies.replay.port import (
     AnswerHead,
@@ -109,6 +110,35 @@ async def test_a_key_may_come_and_go(store: Store) -> None:
     await sealed.keep(other, "a", Part(0, b"Hello", HEAD), BOUNDS)
     with pytest.raises(ReplayDamaged):
         await replays(store, None).read(other, "a", 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(
+            ReplayKey("evil", "key", "order", KEY.fingerprint), id="workspace"
+        ),
+        pytest.param(ReplayKey("acme", "key", "other", KEY.fingerprint), id="key"),
+    ],
+)
+async def test_an_answer_does_not_open_elsewhere(
+    store: Store, other: ReplayKey
+) -> None:
+    """Whoever can write to Redis cannot have one tenant's answer read by another."""
+    sealed = replays(store, NEW)
+    for key in (KEY, other):
+        await sealed.claim(key, "a")
+        await sealed.keep(key, "a", Part(0, b"Hello", HEAD), BOUNDS)
+    one, another = (
+        replay_keys(each.workspace, "key", replay_digest("key", each.key))
+        for each in (KEY, other)
+    )
+    (_, (_, piece)), *_ = await store.call("XRANGE", one[1], "-", "+", key="x")
+    await store.call("DEL", another[1], key="x")
+    await store.call("XADD", another[1], "5-1", "p", piece, key="x")
+
+    with pytest.raises(ReplayDamaged):
+        await sealed.read(other, "a", 0)
 
 
 @pytest.mark.parametrize(
