@@ -178,8 +178,10 @@ class Writer:
 
     @property
     def _can_keep(self) -> bool:
-        whole, most = self.whole, self._bounds.max_answer_bytes
-        return self.is_writing and (whole is None or len(whole.data) <= most)
+        if self.whole is None:
+            return self.is_writing
+        # Also where its claim was lost: it needs none, unless somebody has the key.
+        return len(self.whole.data) <= self._bounds.max_answer_bytes
 
     async def _release(self) -> None:
         self._is_being_kept = False

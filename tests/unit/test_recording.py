@@ -344,10 +344,25 @@ async def test_a_limit_is_of_one_key_and_a_failure_of_all(
 
 
 async def test_a_whole_answer_takes_one_step(run: Run) -> None:
-    """Which needs no claim, so a store that lost it keeps the answer all the same."""
-    await run.store.release(KEY, "run")
     run.recording.whole(HEAD, b"x" * 2 * PIECE_BYTES, "ok")
 
     assert isinstance(await run.end(), Stored)
     assert await run.kept() == b"x" * 2 * PIECE_BYTES
     assert run.store.appends == 0
+
+
+async def test_a_whole_answer_needs_no_claim(run: Run) -> None:
+    """A store that lost it, and was heard to, keeps the answer all the same."""
+    await run.store.release(KEY, "run")
+    await run.recording.renew()
+    run.recording.whole(HEAD, b"Hello", "ok")
+
+    assert isinstance(await run.end(), Stored)
+    assert await run.kept() == b"Hello"
+
+
+@pytest.mark.parametrize("run", [SMALL], indirect=True)
+async def test_a_whole_answer_that_is_too_large_is_not_kept(run: Run) -> None:
+    run.recording.whole(HEAD, b"x" * (SMALL.max_answer_bytes + 1), "ok")
+
+    assert await run.end() == First()
