@@ -59,6 +59,8 @@ class Lead:
         )
         exchange.wire = self._wire
         self._left_s: float | None = None
+        # Whether its client was cut off, and knows why.
+        self._was_told = False
 
     @property
     def lease_id(self) -> str:
@@ -95,7 +97,8 @@ class Lead:
             finally:
                 if delivery is not None:
                     delivery.cancel()
-        if error is None and not self._was_delivered(delivery):
+        was_heard = self._was_told or self._was_delivered(delivery)
+        if error is None and not was_heard:
             raise ClientGone
 
     def _was_delivered(self, delivery: asyncio.Task[bool] | None) -> bool:
@@ -116,6 +119,7 @@ class Lead:
             delivery.cancel()
         except ShuttingDown as error:
             delivery.cancel()
+            self._was_told = True
             self._exchange.note(error)
             end_in(self._client, error)
 

@@ -562,3 +562,28 @@ async def test_a_request_that_ran_on_is_counted_as_one_whose_client_left(
         '{outcome="client_gone",route="/v1/chat/completions"} 1.0'
     )
     assert (await ask(gateway)).headers["idempotent-replayed"] == "true"
+
+
+async def test_a_client_that_lags_behind_is_told_of_a_shutdown(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Its answer is kept, and what it has not read is there for a retry."""
+    gateway = await start_gateway(
+        {"open": "plan: open\nidempotency: {max_answer_bytes: 9000000}"}
+    )
+    words = [frame({"text": f"{n} ".rjust(10_000, ".")}) for n in range(600)]
+    upstream.will(STREAM_HEAD, *words, END)
+    async with begun(gateway, "open") as lagging, asyncio.timeout(20):
+        followed = await ask(gateway, stream=True)
+        await until(lambda: not gateway.gateway.replays.running, "all to be kept")
+        gateway.gateway.attendance.end_all()
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += await lagging.read(65_536)
+
+    assert b'"code":"shutting_down"' in received
+    assert len(received) < len(followed.content)
+    await gateway.until_metric(
+        "llmtune_gateway_requests_total"
+        '{outcome="unavailable",route="/v1/chat/completions"} 1.0'
+    )
