@@ -39,6 +39,9 @@ class Terms(msgspec.Struct, frozen=True):
     run_on_s: float
     # False: only an answer that its client has not got is kept.
     keeps_delivered: bool
+    # Its own client has all of it before it is kept: because that decides whether it
+    # is, or because what is kept may be gone before a slow one has read it.
+    is_delivered_first: bool
     # Whether what was finally refused is kept as well.
     keeps_refusals: bool
 
@@ -85,6 +88,7 @@ def _by_key(key: str, principal: Principal, asked: Asked) -> Terms:
         is_joinable=kept.join,
         run_on_s=kept.run_on_s,
         keeps_delivered=True,
+        is_delivered_first=False,
         keeps_refusals=True,
     )
 
@@ -104,6 +108,7 @@ def _by_retry(headers: Headers, principal: Principal, asked: Asked) -> Terms:
         is_joinable=True,
         run_on_s=within_s,
         keeps_delivered=False,
+        is_delivered_first=True,
         keeps_refusals=False,
     )
 
@@ -122,6 +127,7 @@ def _by_cache(
         is_joinable=True,
         run_on_s=0,
         keeps_delivered=True,
+        is_delivered_first=True,
         keeps_refusals=False,
     )
 

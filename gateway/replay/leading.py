@@ -72,8 +72,11 @@ class Lead:
         now_s = asyncio.get_running_loop().time()
         if self._left_s is None:
             self._left_s = now_s
-        if self._recording.is_followed:
+        recording = self._recording
+        if recording.is_followed:
             return FOLLOWED_LOOK_S
+        if recording.head is not None and not recording.is_written:
+            return 0  # too large to be kept: nobody will ever have it
         left_s = self._left_s + self._terms.run_on_s - now_s
         return min(left_s, FOLLOWED_LOOK_S)
 
@@ -82,17 +85,16 @@ class Lead:
         Keep the answer or give the key back; ClientGone if nobody was there to read it.
         """
         self._exchange.wire = self._client
-        delivery, is_of_client = self._wire.delivery, not self._terms.keeps_delivered
+        delivery = self._wire.delivery
+        is_delivered_first = error is None and self._terms.is_delivered_first
         try:
-            if is_of_client and error is None and delivery is not None:
-                # Whether it is kept depends on whether all of it was delivered.
+            if is_delivered_first:
                 await self._deliver(delivery)
         finally:
             self._close(error)
             try:
-                if delivery is not None and not isinstance(
-                    error, asyncio.CancelledError
-                ):
+                is_cancelled = isinstance(error, asyncio.CancelledError)
+                if not (is_delivered_first or is_cancelled):
                     await self._deliver(delivery)
             finally:
                 if delivery is not None:
@@ -106,9 +108,9 @@ class Lead:
             return self._left_s is None
         return delivery.done() and not delivery.cancelled() and delivery.result()
 
-    async def _deliver(self, delivery: asyncio.Task[bool]) -> None:
+    async def _deliver(self, delivery: asyncio.Task[bool] | None) -> None:
         """Until its own client, which may lag behind, has all of it, or is gone."""
-        if self._client.is_gone or delivery.done():
+        if delivery is None or delivery.done() or self._client.is_gone:
             return
         presence = Presence(self._client, self._replays.attendance, is_known=True)
         try:
@@ -118,6 +120,8 @@ class Lead:
         except ClientGone:
             delivery.cancel()
         except ShuttingDown as error:
+            if delivery.done():
+                return  # in the same tick: it has all of it
             delivery.cancel()
             self._was_told = True
             self._exchange.note(error)

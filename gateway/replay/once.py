@@ -151,9 +151,22 @@ class Once:
         replays, principal = self._replays, self._principal
         recording = replays.record(terms, owner, principal.key_id)
         self._lead = Lead(replays, self._exchange, terms, recording)
-        for lease_id in dead:
-            # Nobody has its answer, and who asked for it pays for this one.
-            await replays.admission.void(principal.workspace, lease_id)
+        if dead:
+            # Nobody has their answer, and who asked for it pays for this one. In a task
+            # of its own: nobody else will know of them once this claim is given back.
+            done = asyncio.get_running_loop().create_future()
+            replays.run_beside(self._void(principal.workspace, dead, done))
+            await asyncio.shield(done)
+
+    async def _void(
+        self, workspace: str, dead: tuple[str, ...], done: asyncio.Future[None]
+    ) -> None:
+        try:
+            for lease_id in dead:
+                await self._replays.admission.void(workspace, lease_id)
+        finally:
+            if not done.done():
+                done.set_result(None)
 
     def _note(self, terms: Terms, outcome: ReplayOutcome) -> None:
         self._exchange.record.replay = outcome

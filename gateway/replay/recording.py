@@ -201,7 +201,7 @@ class Recording:
     def has_progressed(self) -> None:
         """Somebody has read, written or left: there may be room again."""
         self._trim()
-        if not self.is_full:
+        if self.is_over or not self.is_full:
             self._tell_progress()
 
     async def next_progress(self) -> None:

@@ -61,7 +61,7 @@ class Writer:
         # The answer, where it came in one piece: that is written at its end.
         self.whole: Part | None = None
         self._is_head_written = self._is_lost = self._is_failing = False
-        self._is_being_kept = False
+        self._is_ending = False
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         # What was sent and may have arrived: sent again as it was, or it is a gap.
@@ -70,7 +70,9 @@ class Writer:
     def write_later(self) -> None:
         if self._writing is not None or self._recording.is_over:
             return  # whoever writes looks whether there is more
-        if self._recording.end - self.written >= PIECE_BYTES and not self._is_failing:
+        # Also the rest of a large piece, for which the upstream is made to wait.
+        is_due = self._recording.end - self.written >= PIECE_BYTES
+        if (is_due or self._recording.is_full) and not self._is_failing:
             self._write_now()
         elif self._timer is None:
             is_soon = self._recording.is_followed and not self._is_failing
@@ -137,10 +139,12 @@ class Writer:
             facts = {"workspace": self._key.workspace, "recording": self._owner}
             logger.warning("a claim was lost while it ran", extra={"facts": facts})
             self._is_lost, self.is_writing = True, False
+            # Whoever waited for the store waits for its client from here.
+            self._recording.has_progressed()
 
     async def renew(self) -> None:
         """Keep its claim alive, and hear whether anybody follows."""
-        if self._is_lost or self._is_being_kept:
+        if self._is_lost or self._is_ending:
             return
         was_followed = self._recording.is_followed
         try:
@@ -149,7 +153,7 @@ class Writer:
             )
         except ReplayUnavailable:
             return  # there are more renewals than a claim needs
-        if not self._is_being_kept:
+        if not self._is_ending:
             self._hear(standing)
         if self._recording.is_followed and not was_followed:
             self._write_now()
@@ -184,12 +188,13 @@ class Writer:
         return len(self.whole.data) <= self._bounds.max_answer_bytes
 
     async def _release(self) -> None:
-        self._is_being_kept = False
+        self._is_ending = False
         if self._recording.own_lags:
             # Until it has what is only there, nobody else may begin.
             await self._store.withdraw(self._key, self._owner)
             while self._recording.own_lags:
                 await self._recording.next_progress()
+        self._is_ending = True
         await self._store.release(self._key, self._owner)
 
     async def _keep(self) -> bool:
@@ -202,7 +207,7 @@ class Writer:
             self._has_written(part, await self._twice(self._store.append, part))
             if not self.is_writing:
                 return False
-        self._is_being_kept = True
+        self._is_ending = True
         part = self.whole or self._to_write()
         standing = await self._twice(self._store.keep, part)
         return standing.is_held and standing.has_room

@@ -413,11 +413,12 @@ async def test_who_follows_is_told_when_its_replica_shuts_down(
 
 @asynccontextmanager
 async def begun(
-    gateway: GatewayUnderTest, plan: str
+    gateway: GatewayUnderTest, plan: str, *, has_key: bool = True
 ) -> AsyncIterator[asyncio.StreamReader]:
     """A stream under the usual key whose client reads only as far as it is told to."""
     body = gateway.raw_chat(plan, stream=True)
-    asked = body.replace(b"host: x", b"host: x\r\nidempotency-key: order-4711")
+    key = b"\r\nidempotency-key: order-4711" if has_key else b""
+    asked = body.replace(b"host: x", b"host: x" + key)
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", gateway.address.port, limit=1024
     )
@@ -564,26 +565,74 @@ async def test_a_request_that_ran_on_is_counted_as_one_whose_client_left(
     assert (await ask(gateway)).headers["idempotent-replayed"] == "true"
 
 
-async def test_a_client_that_lags_behind_is_told_of_a_shutdown(
-    start_gateway: StartGateway, upstream: ScriptedUpstream
+@pytest.mark.parametrize("join_retries_s", ["", ", join_retries_s: 10"])
+async def test_a_client_that_lags_behind_is_told_of_a_shutdown_once(
+    start_gateway: StartGateway, upstream: ScriptedUpstream, join_retries_s: str
 ) -> None:
     """Its answer is kept, and what it has not read is there for a retry."""
-    gateway = await start_gateway(
-        {"open": "plan: open\nidempotency: {max_answer_bytes: 9000000}"}
-    )
+    kept = f"{{max_answer_bytes: 9000000{join_retries_s}}}"
+    gateway = await start_gateway({"open": f"plan: open\nidempotency: {kept}"})
     words = [frame({"text": f"{n} ".rjust(10_000, ".")}) for n in range(600)]
     upstream.will(STREAM_HEAD, *words, END)
-    async with begun(gateway, "open") as lagging, asyncio.timeout(20):
-        followed = await ask(gateway, stream=True)
-        await until(lambda: not gateway.gateway.replays.running, "all to be kept")
+    has_key = not join_retries_s
+    async with begun(gateway, "open", has_key=has_key) as lagging, asyncio.timeout(20):
+        await upstream.saw()
+        await until(lambda: gateway.held() == 0, "the upstream's end")
         gateway.gateway.attendance.end_all()
         received = b""
         while not received.endswith(b"0\r\n\r\n"):
             received += await lagging.read(65_536)
 
-    assert b'"code":"shutting_down"' in received
-    assert len(received) < len(followed.content)
+    assert received.count(b'"code":"shutting_down"') == 1
+    assert received.count(b"\r\n0\r\n\r\n") == 1
+    assert len(received) < 6_000_000
     await gateway.until_metric(
         "llmtune_gateway_requests_total"
         '{outcome="unavailable",route="/v1/chat/completions"} 1.0'
     )
+
+
+async def test_what_nobody_will_ever_have_is_not_run_on(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Too large to be kept, and its client has left."""
+    plan = "plan: small\nidempotency: {max_answer_bytes: 5000}"
+    gateway = await start_gateway({"small": plan})
+    words = [frame({"text": f"{n} ".rjust(1000, ".")}) for n in range(20)]
+    upstream.will(STREAM_HEAD, *words, "hang")
+    async with stream(gateway, plan="small") as leaving:
+        await leaving.text_until("19 ")
+
+    await upstream.saw_disconnect()
+    await gateway.until_free("small")
+
+
+async def test_the_charge_of_the_dead_is_taken_back_though_its_successor_leaves(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Nobody else would ever know of it."""
+    gateway = await start_gateway({"open": PATIENT_PLAN}, replay_lease_ttl_s=1)
+    upstream.will("hang")
+    dying = asyncio.create_task(ask(gateway))
+    await upstream.saw()
+    recordings = gateway.gateway.replays.running
+    (dead,) = recordings.values()
+    recordings.clear()
+    admission, voided, go_on = gateway.gateway.admission, [], asyncio.Event()
+    void = admission.void
+
+    async def slow_void(workspace: str, lease_id: str) -> None:
+        voided.append(lease_id)
+        await go_on.wait()
+        await void(workspace, lease_id)
+
+    admission.void = slow_void  # type: ignore[method-assign]
+    leaving = asyncio.create_task(ask(gateway))
+    await until(lambda: voided == [dead.owner], "a takeover")
+    leaving.cancel()
+    await gateway.until_present(1)
+    go_on.set()
+
+    await until(lambda: not gateway.held(), "its charge to be taken back")
+    recordings[dead.owner] = dead
+    dying.cancel()

@@ -366,3 +366,45 @@ async def test_a_whole_answer_that_is_too_large_is_not_kept(run: Run) -> None:
     run.recording.whole(HEAD, b"x" * (SMALL.max_answer_bytes + 1), "ok")
 
     assert await run.end() == First()
+
+
+async def test_what_the_upstream_waits_for_is_written_at_once(run: Run) -> None:
+    """Also the rest of a large piece, which by itself could wait for more to come."""
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    for _ in range(5):
+        run.recording.add(b"x" * (HIGH_WATER_BYTES + 2 * PIECE_BYTES + 100))
+        await run.recording.room()
+
+    assert loop.time() - begun_s < WRITE_EVERY_S
+
+
+async def test_who_waits_for_room_hears_that_the_claim_is_lost(run: Run) -> None:
+    """By a renewal, while what could not be written waits to be tried again."""
+    run.store.is_away = True
+    run.recording.add(b"x" * 2 * PIECE_BYTES)
+    await until(lambda: run.store.appends == 1, "a write in vain")
+    await run.at_rest()
+    run.recording.add(b"y" * HIGH_WATER_BYTES)
+    waiting = asyncio.create_task(run.recording.room())
+    run.store.is_away = False
+    await run.store.release(KEY, "run")
+
+    await run.recording.renew()
+
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_a_key_is_given_back_though_its_end_found_it_full(run: Run) -> None:
+    """When its client has read what is only in the store, or has left."""
+    own = run.recording.read(is_own=True)
+    await add_all(run, texts(100))
+    run.recording.add(b"x" * 2 * HIGH_WATER_BYTES)
+    run.recording.complete("upstream_error")
+    run.recording.close(None, "no")
+    await asyncio.sleep(0)
+    own.close()
+
+    await run.at_rest()
+    assert await run.store.claim(KEY, "next") == First()
