@@ -387,6 +387,7 @@ async def test_who_waits_for_room_hears_that_the_claim_is_lost(run: Run) -> None
     await run.at_rest()
     run.recording.add(b"y" * HIGH_WATER_BYTES)
     waiting = asyncio.create_task(run.recording.room())
+    await asyncio.sleep(0)
     run.store.is_away = False
     await run.store.release(KEY, "run")
 
