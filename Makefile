@@ -21,7 +21,7 @@ help: ## this list
 demo: $(VENV)/.run-time ## simulator and gateway on loopback, with keys to try
 	@$(BIN)/llmtune-gateway demo
 
-test: $(VENV)/.dev clients ## every test; about five minutes
+test: $(VENV)/.dev clients ## every test; about seven minutes
 	@if [ -z "$${CI:-}" ] && ! command -v npm >/dev/null; then \
 		echo "== no Node here: the tests of openai-node are left out"; \
 		export LLMTUNE_SKIP_NODE=1; \
@@ -31,7 +31,7 @@ test: $(VENV)/.dev clients ## every test; about five minutes
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
 
-prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays ## the slow proofs against real processes, all of them; 20 minutes
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays ## the slow proofs against real processes, all of them; 22 minutes
 
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q

@@ -167,7 +167,9 @@ class Recording:
         """What follows this place, as soon as there is something."""
         while True:
             if offset < self._begin:
-                return await self._remote.after((self.key, self.owner, offset, True))
+                # Who reads here is counted here, and its own client follows nobody.
+                place = (self.key, self.owner, offset, True, False)
+                return await self._remote.after(place)
             if offset < self.end:
                 return Reading("running", self.head, self.since(offset))
             if self.outcome is not None:

@@ -24,8 +24,8 @@ from policies.replay.port import (
 LOOK_FIRST_S: Final = 0.02
 LOOK_LAST_S: Final = 0.25
 
-# The last says whether its head is known.
-_Place: TypeAlias = tuple[ReplayKey, str, int, bool]
+# The last say whether its head is known, and whether its runner is to hear of it.
+_Place: TypeAlias = tuple[ReplayKey, str, int, bool, bool]
 
 
 class _Look:
@@ -66,7 +66,12 @@ class RemoteAnswers:
                     del self._looks[place]
 
     async def _look(
-        self, key: ReplayKey, recording: str, offset: int, knows_head: bool
+        self,
+        key: ReplayKey,
+        recording: str,
+        offset: int,
+        knows_head: bool,
+        follows: bool,
     ) -> Reading:
         loop = asyncio.get_running_loop()
         pause_s = LOOK_FIRST_S
@@ -74,7 +79,9 @@ class RemoteAnswers:
         failing_until_s = 0.0
         while True:
             try:
-                reading = await self._store.read(key, recording, offset)
+                reading = await self._store.read(
+                    key, recording, offset, follows=follows
+                )
             except ReplayDamaged:
                 raise
             except ReplayUnavailable:
@@ -112,7 +119,7 @@ class RemoteReader:
 
     async def next(self) -> Reading:
         """What comes next; ReplayUnavailable if the store cannot say."""
-        place = (self._key, self._recording, self.offset, self._knows_head)
+        place = (self._key, self._recording, self.offset, self._knows_head, True)
         reading = await self._answers.after(place)
         self._knows_head = self._knows_head or reading.head is not None
         self.offset += len(reading.data)

@@ -9,7 +9,8 @@ ARGV[2]  offset      how much of it is known
 ARGV[3]  count       of pieces, at most
 ARGV[4]  most_bytes  of pieces together, but for the first
 ARGV[5]  head        1 if its head is not known
-ARGV[6]  follow_ms   for how long the reader is taken to wait for more
+ARGV[6]  follow_ms   for how long the reader is taken to wait for more; 0 if the runner
+                     knows of it
 
 Reply    {0} given up, or its owner died; {1, head, pieces, bytes} it goes on;
          {2, head, pieces, bytes} it is complete
@@ -22,7 +23,8 @@ if held[2] then
   local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
   if tonumber(held[2]) <= now_ms then return { 0 } end
   -- Seldom: most looks find it marked.
-  if not held[6] or tonumber(held[6]) < now_ms + ARGV[6] / 2 then
+  local is_marked = held[6] and tonumber(held[6]) >= now_ms + ARGV[6] / 2
+  if ARGV[6] ~= '0' and not is_marked then
     local until_ms = string.format('%d', now_ms + ARGV[6])
     redis.call('HSET', KEYS[1], 'followed', until_ms)
   end

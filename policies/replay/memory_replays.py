@@ -152,14 +152,17 @@ class MemoryReplays:
         if record is not None and record.is_held_by(owner):
             self._forget(_name_of(key))
 
-    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+    async def read(
+        self, key: ReplayKey, recording: str, offset: int, *, follows: bool = True
+    ) -> Reading:
         record, now_ms = self._records.get(_name_of(key)), self._clock_ms()
         if record is None or record.recording != recording:
             return GONE
         ends_ms = record.forgotten_ms if record.until_ms is None else record.until_ms
         if ends_ms <= now_ms:
             return GONE
-        record.followed_until_ms = now_ms + self._lease_ms
+        if follows:
+            record.followed_until_ms = now_ms + self._lease_ms
         data = bytes(record.body[offset : offset + _READ_BYTES])
         if record.is_withdrawn and not data:
             return GONE

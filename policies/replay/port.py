@@ -189,10 +189,12 @@ class ReplayStore(Protocol):
         """Give the claim back: nothing is kept, and the next one is the first."""
         ...
 
-    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+    async def read(
+        self, key: ReplayKey, recording: str, offset: int, *, follows: bool = True
+    ) -> Reading:
         """
         What was recorded from this byte on, or a part of it.
 
-        Whoever runs it hears for the length of a lease that somebody follows.
+        Whoever runs it hears for the length of a lease that somebody `follows`.
         """
         ...

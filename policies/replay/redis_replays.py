@@ -150,12 +150,15 @@ class RedisReplays:
         digest = replay_digest(key.scope, key.key)
         await self._run(END, key, (owner, digest, 0))
 
-    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+    async def read(
+        self, key: ReplayKey, recording: str, offset: int, *, follows: bool = True
+    ) -> Reading:
         # Asked for once, at the beginning.
         is_head_asked = int(offset == 0)
         names = replay_keys(key.workspace, key.scope, replay_digest(key.scope, key.key))
         bounds = (PIECES_READ, BYTES_READ)
-        args = (recording, offset, *bounds, is_head_asked, self._lease_ms)
+        follow_ms = self._lease_ms if follows else 0
+        args = (recording, offset, *bounds, is_head_asked, follow_ms)
         reply = await self._call(READ, names[:2], args)
         if reply[0] == _GONE:
             return GONE

@@ -365,7 +365,9 @@ async def test_a_client_that_leaves_while_its_key_is_claimed_leaves_it_free(
 class Damaged(MemoryReplays):
     """A store of which nothing can be read."""
 
-    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+    async def read(
+        self, key: ReplayKey, recording: str, offset: int, *, follows: bool = True
+    ) -> Reading:
         raise ReplayDamaged
 
 

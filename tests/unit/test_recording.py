@@ -409,3 +409,14 @@ async def test_a_key_is_given_back_though_its_end_found_it_full(run: Run) -> Non
 
     await run.at_rest()
     assert await run.store.claim(KEY, "next") == First()
+
+
+async def test_its_own_client_is_no_follower_however_far_it_lags(run: Run) -> None:
+    """Or what it left would run on for itself."""
+    own = run.recording.read(is_own=True)
+    await add_all(run, texts(200))
+    await own.next()
+
+    await run.recording.renew()
+
+    assert not run.recording.is_followed

@@ -33,12 +33,14 @@ class Watched(MemoryReplays):
         self.reads = 0
         self.failure: Exception | None = None
 
-    async def read(self, key: ReplayKey, recording: str, offset: int) -> Reading:
+    async def read(
+        self, key: ReplayKey, recording: str, offset: int, *, follows: bool = True
+    ) -> Reading:
         self.reads += 1
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        return await super().read(key, recording, offset)
+        return await super().read(key, recording, offset, follows=follows)
 
 
 @pytest.fixture
