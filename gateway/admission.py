@@ -23,7 +23,7 @@ from gateway.errors import (
 )
 from gateway.ids import new_id
 from gateway.limit_headers import rejection_error
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from gateway.translation.port import TokenDemand
 from gateway.translation.usage import TokenUsage
 from policies.estimate import OutputEstimator, estimate_usage

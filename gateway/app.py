@@ -42,7 +42,7 @@ from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
 from gateway.upstream.transport import open_transport, to_sender

@@ -14,7 +14,7 @@ from gateway.asgi import ASGIApp
 from gateway.cors import Cors
 from gateway.errors import ClientGone
 from gateway.exchange import EXCHANGE, Exchange
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from gateway.wire import Wire
 
 # Answers an exchange of this method.

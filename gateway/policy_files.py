@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 from gateway.settings import Settings, printable_key
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from policies.keyring import Keyring, find_unknown_plans, load_keys_file
 from policies.plan_files import PlanBook, load_plan_book
 from policies.strict_yaml import FileProblems, Problem

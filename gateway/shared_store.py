@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from gateway.settings import Settings, seal_of
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from policies.key_cache import StoredKeys
 from policies.key_store import KeyStore
 from policies.ledger import Ledger

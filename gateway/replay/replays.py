@@ -23,7 +23,7 @@ from gateway.replay.once import Once
 from gateway.replay.recording import Recording
 from gateway.replay.remote import RemoteAnswers
 from gateway.settings import Settings
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from gateway.translation.port import Parse
 from policies.replay.port import (
     Claim,

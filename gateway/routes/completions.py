@@ -19,7 +19,7 @@ from gateway.replay.replays import Replays
 from gateway.routes.door import Door, Route, trace_headers
 from gateway.settings import Settings
 from gateway.streaming import EventStreamResponse, MeteredStream
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.native import NativeTranslator
 from gateway.translation.port import Parse, Stamp

@@ -12,7 +12,7 @@ import msgspec
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.openapi import openapi_document
 from gateway.routes.door import Door, Route
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 
 
 class OperationRoutes:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.errors import GatewayError, Header, UpstreamError
 from gateway.secret import Secret
 from gateway.settings import Settings
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from gateway.translation.faults import error_of_status
 from gateway.translation.port import UpstreamRequest
 from gateway.upstream.connection import Take

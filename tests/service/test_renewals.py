@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from gateway.admission import RENEWED_TOGETHER, Admission
 from gateway.auth import Principal
 from gateway.secret import Secret
-from gateway.telemetry import Telemetry
+from gateway.telemetry.metrics import Telemetry
 from gateway.translation.port import TokenDemand
 from policies.estimate import OutputEstimator
 from policies.memory_ledger import MemoryLedger

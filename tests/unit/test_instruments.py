@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from gateway.instruments import Counter, Gauge, Histogram
+from gateway.telemetry.instruments import Counter, Gauge, Histogram
 
 # The plain form of two ages, and OpenMetrics.
 FORMS = ("", "text/plain;version=1.0.0", "application/openmetrics-text;version=1.0.0")

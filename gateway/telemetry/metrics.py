@@ -17,8 +17,8 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway import __version__
 from gateway.errors import Outcome
-from gateway.instruments import Counter, Gauge, Histogram
-from gateway.store_metrics import StoreCollector
+from gateway.telemetry.instruments import Counter, Gauge, Histogram
+from gateway.telemetry.store_metrics import StoreCollector
 from gateway.translation.usage import TokenUsage
 from policies.key_cache import LookupOutcome, StoredKeys
 from policies.ledger import Admitted, Rejected

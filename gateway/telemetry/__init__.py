@@ -1,0 +1,1 @@
+"""What operators see of the gateway: its metrics, and how they are exposed."""
