@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, Self
 
 import msgspec
 
 from gateway.auth import Principal
 from gateway.errors import (
-    ContextTooLong,
     GatewayError,
-    InvalidRequest,
     StoreUnavailable,
 )
 from gateway.ids import new_id
 from gateway.limit_headers import rejection_error
+from gateway.request_bounds import capacities, check_bounds
+from gateway.telemetry import definitions as d
 from gateway.telemetry.metrics import Telemetry
 from gateway.translation.port import TokenDemand
 from gateway.translation.usage import TokenUsage
@@ -39,7 +39,6 @@ from policies.ledger import (
     Rejected,
     Usage,
 )
-from policies.plans import Concurrency, Limit, Plan, Rate, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,7 @@ class Lease:
         "_settled_at",
         "is_exact",
         "lease_id",
+        "model",
         "plan",
         "reserved",
         "states",
@@ -80,6 +80,7 @@ class Lease:
         self,
         decision: Admitted,
         principal: Principal,
+        model: str,
         reserved: Usage,
         end: Callable[[Lease], None],
         is_over: Callable[[], bool],
@@ -87,6 +88,7 @@ class Lease:
         self.lease_id = decision.lease_id
         self.workspace = principal.workspace
         self.plan = principal.plan
+        self.model = model
         self.reserved = reserved
         self.states = decision.states
         # False where the shared store was away when it was admitted.
@@ -184,7 +186,8 @@ class Admission:
         self._now_ms = now_ms
         self._is_over = is_over
         self._held: dict[str, Lease] = {}
-        telemetry.follow_leases(lambda: len(self._held))
+        telemetry.followed.add_one(d.LEASES_HELD, lambda: len(self._held))
+        telemetry.followed.add_one(d.LEASES_ABANDONED, lambda: ledger.abandoned_total)
         self._settlements: set[asyncio.Future[bool]] = set()
 
     async def admit(
@@ -213,10 +216,10 @@ class Admission:
             self._release(principal.workspace, lease_id, NOTHING)
             raise
         if isinstance(decision, Rejected):
-            self._telemetry.rejected(plan.plan, decision)
+            self._telemetry.rejected(plan.plan, principal.workspace, decision)
             raise rejection_error(decision, plan, now_ms=self._now_ms())
-        self._telemetry.admitted(plan.plan, decision)
-        lease = Lease(decision, principal, reserve, self._end, self._is_over)
+        self._telemetry.admitted(plan.plan, principal.workspace, decision)
+        lease = Lease(decision, principal, model, reserve, self._end, self._is_over)
         self._held[lease_id] = lease
         return lease
 
@@ -231,7 +234,13 @@ class Admission:
             logger.exception("reading a lease's meter failed")
         self._release(lease.workspace, lease.lease_id, actual)
         if usage is not None:
-            self._telemetry.settled(lease.plan.plan, usage, lease.reserved.tokens)
+            self._telemetry.settled(
+                lease.plan.plan,
+                lease.workspace,
+                lease.model,
+                usage,
+                lease.reserved.tokens,
+            )
 
     async def void(self, workspace: str, lease_id: str) -> None:
         """Take back the charge of somebody who has died, whatever came of it."""
@@ -337,7 +346,9 @@ class Admission:
             # There are more renewals than a lease needs; the next one may succeed.
             logger.exception("renewing a lease failed")
             return
-        if not is_held and lease.lease_id in self._held:
+        if is_held:
+            self._telemetry.lease_renewed()
+        elif lease.lease_id in self._held:
             # The request goes on: its tokens are already being spent. What it used
             # beyond its last progress is not charged, and an operator should know.
             self._telemetry.lease_lost()
@@ -363,37 +374,3 @@ def store_unavailable(error: LedgerUnavailable) -> StoreUnavailable:
         f" Please try again in {wait_s:g}s.",
         retry_after_ms=error.retry_after_ms,
     )
-
-
-def capacities(limits: Iterable[Limit], unit: Unit) -> list[int]:
-    """The most of a unit that each of the enforced limits can ever admit at once."""
-    return [
-        limit.capacity if isinstance(limit, Rate) else limit.limit
-        for limit in limits
-        if not isinstance(limit, Concurrency) and limit.of == unit and not limit.shadow
-    ]
-
-
-def check_bounds(plan: Plan, demand: TokenDemand) -> None:
-    """Refuse a single request that is larger than its plan lets any be."""
-    bounds = plan.request
-    most_in = bounds.max_input_tokens
-    if most_in is not None and demand.input_tokens > most_in:
-        # Frameworks recognise the condition by this sentence as well as by the code.
-        raise ContextTooLong(
-            f"This model's maximum context length is {most_in} tokens on plan"
-            f" {plan.title or plan.plan}. However, your messages resulted in about"
-            f" {demand.input_tokens} tokens.",
-            param=demand.input_param,
-            details={"plan": plan.plan, "limit": most_in, "whose": "gateway"},
-        )
-    most_out = bounds.max_output_tokens
-    asked = demand.max_output_tokens
-    if most_out is not None and asked is not None and asked > most_out:
-        raise InvalidRequest(
-            f"{demand.output_param} is too large: {asked}."
-            f" Plan {plan.title or plan.plan} allows at most {most_out} completion"
-            " tokens.",
-            param=demand.output_param,
-            details={"plan": plan.plan, "limit": most_out, "whose": "gateway"},
-        )

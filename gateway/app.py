@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
@@ -42,12 +42,22 @@ from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
+from gateway.telemetry import definitions as d
+from gateway.telemetry.following import follow_policies, follow_replays
+from gateway.telemetry.instruments import Reading
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
-from gateway.upstream.transport import open_transport, to_sender
+from gateway.upstream.transport import (
+    certificate_expiry_s,
+    open_transport,
+    to_sender,
+)
 from policies.estimate import OutputEstimator
 from policies.ledger import Ledger
+
+# Of a stall, a quarter of a second is missed; more looks would cost what they watch.
+LAG_LOOK_S: Final = 0.25
 
 
 class Gateway:
@@ -58,6 +68,7 @@ class Gateway:
         self.settings = settings
         self.telemetry = Telemetry()
         self.files = PolicyFiles(settings, self.telemetry)
+        follow_policies(self.telemetry, self.files, lambda: datetime.now(UTC))
         self.shared = open_shared_store(
             settings,
             clock_us=steady_clock_us(),
@@ -69,6 +80,7 @@ class Gateway:
         # Read by /readyz only; the listener is what really stops.
         self.is_draining = False
         self.transport = open_transport(settings)
+        self.telemetry.followed.add(d.CERTIFICATE_EXPIRY, self._certificate_expiry)
         self.authenticator = Authenticator(
             settings, self.files, self.shared.keys, now=lambda: datetime.now(UTC)
         )
@@ -105,6 +117,7 @@ class Gateway:
             attendance=self.attendance,
             telemetry=self.telemetry,
         )
+        follow_replays(self.telemetry, self.replays)
         completions = CompletionRoutes(
             self.settings,
             door=self.door,
@@ -162,6 +175,10 @@ class Gateway:
             write_timeout_s=self.settings.http_write_timeout_s,
         )
 
+    def _certificate_expiry(self) -> list[Reading]:
+        expires_s = certificate_expiry_s(self.transport)
+        return [] if expires_s is None else [(("upstream",), expires_s)]
+
     def readiness(self) -> dict[str, Any]:
         """Whether to send requests here, and what an operator would ask next."""
         return {
@@ -179,6 +196,7 @@ class Gateway:
             asyncio.create_task(self.admission.keep_alive()),
             asyncio.create_task(self.files.watch()),
             asyncio.create_task(self.replays.keep_alive()),
+            asyncio.create_task(watch_lag(self.telemetry.lagged)),
         ]
         try:
             async with self.shared.running():
@@ -192,6 +210,15 @@ class Gateway:
             await self.replays.finish()
             await self.transport.aclose()
             await self.ledger.aclose()
+
+
+async def watch_lag(lagged: Callable[[float], None]) -> None:
+    """Note how late the event loop is, until cancelled."""
+    while True:
+        # Not the loop's clock, whose ticks under uvloop are whole milliseconds.
+        asked_s = time.perf_counter()
+        await asyncio.sleep(LAG_LOOK_S)
+        lagged(max(0.0, time.perf_counter() - asked_s - LAG_LOOK_S))
 
 
 def steady_clock_us() -> Callable[[], int]:

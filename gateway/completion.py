@@ -6,6 +6,7 @@ What each step does is in the module it names; what happens in which order is he
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import msgspec
@@ -76,8 +77,10 @@ class CompletionService:
             lease.settle(prompt)
             call.exchange.used(prompt)
 
+            upstream_call, exchange = self._upstream_call(call), call.exchange
+            asked_s = time.perf_counter()
             try:
-                answer = await self._upstream.open(self._upstream_call(call))
+                answer = await self._upstream.open(upstream_call)
             except UpstreamRefused as error:
                 # Only here: a key is refused before an answer, never inside.
                 self._authenticator.hear_refusal(principal, error)
@@ -87,6 +90,7 @@ class CompletionService:
                     # The body outlives this function. From here the stream owns the
                     # connection and the lease, and gives both back when it ends, fails
                     # or is abandoned.
+                    exchange.waited_s += time.perf_counter() - asked_s
                     return MeteredStream(
                         answer,
                         translator.stream(call.stamp),
@@ -99,7 +103,9 @@ class CompletionService:
                         ),
                         max_event_bytes=self._max_event_bytes,
                     )
-                whole = translator.from_upstream(await answer.read(), call.stamp)
+                raw = await answer.read()
+                exchange.waited_s += time.perf_counter() - asked_s
+                whole = translator.from_upstream(raw, call.stamp)
 
             lease.settle(whole.usage)
             call.exchange.used(whole.usage)

@@ -68,6 +68,7 @@ class Exchange:
         "record",
         "request_id",
         "started_s",
+        "waited_s",
         "wire",
     )
 
@@ -78,6 +79,8 @@ class Exchange:
         self.headers: dict[bytes, bytes] = self.wire.headers
         # Not the loop's clock, whose ticks under uvloop are whole milliseconds.
         self.started_s = time.perf_counter()
+        # Of its time, what was spent waiting for its body and for LLMTune's answer.
+        self.waited_s = 0.0
         peer = wire.head.client
         client = peer[0] if peer else None
         # All that has no constant default is said here: a factory is a call.
@@ -135,7 +138,10 @@ class Exchange:
         if self._declared_bytes() > max_bytes:
             await self._linger(LINGER_BYTES)
             raise _too_large(max_bytes)
-        return await self._receive_body(max_bytes, timeout_s)
+        began_s = time.perf_counter()
+        body = await self._receive_body(max_bytes, timeout_s)
+        self.waited_s += time.perf_counter() - began_s
+        return body
 
     async def _receive_body(self, max_bytes: int, timeout_s: float) -> bytes:
         loop = asyncio.get_running_loop()

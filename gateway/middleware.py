@@ -14,11 +14,18 @@ from gateway.asgi import ASGIApp
 from gateway.cors import Cors
 from gateway.errors import ClientGone
 from gateway.exchange import EXCHANGE, Exchange
+from gateway.record import Record
 from gateway.telemetry.metrics import Telemetry
 from gateway.wire import Wire
 
 # Answers an exchange of this method.
 Begin: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
+
+
+def _is_whole_answer(record: Record) -> bool:
+    """Whether LLMTune answered it whole, and for itself."""
+    is_ok = record.outcome == "ok" and not record.is_stream
+    return is_ok and record.output_tokens is not None
 
 
 class EdgeMiddleware:
@@ -55,9 +62,10 @@ class EdgeMiddleware:
                 # Left before a refusal was sent; nginx's number for it.
                 record.outcome, record.status = "client_gone", 499
             finally:
-                self._telemetry.request(
-                    record.route, record.outcome, exchange.elapsed_s
-                )
+                took_s = exchange.elapsed_s
+                self._telemetry.request(record.route, record.outcome, took_s)
+                if _is_whole_answer(record):
+                    self._telemetry.added(took_s - exchange.waited_s)
                 self._access_log.write(exchange, method)
 
     def _answering(

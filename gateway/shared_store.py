@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from gateway.settings import Settings, seal_of
+from gateway.telemetry.following import follow_store
 from gateway.telemetry.metrics import Telemetry
 from policies.key_cache import StoredKeys
 from policies.key_store import KeyStore
@@ -80,6 +81,7 @@ class SharedStore:
             replicas=Replicas(store, uuid.uuid4().hex, clock_us=clock_us),
             clock_us=clock_us,
             min_replicas=settings.store_min_replicas,
+            answered=telemetry.store_answered,
         )
         self.keys = StoredKeys(
             KeyStore(store),
@@ -88,7 +90,7 @@ class SharedStore:
             count=telemetry.looked_up,
             is_away=lambda: not self.ledger.health.is_readable,
         )
-        telemetry.follow_store(self.ledger, self.keys)
+        follow_store(telemetry, self.ledger, self.keys)
 
     def status(self) -> dict[str, Any]:
         """What an operator asks of it; never where it is, which holds a password."""

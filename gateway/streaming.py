@@ -8,6 +8,7 @@ it: `EventStreamResponse` closes the stream itself, shielded.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
@@ -23,6 +24,7 @@ from gateway.errors import (
 from gateway.exchange import Exchange
 from gateway.presence import Presence, shutting_down
 from gateway.sse import PING, EventDecoder, ServerSentEvent
+from gateway.telemetry.metrics import Telemetry
 from gateway.translation.events import DONE
 from gateway.translation.faults import error_of_event
 from gateway.translation.port import StreamTranslator
@@ -207,8 +209,8 @@ class EventStreamResponse:
     """Sends a metered stream: pings in silences, an honest end, nothing left open."""
 
     __slots__ = (
+        "_began_s",
         "_exchange",
-        "_first_token",
         "_has_text",
         "_is_finished",
         "_last_write_s",
@@ -216,6 +218,7 @@ class EventStreamResponse:
         "_ping_interval_s",
         "_presence",
         "_stream",
+        "_telemetry",
     )
 
     def __init__(
@@ -225,13 +228,15 @@ class EventStreamResponse:
         presence: Presence,
         *,
         ping_interval_s: float,
-        first_token: Callable[[float], None],
+        telemetry: Telemetry,
     ) -> None:
         self._stream = stream
         self._exchange = exchange
         self._presence = presence
         self._ping_interval_s = ping_interval_s
-        self._first_token = first_token
+        self._telemetry = telemetry
+        # When it began to wait for the first event.
+        self._began_s = time.perf_counter()
         self._loop = asyncio.get_running_loop()
         self._last_write_s = self._loop.time()
         self._has_text = False
@@ -252,6 +257,7 @@ class EventStreamResponse:
                     frames = b""  # or it would be kept as long as the next ones flow
                     await self._flow()
             await self._finish()
+            self._note_flow()
             await self._stream.read_to_end()
         except GatewayError as error:
             if not self._exchange.is_started:
@@ -291,9 +297,21 @@ class EventStreamResponse:
         # Not when a ping began the answer: the metric is for those who wait for text.
         if not self._has_text:
             self._has_text = True
-            waited_s = self._exchange.elapsed_s
-            self._exchange.record.first_token_s = waited_s
-            self._first_token(waited_s)
+            exchange, record = self._exchange, self._exchange.record
+            now_s = time.perf_counter()
+            exchange.waited_s += now_s - self._began_s
+            record.first_token_s = took_s = now_s - exchange.started_s
+            self._telemetry.first_token(record.model, took_s)
+            self._telemetry.added(took_s - exchange.waited_s)
+
+    def _note_flow(self) -> None:
+        first_s = self._exchange.record.first_token_s
+        if first_s is not None:
+            self._telemetry.streamed(
+                self._exchange.record.model,
+                self._stream.usage.output_tokens,
+                self._exchange.elapsed_s - first_s,
+            )
 
     async def _write(self, frames: bytes) -> None:
         exchange = self._exchange

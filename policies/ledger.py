@@ -150,6 +150,11 @@ class Ledger(Protocol):
         """How long a lease lives without being renewed."""
         ...
 
+    @property
+    def abandoned_total(self) -> int:
+        """Leases this instance found abandoned, since its start."""
+        ...
+
     async def admit(self, demand: Demand) -> Decision:
         """
         Check every limit, then charge all of them or none.

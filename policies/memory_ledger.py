@@ -103,7 +103,7 @@ class MemoryLedger:
 
     @property
     def abandoned_total(self) -> int:
-        """Leases that were neither renewed nor settled in time, since the start."""
+        """Leases this instance found abandoned, since its start."""
         return self._abandoned_total
 
     @property

@@ -122,12 +122,18 @@ class RedisLedger:
         self._ttl_us = lease_ttl_ms * 1000
         # A release's own: another one's may run on the same data at the same time.
         self.admit_script, self.renew_script, self.settle_script = LEDGER_SCRIPTS
+        self._abandoned_total = 0
         self._settle_tail = pack_parts(self._ttl_us)
         self._frames: OrderedDict[tuple[int, int, str], Frame] = OrderedDict()
 
     @property
     def lease_ttl_ms(self) -> int:
         return self._lease_ttl_ms
+
+    @property
+    def abandoned_total(self) -> int:
+        """Leases this instance found abandoned, since its start."""
+        return self._abandoned_total
 
     async def admit(self, demand: Demand) -> Decision:
         """
@@ -146,6 +152,8 @@ class RedisLedger:
                 frame.tail,
             ),
         )
+        if reply[-1]:
+            self._abandoned_total += reply[-1]
         if reply[0] == SETTLED_BEFORE:
             raise LeaseSettled(demand.lease_id)
         return frame.decision(demand, reply)
@@ -168,7 +176,7 @@ class RedisLedger:
             ledger_keys(workspace),
             (lease_id, progress, self._ttl_us),
         )
-        return bool(reply[0])
+        return self._was_done(reply)
 
     async def settle(self, workspace: str, lease_id: str, actual: Usage) -> bool:
         """Replace the reservation by what was used and free the lease, once."""
@@ -204,7 +212,11 @@ class RedisLedger:
             bounded(actual, MAX_LIMIT),
             self._settle_tail,
         )
-        return self._store.begin(script, ledger_keys(workspace), wire, _was_done)
+        return self._store.begin(script, ledger_keys(workspace), wire, self._was_done)
+
+    def _was_done(self, reply: Sequence[int]) -> bool:
+        self._abandoned_total += reply[1]
+        return bool(reply[0])
 
     def _frame(self, plan: Plan, key: KeyScope | None) -> Frame:
         """
@@ -237,6 +249,7 @@ class RedisLedger:
         reply: Sequence[int] = await self._store.run(
             self.admit_script, ledger_keys(demand.workspace), arguments
         )
+        self._abandoned_total += reply[-1]
         return reply
 
 
@@ -293,7 +306,3 @@ def _packed(head: bytes, lease_id: str, usage: Usage, tail: bytes) -> bytes:
         tokens,
         tail,
     )
-
-
-def _was_done(reply: Sequence[int]) -> bool:
-    return bool(reply[0])

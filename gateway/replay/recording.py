@@ -43,8 +43,11 @@ class Recording:
         runner: str,
         run_beside: Callable[[Coroutine[Any, Any, None]], None],
         on_end: Callable[[Recording], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """`runner` is the API key that pays for it."""
+        """
+        `runner` is the API key that pays for it; `on_lost` hears of its claim's loss.
+        """
         self.key = key
         self.owner = owner
         self.runner = runner
@@ -64,7 +67,7 @@ class Recording:
         self._followers = 0
         self._news: asyncio.Future[None] | None = None
         self._progress: asyncio.Future[None] | None = None
-        self._writer = Writer(self, store, bounds, run_beside)
+        self._writer = Writer(self, store, bounds, run_beside, on_lost)
 
     # What the request that runs does.
 

@@ -97,8 +97,19 @@ class Replays:
             runner=runner,
             run_beside=self.run_beside,
             on_end=self._forget,
+            on_lost=self.telemetry.claim_lost,
         )
         return recording
+
+    @property
+    def recordings(self) -> int:
+        """Answers that run here and are recorded."""
+        return len(self.running)
+
+    @property
+    def followers(self) -> int:
+        """Requests that wait for somebody else's answer, or are sent it."""
+        return sum(self.following.values())
 
     @property
     def held_bytes(self) -> int:

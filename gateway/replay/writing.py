@@ -48,7 +48,9 @@ class Writer:
         store: ReplayStore,
         bounds: Bounds,
         run_beside: Callable[[Coroutine[Any, Any, None]], None],
+        on_lost: Callable[[], None],
     ) -> None:
+        self._on_lost = on_lost
         self._recording = recording
         self._key, self._owner = recording.key, recording.owner
         self._store = store
@@ -139,6 +141,7 @@ class Writer:
             facts = {"workspace": self._key.workspace, "recording": self._owner}
             logger.warning("a claim was lost while it ran", extra={"facts": facts})
             self._is_lost, self.is_writing = True, False
+            self._on_lost()
             # Whoever waited for the store waits for its client from here.
             self._recording.has_progressed()
 

@@ -116,7 +116,8 @@ class CompletionRoutes:
                 del call, translator
                 if isinstance(reply, MeteredStream):
                     response = self._streamed(reply, exchange, presence)
-                    await response.send()
+                    with self._telemetry.stream_in_flight():
+                        await response.send()
                     return
         except ShuttingDown as error:
             # Connection and lease are back already: Presence raises after its block.
@@ -143,5 +144,5 @@ class CompletionRoutes:
             exchange,
             presence,
             ping_interval_s=self._settings.stream_ping_interval_s,
-            first_token=self._telemetry.first_token,
+            telemetry=self._telemetry,
         )

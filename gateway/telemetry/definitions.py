@@ -306,7 +306,7 @@ RELOAD_REFUSED: Final = _gauge(
 )
 POLICY: Final = Definition(
     f"{PREFIX}policy_info",
-    "gauge",
+    "info",
     "1, with the digest of the plans in force: replicas that differ enforce different"
     " plans.",
     ("digest",),

@@ -16,13 +16,16 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric, Sample
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
+
+from gateway.telemetry.definitions import Definition
 
 Labels = tuple[str, ...]
 
@@ -49,12 +52,14 @@ class _Level:
 class _Distribution:
     """One series of a histogram; each count is of its own bucket alone."""
 
-    __slots__ = ("counts", "created_s", "total")
+    __slots__ = ("counts", "created_s", "exemplars", "total")
 
     def __init__(self, buckets: int) -> None:
         self.counts = [0] * buckets
         self.total = 0.0
         self.created_s = time.time()
+        # By bucket, the last one that was traced.
+        self.exemplars: dict[int, Exemplar] = {}
 
 
 _Series = TypeVar("_Series", _Count, _Level, _Distribution)
@@ -99,6 +104,15 @@ class _Instrument(Collector, abc.ABC, Generic[_Series]):
             raise ValueError(f"{self._name} has the labels {self._labels}: {labels}")
         series = self._series[labels] = self._new_series()
         return series
+
+    def forget(self, label: str, value: str) -> None:
+        """Show the series no more that say so of this label."""
+        at = self._labels.index(label)
+        self._series = {
+            labels: series
+            for labels, series in self._series.items()
+            if labels[at] != value
+        }
 
     def describe(self) -> Iterable[Metric]:
         """What a registry asks for, so that no name is taken twice."""
@@ -200,12 +214,17 @@ class Histogram(_Instrument[_Distribution]):
         self._le = [floatToGoString(bound) for bound in self._bounds]  # type: ignore[no-untyped-call]
         super().__init__(name, text, labels, registry=registry)
 
-    def observe(self, value: float, *labels: str) -> None:
+    def observe(self, value: float, *labels: str, trace_id: str | None = None) -> None:
+        """Count a value; of a trace that somebody can look up, name it."""
         try:
             series = self._series[labels]
         except KeyError:
             series = self._begin(labels)
         series.total += value
+        if trace_id is not None:
+            at = bisect_left(self._bounds, value)
+            named = {"trace_id": trace_id}
+            series.exemplars[at] = Exemplar(named, value, time.time())
         # The first bound that is not below the value: `le` is "less or equal". What is
         # no number is in no bucket.
         if not math.isnan(value):
@@ -220,11 +239,47 @@ class Histogram(_Instrument[_Distribution]):
         name = self._name
         # The exposition's buckets hold what the ones below them hold.
         sums = list(accumulate(series.counts))
-        for le, count in zip(self._le, sums, strict=True):
-            yield Sample(f"{name}_bucket", labels | {"le": le}, count)
+        for at, (le, count) in enumerate(zip(self._le, sums, strict=True)):
+            exemplar = series.exemplars.get(at)
+            yield Sample(f"{name}_bucket", labels | {"le": le}, count, None, exemplar)
         yield Sample(f"{name}_count", labels, sums[-1])
         yield Sample(f"{name}_sum", labels, series.total)
         yield from self._created(labels, series.created_s)
+
+
+# One series: its label values, and where it stands.
+Reading: TypeAlias = tuple[Labels, float]
+
+
+class Followed(Collector):
+    """
+    What something else counts anyway, read from it when somebody scrapes.
+
+    Reading costs the requests nothing. Each definition is followed once.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._read: list[tuple[Definition, Callable[[], Iterable[Reading]]]] = []
+        registry.register(self)
+
+    def add(self, what: Definition, read: Callable[[], Iterable[Reading]]) -> None:
+        """Show these series from now on, as they stand at each scrape."""
+        self._read.append((what, read))
+
+    def add_one(self, what: Definition, read: Callable[[], float]) -> None:
+        """Show a metric that has no labels."""
+        self.add(what, lambda: [((), float(read()))])
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # nothing is followed yet when a registry asks
+
+    def collect(self) -> Iterator[Metric]:
+        for what, read in self._read:
+            metric = Metric(what.family, what.text, what.kind)
+            for labels, value in read():
+                named = dict(zip(what.labels, labels, strict=True))
+                metric.add_sample(what.name, named, value)
+            yield metric
 
 
 def _is_created_shown() -> bool:

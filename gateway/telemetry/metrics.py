@@ -1,202 +1,250 @@
 """
-What operators see: every metric, its labels and its moment of measurement.
+What the gateway's parts tell of what happens, as metrics.
 
-The core calls these methods and never imports Prometheus. Label values come from closed
-sets: plan names, limit names, routes, outcomes; a model or a workspace is never a
-label.
+The core calls these methods and never imports Prometheus. What each metric means is in
+`definitions.py`; what the store, the ledger and the replays count themselves is read
+from them when somebody scrapes.
 """
 
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Info
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gateway import __version__
 from gateway.errors import Outcome
-from gateway.telemetry.instruments import Counter, Gauge, Histogram
-from gateway.telemetry.store_metrics import StoreCollector
+from gateway.telemetry import definitions as d
+from gateway.telemetry.busiest import Busiest
+from gateway.telemetry.definitions import Definition
+from gateway.telemetry.instruments import (
+    Counter,
+    Followed,
+    Gauge,
+    Histogram,
+    Reading,
+)
 from gateway.translation.usage import TokenUsage
-from policies.key_cache import LookupOutcome, StoredKeys
-from policies.ledger import Admitted, Rejected
-from policies.outage.guarded_ledger import GuardedLedger
+from policies.key_cache import LookupOutcome
+from policies.ledger import Admitted, LimitState, Rejected
 from policies.replay.port import ReplayOutcome, ReplayScope
 
-# From a cached 401 to a generation that runs into OpenAI's 600 s client time-out; the
-# steps double or less, so that a quantile is never off by more than that.
-DURATION_BUCKETS_S = (
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 600,
-)  # fmt: skip
-
-# Actual over reserved tokens: below 1 is a refund, above 1 a top-up.
-RATIO_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1, 1.15, 1.5, 2, 5)
+# Models that are named: each has some 40 series, and a plan two more. An operator with
+# more in daily use reads the rest in traces and access lines.
+MOST_MODELS: Final = 25
+# Workspaces that are named: three series each, and one for each of their limits.
+MOST_WORKSPACES: Final = 20
+# How long it is shown where a busy workspace stood: a rate has refilled by then.
+STANDING_S: Final = 60.0
 
 
 class Telemetry:
     """The gateway's metrics in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
         # Of its own, so that two gateways in one process do not share counters.
         self.registry = CollectorRegistry()
-        self._lookups: collections.Counter[LookupOutcome] = collections.Counter()
+        # What others count, shown when somebody scrapes.
+        self.followed = Followed(self.registry)
+        self.lookups: collections.Counter[LookupOutcome] = collections.Counter()
+        self._now_s = now_s
+        # Where the busy workspaces stood at their last decision.
+        self._stood: dict[str, tuple[float, tuple[LimitState, ...]]] = {}
+        self.models = Busiest(MOST_MODELS, displaced=self._forget_model, now_s=now_s)
+        self.workspaces = Busiest(
+            MOST_WORKSPACES, displaced=self._forget_workspace, now_s=now_s
+        )
         self._define_requests()
         self._define_limits()
         self._define_operation()
 
+    def _counter(self, what: Definition) -> Counter:
+        return Counter(what.family, what.text, what.labels, registry=self.registry)
+
+    def _gauge(self, what: Definition) -> Gauge:
+        return Gauge(what.name, what.text, what.labels, registry=self.registry)
+
+    def _histogram(self, what: Definition) -> Histogram:
+        return Histogram(
+            what.name,
+            what.text,
+            what.labels,
+            buckets=what.buckets,
+            registry=self.registry,
+        )
+
     def _define_requests(self) -> None:
-        self._requests = Counter(
-            "llmtune_gateway_requests",
-            "Requests, counted when their answer is complete or abandoned, by route"
-            " (a path of ours, or _other) and outcome.",
-            ["route", "outcome"],
-            registry=self.registry,
-        )
-        self._duration = Histogram(
-            "llmtune_gateway_request_duration_seconds",
-            "From the request's first header byte to its answer's last, by route.",
-            ["route"],
-            buckets=DURATION_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._in_flight = Gauge(
-            "llmtune_gateway_requests_in_flight",
-            "Requests between their headers and the end of their answer, now.",
-            registry=self.registry,
-        )
-        self._first_token = Histogram(
-            "llmtune_gateway_time_to_first_token_seconds",
-            "From a stream's request to the first event that was sent to the client.",
-            buckets=DURATION_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._attempts = Counter(
-            "llmtune_gateway_upstream_attempts",
-            "HTTP exchanges with LLMTune, counted when their status is known, by"
-            " outcome (ok, or the fault as in the access line).",
-            ["outcome"],
-            registry=self.registry,
-        )
+        self._requests = self._counter(d.REQUESTS)
+        self._duration = self._histogram(d.REQUEST_DURATION)
+        self._in_flight = self._gauge(d.REQUESTS_IN_FLIGHT)
+        self._streams = self._gauge(d.STREAMS_IN_FLIGHT)
+        self._first_token = self._histogram(d.FIRST_TOKEN)
+        self._output_token = self._histogram(d.OUTPUT_TOKEN)
+        self._added = self._histogram(d.ADDED_LATENCY)
+        self._attempts = self._counter(d.UPSTREAM_ATTEMPTS)
+        self._attempt_duration = self._histogram(d.UPSTREAM_DURATION)
+        self._tokens = self._counter(d.TOKENS)
 
     def _define_limits(self) -> None:
-        self._admissions = Counter(
-            "llmtune_gateway_admissions",
-            "Admission decisions by plan and decision (admitted, rejected).",
-            ["plan", "decision"],
-            registry=self.registry,
-        )
-        self._replays = Counter(
-            "llmtune_gateway_replays",
-            "Requests that are run once for all who ask, by what makes them so (key,"
-            " retry, cache) and what became of it (first, stored, joined, in_flight,"
-            " conflict, alone). The cache's hits are its stored and joined.",
-            ["kind", "outcome"],
-            registry=self.registry,
-        )
-        self._rejections = Counter(
-            "llmtune_gateway_rejections",
-            "Rejections by plan, binding limit and reason.",
-            ["plan", "limit", "reason"],
-            registry=self.registry,
-        )
-        self._shadowed = Counter(
-            "llmtune_gateway_shadow_rejections",
-            "Admitted requests that a shadow limit would have refused.",
-            ["plan", "limit"],
-            registry=self.registry,
-        )
-        self._tokens = Counter(
-            "llmtune_gateway_tokens",
-            "Tokens settled, by plan and direction (input, output).",
-            ["plan", "direction"],
-            registry=self.registry,
-        )
-        self._ratio = Histogram(
-            "llmtune_gateway_reservation_ratio",
-            "Tokens settled over tokens reserved, of requests that were answered.",
-            buckets=RATIO_BUCKETS,
-            registry=self.registry,
-        )
-        self._leases_held = Gauge(
-            "llmtune_gateway_leases_held",
-            "Leases this replica holds and renews, now.",
-            registry=self.registry,
-        )
-        self._leases_lost = Counter(
-            "llmtune_gateway_leases_lost",
-            "Leases that could no longer be renewed although their request still ran.",
-            registry=self.registry,
-        )
+        self._admissions = self._counter(d.ADMISSIONS)
+        self._rejections = self._counter(d.REJECTIONS)
+        self._shadowed = self._counter(d.SHADOW_REJECTIONS)
+        self._near_limit = self._counter(d.NEAR_LIMIT)
+        self._ratio = self._histogram(d.RESERVATION_RATIO)
+        self._leases_renewed = self._counter(d.LEASES_RENEWED)
+        self._leases_lost = self._counter(d.LEASES_LOST)
+        self._of_workspace = self._counter(d.WORKSPACE_REQUESTS)
+        self._workspace_tokens = self._counter(d.WORKSPACE_TOKENS)
+        self.followed.add(d.WORKSPACE_USED, self._used_ratios)
 
     def _define_operation(self) -> None:
-        self._reloads = Counter(
-            "llmtune_gateway_reloads",
-            "Reads of a changed plan or keys file, by what (plans, keys) and outcome"
-            " (ok, refused); a refused file leaves the old one in force.",
-            ["what", "outcome"],
-            registry=self.registry,
-        )
-        self._reload_is_refused = Gauge(
-            "llmtune_gateway_reload_refused",
-            "1 while the newest version of the files is refused and an older in force.",
-            ["what"],
-            registry=self.registry,
-        )
-        Info(
-            "llmtune_gateway_build", "The running version.", registry=self.registry
-        ).info({"version": __version__})
+        self._replays = self._counter(d.REPLAYS)
+        self._claims_lost = self._counter(d.REPLAY_CLAIMS_LOST)
+        self._store_calls = self._histogram(d.STORE_DURATION)
+        self._reloads = self._counter(d.RELOADS)
+        self._reload_is_refused = self._gauge(d.RELOAD_REFUSED)
+        self._lag = self._histogram(d.EVENT_LOOP_LAG)
+        self.followed.add(d.BUILD, lambda: [((__version__,), 1.0)])
+
+    # Requests.
 
     def in_flight(self) -> AbstractContextManager[None]:
         """Count a request for as long as the block runs."""
         return self._in_flight
 
-    def follow_leases(self, held: Callable[[], int]) -> None:
-        """Show how many leases are held, asked when somebody scrapes."""
-        self._leases_held.follow(held)
+    def stream_in_flight(self) -> AbstractContextManager[None]:
+        """Count a stream for as long as the block runs."""
+        return self._streams
+
+    def request(
+        self,
+        route: str,
+        outcome: Outcome,
+        duration_s: float,
+        trace_id: str | None = None,
+    ) -> None:
+        self._requests.inc(route, outcome)
+        if trace_id is None:
+            self._duration.observe(duration_s, route, outcome)
+        else:
+            self._duration.observe(duration_s, route, outcome, trace_id=trace_id)
+
+    def added(self, added_s: float, trace_id: str | None = None) -> None:
+        """What of an answer's time was not spent waiting for somebody else."""
+        # Two clocks of different steps may say that nothing took less than nothing.
+        self._added.observe(max(added_s, 0.0), trace_id=trace_id)
+
+    def first_token(
+        self, model: str | None, waited_s: float, trace_id: str | None = None
+    ) -> None:
+        # Text came, so there is such a model.
+        label = self.models.count(model) if model else d.OTHER
+        self._first_token.observe(waited_s, label, trace_id=trace_id)
+
+    def streamed(self, model: str | None, output_tokens: int, flowed_s: float) -> None:
+        """A complete stream flowed for so long from its first event on."""
+        if output_tokens > 1:
+            each_s = flowed_s / (output_tokens - 1)
+            self._output_token.observe(each_s, self.models.label(model or ""))
+
+    def attempt(self, outcome: str, duration_s: float) -> None:
+        self._attempts.inc(outcome)
+        self._attempt_duration.observe(duration_s)
+
+    # Limits.
+
+    def admitted(self, plan: str, workspace: str, decision: Admitted) -> None:
+        self._admissions.inc(plan, "admitted")
+        for limit in decision.shadowed:
+            self._shadowed.inc(plan, limit.name)
+        states = decision.states
+        for state in states:
+            # 80 % in integers, which cost half of what a division does.
+            if state.used * 5 >= state.capacity * 4:
+                self._near_limit.inc(plan, state.name)
+        self._note_workspace(workspace, "admitted", states)
+
+    def rejected(self, plan: str, workspace: str, decision: Rejected) -> None:
+        self._admissions.inc(plan, "rejected")
+        self._rejections.inc(plan, decision.binding.name, decision.reason)
+        self._note_workspace(workspace, "rejected", decision.states)
+
+    def _note_workspace(
+        self, workspace: str, decision: str, states: tuple[LimitState, ...]
+    ) -> None:
+        label = self.workspaces.count(workspace)
+        self._of_workspace.inc(label, decision)
+        if label is workspace:
+            self._stood[workspace] = self._now_s(), states
+
+    def settled(
+        self,
+        plan: str,
+        workspace: str,
+        model: str,
+        usage: TokenUsage,
+        reserved_tokens: int,
+    ) -> None:
+        # A name that no model answers to has no output, and gets no place.
+        is_known = usage.output_tokens > 0
+        label = self.models.count(model) if is_known else self.models.label(model)
+        self._tokens.add(usage.input_tokens, plan, label, "input")
+        self._tokens.add(usage.output_tokens, plan, label, "output")
+        total = usage.total_tokens
+        self._workspace_tokens.add(total, self.workspaces.label(workspace))
+        if reserved_tokens:
+            self._ratio.observe(total / reserved_tokens)
+
+    def lease_renewed(self) -> None:
+        self._leases_renewed.inc()
 
     def lease_lost(self) -> None:
         self._leases_lost.inc()
 
+    def _used_ratios(self) -> list[Reading]:
+        since_s = self._now_s() - STANDING_S
+        return [
+            ((workspace, state.name), state.used / max(state.capacity, 1))
+            for workspace, (stood_s, states) in self._stood.items()
+            if stood_s >= since_s
+            for state in states
+        ]
+
+    def _forget_workspace(self, workspace: str) -> None:
+        self._stood.pop(workspace, None)
+        for each in (self._of_workspace, self._workspace_tokens):
+            each.forget("workspace", workspace)
+
+    def _forget_model(self, model: str) -> None:
+        self._tokens.forget("model", model)
+        self._first_token.forget("model", model)
+        self._output_token.forget("model", model)
+
+    # The rest.
+
     def replay(self, kind: ReplayScope, outcome: ReplayOutcome) -> None:
         self._replays.inc(kind, outcome)
 
-    def request(self, route: str, outcome: Outcome, duration_s: float) -> None:
-        self._requests.inc(route, outcome)
-        self._duration.observe(duration_s, route)
+    def claim_lost(self) -> None:
+        self._claims_lost.inc()
 
-    def first_token(self, waited_s: float) -> None:
-        self._first_token.observe(waited_s)
-
-    def attempt(self, outcome: str) -> None:
-        self._attempts.inc(outcome)
-
-    def admitted(self, plan: str, decision: Admitted) -> None:
-        self._admissions.inc(plan, "admitted")
-        for limit in decision.shadowed:
-            self._shadowed.inc(plan, limit.name)
-
-    def rejected(self, plan: str, decision: Rejected) -> None:
-        self._admissions.inc(plan, "rejected")
-        self._rejections.inc(plan, decision.binding.name, decision.reason)
-
-    def settled(self, plan: str, usage: TokenUsage, reserved_tokens: int) -> None:
-        self._tokens.add(usage.input_tokens, plan, "input")
-        self._tokens.add(usage.output_tokens, plan, "output")
-        if reserved_tokens:
-            self._ratio.observe(usage.total_tokens / reserved_tokens)
+    def store_answered(self, call: str, duration_s: float) -> None:
+        self._store_calls.observe(duration_s, call)
 
     def reloaded(self, what: str, *, is_refused: bool) -> None:
         self._reloads.inc(what, "refused" if is_refused else "ok")
         self._reload_is_refused.set(is_refused, what)
 
-    def looked_up(self, outcome: LookupOutcome) -> None:
-        self._lookups[outcome] += 1
+    def lagged(self, lag_s: float) -> None:
+        self._lag.observe(lag_s)
 
-    def follow_store(self, ledger: GuardedLedger, keys: StoredKeys) -> None:
-        """Show what a shared store says of itself, from now on."""
-        self.registry.register(StoreCollector(ledger, keys, self._lookups))
+    def looked_up(self, outcome: LookupOutcome) -> None:
+        self.lookups[outcome] += 1
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in the form the scraper asked for."""

@@ -160,13 +160,15 @@ class UpstreamClient:
         outgoing = _outgoing(call)
         attempt = 1
         while True:
+            began_s = time.perf_counter()
             result = await self._attempt(call, outgoing, deadline)
+            took_s = time.perf_counter() - began_s
             if isinstance(result, UpstreamAnswer):
-                self._telemetry.attempt("ok")
+                self._telemetry.attempt("ok", took_s)
                 return result
             error = result.error
             # A word from a closed set: an upstream's own code would be unbounded.
-            self._telemetry.attempt(error.fault or "refused")
+            self._telemetry.attempt(error.fault or "refused", took_s)
             wait_s = None
             if result.is_before_start:
                 wait_s = retry_wait_s(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
@@ -91,10 +92,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_head(self) -> bool:
-        """Whether the final answer has begun."""
         return self._answer.head is not None
 
     # What the caller does.
+
+    def tls(self) -> ssl.SSLObject | None:
+        """What was agreed on in its handshake."""
+        return self._transport.get_extra_info("ssl_object") if self._transport else None
 
     def send(
         self, head: bytes, body: bytes, *, is_whole: bool, has_no_body: bool

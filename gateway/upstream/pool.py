@@ -57,6 +57,8 @@ class Pool:
         self._resolver = Resolver()
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
+        # As Unix time, of the newest connection of each origin with TLS.
+        self.certificate_expiries: dict[Origin, int] = {}
 
     @property
     def idle(self) -> int:
@@ -140,6 +142,13 @@ class Pool:
             connection.abort()
         return None
 
+    def _note_certificate(self, origin: Origin, connection: Connection) -> None:
+        tls = connection.tls()
+        certificate = tls.getpeercert() if tls else None
+        if certificate:
+            expires_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+            self.certificate_expiries[origin] = expires_s
+
     async def connect(self, origin: Origin, timeout_s: float | None) -> Connection:
         """A new connection; ConnectTimeout or ConnectError."""
         if self._idle_count > self._free:
@@ -148,7 +157,9 @@ class Pool:
             raise httpx.ConnectError("the pool is closed")
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._open(origin)
+                connection = await self._open(origin)
+                self._note_certificate(origin, connection)
+                return connection
         except TimeoutError:
             raise httpx.ConnectTimeout("no connection in time") from None
         except OSError as problem:

@@ -23,6 +23,17 @@ def to_sender(transport: httpx.AsyncBaseTransport) -> Sender:
     return HttpxSender(transport)
 
 
+def certificate_expiry_s(transport: httpx.AsyncBaseTransport) -> int | None:
+    """
+    When the first certificate expires of those that upstreams showed, as Unix time.
+
+    None without TLS, and over httpx's own transport, which does not say.
+    """
+    if not isinstance(transport, LeanTransport):
+        return None
+    return min(transport.pool.certificate_expiries.values(), default=None)
+
+
 def open_transport(settings: Settings) -> httpx.AsyncBaseTransport:
     """The transport that the settings name; it connects when it is first asked."""
     most, uds = settings.upstream_max_connections, settings.upstream_uds

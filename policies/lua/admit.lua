@@ -18,7 +18,8 @@ ARGV[8]  limits   msgpack, of each: dimension, rate|quota|leases, is_tokens, is_
 
 Reply    {code, now_us, held, beyond_shadow, requests, tokens of the workspace's places,
          the same four of the key's, then three for each limit: a rate's debt_us and
-         rest, or a quota's used and 0, or 0 and 0; and refused 0|1}
+         rest, or a quota's used and 0, or 0 and 0; and refused 0|1; last, how many
+         leases this call found abandoned}
          code 0 rejected, 1 admitted, 2 settled or abandoned before
 
 A second run with a held lease id renews it and charges nothing.
@@ -41,6 +42,8 @@ for at = 1, #limits, 9 do
   reply[size + 1], reply[size + 2], reply[size + 3] = a, b, is_beyond and 1 or 0
   size = size + 3
 end
+-- Looking changes nothing, so the next call finds them again.
+reply[size + 1] = mode ~= 'preview' and ended and ended.held or 0
 if mode == 'preview' then return reply end
 local written_id = packed_charge and lease_id
 local score, is_refunded, past = now_us + ttl_us, false, nil

@@ -8,7 +8,7 @@ ARGV[1]  lease_id
 ARGV[2]  tokens    used so far; never lowers what was noted
 ARGV[3]  ttl_us
 
-Reply    {renewed 0|1}; 0 is a lease that is settled, abandoned or unknown
+Reply    {renewed 0|1, leases this call found abandoned}; 0 is a lease that is settled, abandoned or unknown
 
 A second run changes nothing but the expiry.
 ]]
@@ -25,4 +25,4 @@ if is_held then
   end
   written_id, packed_charge = lease_id, cmsgpack.pack(charge)
 end
-local reply = { is_held and 1 or 0 }
+local reply = { is_held and 1 or 0, ended and ended.held or 0 }

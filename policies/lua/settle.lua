@@ -8,7 +8,7 @@ ARGV[2]  requests
 ARGV[3]  tokens    really used
 ARGV[4]  ttl_us    for which no admission of this id passes any more
 
-Reply    {settled 0|1}; 0 is nothing left to settle
+Reply    {settled 0|1, leases this call found abandoned}; 0 is nothing left to settle
 
 A second run finds no charge and changes nothing.
 ]]
@@ -34,4 +34,4 @@ if charge then
   if is_held then take_places(charge, -1) end
 end
 local written_id = (charge or not is_barred) and lease_id
-local reply = { charge and 1 or 0 }
+local reply = { charge and 1 or 0, ended and ended.held or 0 }

@@ -78,7 +78,7 @@ class Courier:
         except StoreUnavailable as error:
             self._health.failed(error, asked_us=asked_us)
             raise
-        self._health.succeeded(asked_us=asked_us, needs_memory=False)
+        self._health.succeeded(asked_us=asked_us, call="renew", needs_memory=False)
         if lease is None:
             return is_held
         if is_held:
@@ -101,7 +101,7 @@ class Courier:
         except StoreUnavailable as error:
             self._health.failed(error, asked_us=asked_us)
             raise
-        self._health.succeeded(asked_us=asked_us, needs_memory=False)
+        self._health.succeeded(asked_us=asked_us, call="settle", needs_memory=False)
         return is_settled
 
     async def send_all(self, journal: Journal) -> None:

@@ -36,7 +36,7 @@ from policies.outage.prompt_settler import PromptSettler
 from policies.outage.replicas import Replicas
 from policies.outage.running_leases import RunningLease, RunningLeases
 from policies.outage.settlement import Settlement
-from policies.outage.store_health import StoreHealth
+from policies.outage.store_health import Answered, StoreHealth, ignore_answer
 from policies.outage.store_watch import StoreWatch
 from policies.plans import Plan
 from policies.store.errors import StoreUnavailable
@@ -51,8 +51,6 @@ CLOSE_TIMEOUT_S: Final = 5.0
 
 # A store that fails now and then grants one share in this time, however often it fails.
 EPISODE_US: Final = 30 * 1_000_000
-
-
 # What decided a request without the store, and how.
 Stand: TypeAlias = Literal["share", "open", "closed"]
 Outcome: TypeAlias = Literal[
@@ -78,12 +76,13 @@ class GuardedLedger:
         clock_us: Callable[[], int],
         min_replicas: int = 1,
         breaker: Breaker | None = None,
+        answered: Answered = ignore_answer,
         max_journal: int = MAX_ENTRIES,
         max_standings: int = MAX_STANDINGS,
     ) -> None:
         """
         `min_replicas` divides the plans of a replica that starts while the store is
-        away, and of any that counted fewer.
+        away, and of any that counted fewer. `answered` hears of each call's reply.
         """
         self._shared = shared
         self._clock_us = clock_us
@@ -94,7 +93,7 @@ class GuardedLedger:
         # What became of requests while the store was away; totals since the start.
         self.decided: Counter[tuple[Stand, Outcome]] = Counter()
         self.journal = Journal(clock_us, max_entries=max_journal)
-        self.health = StoreHealth(clock_us, breaker or Breaker())
+        self.health = StoreHealth(clock_us, breaker or Breaker(), answered)
         self.courier = Courier(
             shared, health=self.health, running=self._running, clock_us=clock_us
         )
@@ -127,6 +126,10 @@ class GuardedLedger:
     @property
     def lease_ttl_ms(self) -> int:
         return self._shared.lease_ttl_ms
+
+    @property
+    def abandoned_total(self) -> int:
+        return self._shared.abandoned_total
 
     def count_replicas(self) -> int:
         """What plans are divided by while the store is away."""
@@ -163,7 +166,7 @@ class GuardedLedger:
             # It may have been a yes.
             self._withdraw(demand)
             raise
-        self.health.succeeded(asked_us=asked_us)
+        self.health.succeeded(asked_us=asked_us, call="admit")
         self._last_known.note(demand, decision.states, asked_us)
         if isinstance(decision, Admitted):
             self._hold(demand, asked_us).confirm(asked_us)

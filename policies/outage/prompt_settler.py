@@ -73,7 +73,7 @@ class PromptSettler:
         if begun.cancelled() or begun.exception() is not None:
             self._fail(lease, actual, asked_us, told, begun)
             return
-        self._health.succeeded(asked_us=asked_us, needs_memory=False)
+        self._health.succeeded(asked_us=asked_us, call="settle", needs_memory=False)
         if not begun.result():
             settlement = Settlement.of(lease, actual)
             if settlement.was_lost(asked_us):

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from policies.outage.breaker import Breaker
 from policies.store.errors import StoreUnavailable
@@ -32,11 +32,27 @@ ERROR_TOLD_EVERY_US: Final = 60 * 1_000_000
 RETRY_MS: Final = 250
 
 
+# The ledger's calls that requests make, or make for them.
+Call: TypeAlias = Literal["admit", "renew", "settle"]
+# Hears of a call that was answered, and after how many seconds.
+Answered: TypeAlias = Callable[[Call, float], None]
+
+
+def ignore_answer(call: Call, took_s: float) -> None:
+    """Nobody wants to know."""
+
+
 class StoreHealth:
     """The breaker, with those who wait for it to open or to close."""
 
-    def __init__(self, clock_us: Callable[[], int], breaker: Breaker) -> None:
+    def __init__(
+        self,
+        clock_us: Callable[[], int],
+        breaker: Breaker,
+        answered: Answered = ignore_answer,
+    ) -> None:
         self._clock_us = clock_us
+        self._answered = answered
         self.breaker = breaker
         # Failed calls by reason, the background's included.
         self.errors: Counter[str] = Counter()
@@ -94,8 +110,12 @@ class StoreHealth:
             facts = {"detail": error.detail}
             logger.error("the store refuses a call", extra={"facts": facts})
 
-    def succeeded(self, *, asked_us: int, needs_memory: bool = True) -> None:
+    def succeeded(
+        self, *, asked_us: int, call: Call | None = None, needs_memory: bool = True
+    ) -> None:
         """Note a reply; renewals and settlements pass where memory is full."""
+        if call is not None:
+            self._answered(call, (self._clock_us() - asked_us) / 1e6)
         if self._was_full and not needs_memory:
             return  # it says nothing of the admissions, which do not
         self._was_full = False

@@ -297,3 +297,24 @@ async def test_late_correction_finds_a_workspace_that_was_idle_meanwhile(
     assert await ledger.settle("acme", "old", Usage(1, 50_000))
 
     assert await used(ledger, plan) == [49_900]
+
+
+@pytest.mark.parametrize("finder", ["admission", "settlement", "renewal"])
+async def test_an_abandoned_lease_is_counted_once_by_who_finds_it(
+    ledger: Ledger, lease: str, demand: MakeDemand, advance: Advance, finder: str
+) -> None:
+    """An operator is to know that a replica died; looking at the limits finds none."""
+    advance(ledger.lease_ttl_ms)
+    await ledger.preview(demand(PLAN))
+
+    match finder:
+        case "admission":
+            await ledger.admit(demand(PLAN))
+        case "settlement":
+            await ledger.settle("acme", lease, Usage(1, 10))
+        case _:
+            await ledger.renew("acme", lease, 10)
+    await ledger.admit(demand(PLAN))
+    await ledger.settle("acme", "another", NOTHING)
+
+    assert ledger.abandoned_total == 1

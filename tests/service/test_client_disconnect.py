@@ -19,6 +19,7 @@ from gateway.errors import ClientGone, Header
 from gateway.exchange import Exchange
 from gateway.presence import Attendance, Presence
 from gateway.streaming import EventStreamResponse, MeteredStream
+from gateway.telemetry.metrics import Telemetry
 from gateway.translation.chat import ChatTranslator
 from gateway.translation.port import Stamp
 from gateway.translation.usage import TokenUsage
@@ -199,7 +200,7 @@ async def run_path(
                 exchange,
                 presence,
                 ping_interval_s=10,
-                first_token=lambda _: None,
+                telemetry=Telemetry(),
             )
             await response.send()
 
@@ -347,7 +348,7 @@ async def test_a_ping_and_the_first_event_begin_one_answer() -> None:
     with Presence(wire, Attendance(1)) as presence:
         stream: Any = OneFrame()
         response = EventStreamResponse(
-            stream, exchange, presence, ping_interval_s=0, first_token=lambda _: None
+            stream, exchange, presence, ping_interval_s=0, telemetry=Telemetry()
         )
         wire.ping = response._ping
         await response.send()

@@ -55,7 +55,7 @@ async def test_what_outlives_the_deadline_is_told_so(
     await upstream.saw()
     if stream:
         await gateway.until_metric(
-            "llmtune_gateway_time_to_first_token_seconds_count 1.0"
+            f'time_to_first_token_seconds_count{{model="{MODEL}"}} 1.0'
         )
     await asyncio.wait_for(gateway.server.drain(), PATIENCE_S)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from gateway.upstream.lean_transport import LeanTransport
+from gateway.upstream.transport import certificate_expiry_s
 from tests.servers.tls import Certificates
 from tests.transport.conftest import OpenTransport, ask, serving
 from tests.upstream import whole
@@ -138,3 +140,25 @@ async def test_only_http_is_spoken(open_transport: OpenTransport) -> None:
     with pytest.raises(httpx.UnsupportedProtocol):
         await ask(transport, "ftp://127.0.0.1/v1")
     assert (transport.pool.busy, transport.pool.idle) == (0, 0)
+
+
+async def test_the_servers_certificate_tells_when_it_expires(
+    open_transport: OpenTransport,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before it does, of the lean transport; without TLS there is none."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_cert))
+    upstream = TlsUpstream(certificates)
+    transport = open_transport()
+    assert certificate_expiry_s(transport) is None
+
+    async with serving(upstream.answer, ssl=upstream.trust) as url:
+        await ask(transport, url)
+
+    expires_s = certificate_expiry_s(transport)
+    if isinstance(transport, LeanTransport):
+        assert expires_s is not None
+        assert expires_s > time.time()
+    else:
+        assert expires_s is None

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from gateway.telemetry.instruments import Counter, Gauge, Histogram
+from gateway.telemetry import definitions
+from gateway.telemetry.instruments import Counter, Followed, Gauge, Histogram
 
 # The plain form of two ages, and OpenMetrics.
 FORMS = ("", "text/plain;version=1.0.0", "application/openmetrics-text;version=1.0.0")
@@ -201,3 +202,46 @@ def test_buckets_must_ascend_from_zero(buckets: tuple[float, ...]) -> None:
     """The last, without an end, is added to them."""
     with pytest.raises(ValueError, match="must ascend"):
         Histogram("spread", TEXT, buckets=buckets, registry=CollectorRegistry())
+
+
+def test_the_last_traced_value_of_a_bucket_is_its_exemplar() -> None:
+    """From a slow request to its trace, by one click; only OpenMetrics can say it."""
+    ours = Ours()
+    ours.spread.observe(0.05, trace_id="a" * 32)
+    ours.spread.observe(0.07, trace_id="b" * 32)
+    ours.spread.observe(0.06)
+    ours.spread.observe(3)
+
+    plain, _, openmetrics = expositions(ours.registry)
+    [line] = [line for line in openmetrics.splitlines() if "trace_id" in line]
+    assert line.startswith('spread_bucket{le="0.1"} 3.0 # {trace_id="' + "b" * 32)
+    assert "trace_id" not in plain
+
+
+def test_what_is_followed_is_read_at_each_scrape() -> None:
+    """And asked for nothing in between."""
+    registry, level = CollectorRegistry(), [1.0]
+    followed = Followed(registry)
+    followed.add_one(definitions.LEASES_ABANDONED, lambda: level[0])
+    followed.add(definitions.POLICY, lambda: [(("abc",), 1.0)])
+    level[0] = 7
+
+    assert registry.get_sample_value(definitions.LEASES_ABANDONED.name) == 7
+    labels = {"digest": "abc"}
+    assert registry.get_sample_value(definitions.POLICY.name, labels) == 1
+
+
+def test_series_of_a_name_can_be_forgotten() -> None:
+    """Only those; they begin at nothing if the name comes back."""
+    ours = Ours()
+    ours.counts.inc("a", "ok")
+    ours.counts.inc("b", "ok")
+    ours.counts.forget("plan", "a")
+
+    def count(plan: str) -> float | None:
+        labels = {"plan": plan, "outcome": "ok"}
+        return ours.registry.get_sample_value("counts_total", labels)
+
+    assert (count("a"), count("b")) == (None, 1)
+    ours.counts.inc("a", "ok")
+    assert count("a") == 1

@@ -29,6 +29,10 @@ class LossyLedger:
     def lease_ttl_ms(self) -> int:
         return self.memory.lease_ttl_ms
 
+    @property
+    def abandoned_total(self) -> int:
+        return self.memory.abandoned_total
+
     async def _meet(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         self.calls.append(name)
         fate = next(self._fates, "ok")

@@ -1,0 +1,223 @@
+"""What a scraper reads of what requests did, through the whole gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from gateway.errors import Outcome
+from gateway.telemetry.definitions import OTHER
+from gateway.telemetry.metrics import MOST_MODELS, MOST_WORKSPACES, Telemetry
+from gateway.translation.usage import TokenUsage
+from policies.keyring import KeyRecord, Keyring
+from policies.ledger import Admitted, LimitState
+from policies.plans import Rate, Unit
+from tests.conftest import StartGateway
+from tests.gateway_under_test import MODEL, GatewayUnderTest
+from tests.upstream import PATIENCE_S, ScriptedUpstream, whole
+
+PREFIX: Final = "llmtune_gateway_"
+
+
+async def scraped(gateway: GatewayUnderTest) -> dict[str, float]:
+    """Every series of ours, without the prefix, by its name and labels."""
+    text = (await gateway.client.get("/metrics")).text
+    found = re.findall(rf"(?m)^{PREFIX}(\S+) (\S+)$", text)
+    return {series: float(value) for series, value in found}
+
+
+async def test_tokens_are_told_by_plan_model_and_direction(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """Of which the bill is made, and who is asked when it surprises."""
+    upstream.will_answer({"text": "Hi", "tokens": {"input": 41, "output": 7}})
+    await gateway.chat()
+
+    series = await scraped(gateway)
+    labels = f'direction="%s",model="{MODEL}",plan="open"'
+    assert series["tokens_total{" + labels % "input" + "}"] == 41
+    assert series["tokens_total{" + labels % "output" + "}"] == 7
+    assert series['workspace_tokens_total{workspace="ws-open"}'] == 48
+    assert series['workspace_requests_total{decision="admitted",workspace="ws-open"}']
+
+
+async def test_a_model_that_upstream_does_not_know_gets_no_series(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """Its name is whatever somebody typed."""
+    for number in range(3):
+        upstream.will_answer({"error": "no such model"}, status=404)
+        await gateway.chat(model=f"junk/{number}")
+
+    assert not [name for name in await scraped(gateway) if "junk" in name]
+
+
+PLAN: Final = """\
+plan: five
+rates: [{of: requests, limit: 5, per: day}]
+"""
+
+
+async def test_near_a_limit_is_told_before_it_is_met(
+    start_gateway: StartGateway,
+) -> None:
+    """From 80 % on: the fourth of five is near, and the sixth is refused."""
+    gateway = await start_gateway({"five": PLAN})
+    series: dict[str, float] = {}
+    near = 'near_limit_admissions_total{limit="requests-per-day",plan="five"}'
+    for number in range(1, 7):
+        await gateway.chat("five")
+        series = await scraped(gateway)
+        assert series.get(near, 0) == max(0, min(number, 5) - 3)
+
+    limit = '{limit="requests-per-day",workspace="ws-five"}'
+    assert series[f"workspace_limit_used_ratio{limit}"] == 1
+    assert series['workspace_requests_total{decision="rejected",workspace="ws-five"}']
+
+
+async def test_waiting_for_llmtune_is_not_added_latency(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """Whole and streamed: what was waited is the upstream's, the rest is ours."""
+    for is_stream in (False, True):
+        go_on = asyncio.Event()
+        answer = whole(b'{"text": "Hi", "tokens": 12, "model": "m"}')
+        upstream.will(go_on, answer)
+        asking = asyncio.ensure_future(gateway.chat(stream=is_stream))
+        await upstream.saw(is_stream + 1)
+        asyncio.get_running_loop().call_later(0.3, go_on.set)
+        await asking
+
+    series = await scraped(gateway)
+    route = '{outcome="ok",route="/v1/chat/completions"}'
+    assert series["added_latency_seconds_count"] == 2
+    assert series[f"request_duration_seconds_sum{route}"] > 0.6
+    assert series["added_latency_seconds_sum"] < 0.3
+    assert series["upstream_attempt_duration_seconds_sum"] > 0.6
+
+
+async def test_a_streams_pace_is_told_by_its_model(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """Only of one that came to its end, with more than one token to measure between."""
+    upstream.will_stream(
+        {"text": "Hi"}, {"text": " you"}, {"text": "!"}, {"usage": {"output": 3}}
+    )
+    await gateway.chat(stream=True)
+    upstream.will_stream({"text": "Hi"}, {"text": " you"}, then="cut")
+    await gateway.chat(stream=True)
+
+    series = await scraped(gateway)
+    label = f'{{model="{MODEL}"}}'
+    assert series[f"time_to_first_token_seconds_count{label}"] == 2
+    assert series[f"time_per_output_token_seconds_count{label}"] == 1
+
+
+async def test_an_open_stream_is_in_flight_until_it_ends(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """What replicas are scaled by; also where its client leaves."""
+    upstream.will_stream({"text": "Hi"}, then="hang")
+    async with gateway.stream_chat() as stream:
+        await stream.text_until("Hi")
+        assert (await scraped(gateway))["streams_in_flight"] == 1
+    await gateway.until_metric("streams_in_flight 0.0")
+
+
+async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """Its prompt is charged to `_other`: there may be no such model."""
+    upstream.will("hang")
+    asking = asyncio.ensure_future(gateway.chat(model="made/up"))
+    await upstream.saw()
+    asking.cancel()
+    with suppress(asyncio.CancelledError):
+        await asking
+    await gateway.until_metric(f'direction="input",model="{OTHER}",plan="open"}}')
+
+    assert not [name for name in await scraped(gateway) if "made/up" in name]
+
+
+# Stated in docs/telemetry.md: of ten plans with five limits each, every route with
+# every outcome, and whatever callers make up.
+MOST_SERIES: Final = 6_000
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    """After 10,000 models and 10,000 workspaces, all answered, over 17 minutes."""
+    now_s = [0.0]
+    telemetry = Telemetry(now_s=lambda: now_s[0])
+    units: tuple[Unit, ...] = ("requests", "tokens")
+    limits = [Rate(of=of, limit=9, per="minute") for of in units]
+    limits += [Rate(of=of, limit=9, per="day") for of in units]
+    limits += [Rate(of="requests", limit=9, per="hour")]
+    states = tuple(
+        LimitState(limit=limit, capacity=9, used=9, reset_after_ms=0)
+        for limit in limits
+    )
+    usage = TokenUsage(5, 5, is_reported=True)
+    for number in range(10_000):
+        # Some come again and again, as they would in the midst of such a flood.
+        model = f"model-{number if number % 3 else number % 90}"
+        plan, workspace = f"plan-{number % 10}", f"ws-{number}"
+        telemetry.admitted(plan, workspace, Admitted(lease_id="x", states=states))
+        telemetry.settled(plan, workspace, model, usage, 20)
+        telemetry.first_token(model, 0.1)
+        telemetry.streamed(model, 10, 1.0)
+        now_s[0] += 0.1
+    for route, outcome in product(range(15), get_args(Outcome)):
+        telemetry.request(f"/v1/route-{route}", outcome, 1.0)
+
+    text = telemetry.exposition("")[0].decode()
+    series = [line for line in text.splitlines() if not line.startswith("#")]
+    print(f"{len(series)} series")
+    for label, most in (("model", MOST_MODELS), ("workspace", MOST_WORKSPACES)):
+        values = set(re.findall(rf'{label}="([^"]*)"', text))
+        assert OTHER in values
+        assert len(values) <= most + 1
+    assert len(series) <= MOST_SERIES
+
+
+async def test_when_the_next_key_expires_is_told(
+    gateway: GatewayUnderTest, tmp_path: Path
+) -> None:
+    """Of those that still work; absent where none will expire."""
+    files = gateway.gateway.files
+    name = "keys_next_expiry_timestamp_seconds"
+    assert name not in await scraped(gateway)
+
+    moments = [datetime(year, 1, 1, tzinfo=UTC) for year in (2001, 2101, 2100)]
+    files.keyring = Keyring(
+        [
+            *files.keyring.records,
+            *(
+                KeyRecord(sha256=f"{n:064x}", workspace="w", plan="open", expires_at=m)
+                for n, m in enumerate(moments)
+            ),
+        ]
+    )
+
+    assert (await scraped(gateway))[name] == moments[2].timestamp()
+    assert (await scraped(gateway))[f'policy_info{{digest="{files.book.digest}"}}']
+
+
+async def test_the_store_is_timed(
+    start_gateway: StartGateway, start_redis: Any
+) -> None:
+    """By call, from asking to the reply; what it holds and when is in its own tests."""
+    server = await start_redis()
+    gateway = await start_gateway(
+        store_url=server.unix_url, store_timeout_s=PATIENCE_S, lease_ttl_s=1
+    )
+    await gateway.chat()
+    count = 'store_call_duration_seconds_count{call="%s"} 1.0'
+    for call in ("admit", "settle"):
+        await gateway.until_metric(count % call)
+
+    assert (await scraped(gateway))['store_breaker_state{state="closed"}'] == 1
