@@ -9,6 +9,7 @@ takes 35. Where somebody else listens to the logger, records are made for them.
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -42,14 +43,27 @@ def configure_logging(level: str) -> None:
 class AccessLog:
     """Writes the access line of a finished exchange."""
 
-    def __init__(self, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        *,
+        success_ratio: float = 1.0,
+        now_ns: Callable[[], int] = time.time_ns,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Of answered requests a share has a line, as `draw` (0 to 1) decides."""
+        self._success_ratio = success_ratio
         self._now_ns = now_ns
+        self._draw = draw
         self._second = -1
         self._moment = ""
 
     def write(self, exchange: Exchange, method: str) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
+        if self._success_ratio < 1 and exchange.record.outcome == "ok":
+            if self._draw() >= self._success_ratio:
+                return
+            exchange.record.sample_ratio = self._success_ratio
         lines = only_lines()
         if lines is not None:
             try:

@@ -94,7 +94,7 @@ class Gateway:
         self.door = Door(
             settings, authenticator=self.authenticator, admission=self.admission
         )
-        self.access_log = AccessLog()
+        self.access_log = AccessLog(success_ratio=settings.log_success_ratio)
         self.edge = self._edge(self._api_routes())
         # The same operation routes on a port of their own; no lifespan of its own.
         self.ops_edge = self._edge(self._operation(has_metrics=True).routes())

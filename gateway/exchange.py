@@ -40,6 +40,9 @@ JSON_TYPE: Final = (b"content-type", b"application/json")
 # A caller's own id must be safe in a header and in a log, and short enough for both.
 _ACCEPTABLE_ID: Final = re.compile(rb"^[A-Za-z0-9._:@/+=-]{1,128}$")
 
+# What may stand in a log of an error's code.
+_IS_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
 # An honest client on a slow line sends this much a second; anything slower is holding a
 # connection open. At double, phones on the edge of a network are cut off.
 SLOWEST_BODY_BYTES_PER_S: Final = 16 * 1024
@@ -257,7 +260,10 @@ class Exchange:
         """Put an error into the record."""
         record = self.record
         record.outcome = error.outcome
-        record.error_code, record.fault = error.error_code, error.fault
+        # An upstream's own may be a sentence, with what it was sent in it.
+        is_code = _IS_CODE.fullmatch(error.error_code) is not None
+        record.error_code = error.error_code if is_code else error.code
+        record.fault = error.fault
         record.param = error.param and error.param[:128]
         if error.details:
             record.limit = error.details.get("dimension")

@@ -39,6 +39,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     # What became of a request that is run once for all who ask.
     replay: ReplayOutcome | None = None
     error_id: str | None = None
+    # Of which share of the answered requests lines are written, where not of all.
+    sample_ratio: float | None = None
 
 
 class LineHead(msgspec.Struct, gc=False):

@@ -31,6 +31,7 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=86_400)]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes: TypeAlias = Annotated[int, Meta(ge=1024, le=2**32)]
+Ratio: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]
 
 PREFIX: Final = "GATEWAY_"
@@ -111,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stream_ping_interval_s: Seconds = 15.0
     drain_timeout_s: Seconds = 30.0
     log_level: LogLevel = "info"
+    # Of the access lines of answered requests; the others are always written.
+    log_success_ratio: Ratio = 1.0
 
 
 def variable_of(field: str) -> str:

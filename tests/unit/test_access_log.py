@@ -211,3 +211,17 @@ def test_half_a_surrogate_pair_fails_no_request(
 
     assert len(sink.written()) == 1
     assert "UnicodeEncodeError" in capsys.readouterr().err
+
+
+def test_of_answered_requests_a_share_is_written() -> None:
+    """With that share, so that lines can be counted; whatever failed is all there."""
+    draws = iter([0.24, 0.25, 0.9])
+    log = AccessLog(success_ratio=0.25, draw=lambda: next(draws))
+    with only_sink() as sink:
+        for _ in range(3):
+            log.write(Ended(Record(outcome="ok")), "POST")
+        log.write(Ended(Record(outcome="rejected")), "POST")
+
+    lines = [msgspec.json.decode(line) for line in sink.written()]
+    assert [line["outcome"] for line in lines] == ["ok", "rejected"]
+    assert [line.get("sample_ratio") for line in lines] == [0.25, None]
