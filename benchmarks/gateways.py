@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.nginx import plain_proxy
-from benchmarks.peers import OURS, ROOT, PeerMissing, node_home, python_home
+from benchmarks.peers import (
+    OURS,
+    OURS_TRACED,
+    ROOT,
+    PeerMissing,
+    node_home,
+    python_home,
+)
 from benchmarks.policy import Policy
 from benchmarks.processes import GATEWAY_CORE, Process, free_port
 from benchmarks.requests import Target
@@ -32,6 +39,8 @@ class Site(NamedTuple):
     folder: Path
     upstream_port: int
     redis_url: str
+    # Where spans may be sent.
+    otlp_port: int
     # No access line from those that write one by default.
     is_quiet: bool
 
@@ -57,13 +66,21 @@ def _bearer(key: str) -> tuple[str, ...]:
     return (f"Authorization: Bearer {key}",)
 
 
-def _ours(site: Site, store_url: str, workspaces: int) -> Started:
+def _ours(
+    site: Site,
+    store_url: str,
+    workspaces: int,
+    *,
+    home: str = OURS,
+    module: str = "gateway",
+    environment: dict[str, str] | None = None,
+) -> Started:
     port, policy = free_port(), Policy(site.folder, workspaces=workspaces)
     process = Process(
         "gateway",
         [
-            _binary(python_home(OURS) / "bin" / "python"),
-            *("-m", "gateway", "serve", "--port", str(port)),
+            _binary(python_home(home) / "bin" / "python"),
+            *("-m", module, "serve", "--port", str(port)),
         ],
         core=GATEWAY_CORE,
         folder=site.folder,
@@ -76,6 +93,7 @@ def _ours(site: Site, store_url: str, workspaces: int) -> Started:
             "GATEWAY_PLANS_DIR": str(policy.plans_dir),
             "GATEWAY_KEYS_FILE": str(policy.keys_file),
             **({"GATEWAY_LOG_LEVEL": "warning"} if site.is_quiet else {}),
+            **(environment or {}),
         },
     )
     return Started(
@@ -95,6 +113,21 @@ def _ours_redis(site: Site) -> Started:
 
 def _ours_workspaces(site: Site) -> Started:
     return _ours(site, site.redis_url, WORKSPACES)
+
+
+def _ours_no_metrics(site: Site) -> Started:
+    return _ours(site, site.redis_url, 1, module="benchmarks.without_metrics")
+
+
+def _ours_traced(site: Site, share: str) -> Started:
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{site.otlp_port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": share,
+    }
+    return _ours(site, site.redis_url, 1, home=OURS_TRACED, environment=environment)
 
 
 _FERROGW_CONFIG: Final = """\
@@ -258,6 +291,17 @@ GATEWAYS: Final = (
     Gateway("ours-redis", "LLMTune, Redis", _ours_redis),
     Gateway("ferrogw", "ferrogw", _ferrogw),
     Gateway("ours-memory", "LLMTune, memory", _ours_memory),
+    Gateway("ours-no-metrics", "LLMTune, Redis, no metrics", _ours_no_metrics),
+    Gateway(
+        "ours-traces-1",
+        "LLMTune, Redis, 1 % traced",
+        lambda site: _ours_traced(site, "0.01"),
+    ),
+    Gateway(
+        "ours-traces-100",
+        "LLMTune, Redis, all traced",
+        lambda site: _ours_traced(site, "1"),
+    ),
     Gateway("ours-1000", "LLMTune, Redis, 1,000 workspaces", _ours_workspaces),
     Gateway("portkey", "Portkey", _portkey),
     Gateway("litellm", "LiteLLM", _litellm),

@@ -31,6 +31,8 @@ _REASON_CHARS: Final = 300
 
 # The environment of the gateway itself; its code is this checkout's.
 OURS: Final = "gateway"
+# The same with the exporter of spans.
+OURS_TRACED: Final = "gateway-otlp"
 
 
 class PeerMissing(Exception):
@@ -182,6 +184,7 @@ _STEPS: Final[tuple[tuple[str, Callable[[], bool]], ...]] = (
     ("wrk", lambda: prepare_tool("wrk")),
     ("nginx", lambda: prepare_tool("nginx")),
     ("our own", lambda: prepare_python(OURS)),
+    ("our own, with traces", lambda: prepare_python(OURS_TRACED)),
     ("Envoy", lambda: prepare_python("envoy")),
     ("ferrogw", lambda: prepare_python("ferrogw")),
     ("LiteLLM", lambda: prepare_python("litellm")),

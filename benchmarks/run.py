@@ -154,7 +154,11 @@ class Run:
     @contextmanager
     def _started(self, gateway: Gateway, upstream: Upstream) -> Iterator[Bench]:
         site = Site(
-            self._folder, self._ports[upstream], self._redis_url, self.plan.is_quiet
+            self._folder,
+            self._ports[upstream],
+            self._redis_url,
+            self._ports["otlp"],
+            self.plan.is_quiet,
         )
         started = gateway.start(site)
         with ExitStack() as held:
@@ -202,6 +206,8 @@ class Run:
         self._help("whole", static_upstream(self._folder, port=port, core=LOAD_CORE))
         port = self._ports["redis"] = free_port()
         self._help("redis", _redis(self._folder, port))
+        port = self._ports["otlp"] = free_port()
+        self._help("otlp", _otlp_sink(self._folder, port))
         # Bound here and handed over, so that its port listens at once.
         listener = self._held.enter_context(socket.create_server(("127.0.0.1", 0)))
         self._ports["streams"] = listener.getsockname()[1]
@@ -226,6 +232,11 @@ def _redis(folder: Path, port: int) -> Process:
     settings = ("--save", "", "--appendonly", "no", "--loglevel", "warning")
     command = [redis_binary(), "--bind", "127.0.0.1", "--port", str(port), *settings]
     return Process("redis", command, core=LOAD_CORE, folder=folder)
+
+
+def _otlp_sink(folder: Path, port: int) -> Process:
+    command = [sys.executable, "-m", "benchmarks.otlp_sink", str(port)]
+    return Process("otlp_sink", command, core=LOAD_CORE, folder=folder)
 
 
 def _probe(started: Started, upstream: Upstream) -> None:

@@ -48,6 +48,7 @@ def _than(says: str, over: Place, gateway: str, bound: float, **more: bool) -> T
 _PER_S: Final = Place("whole-32", OURS, "per_s")
 _P99: Final = Place("whole-32", OURS, "p99_ms")
 _ADDED: Final = Place("whole-1", OURS, "added_p50_ms")
+_TOLD: Final = Place("telemetry-32", OURS, "per_s")
 _RELAY: Final = Place("streams-500", OURS, "relay_p99_ms")
 _CPU: Final = Place("streams-500", OURS, "cpu_s_per_million")
 
@@ -68,6 +69,19 @@ TARGETS: Final = (
     _than("relay p99, 500 streams / Envoy, raw relay", _RELAY, "envoy", 2),
     _than("CPU per event, 500 streams / ferrogw", _CPU, "ferrogw", 0.8),
     _than("CPU per event, 500 streams / Envoy, raw relay", _CPU, "envoy", 1.5),
+    _than(
+        "requests/s with metrics / without",
+        _TOLD,
+        "ours-no-metrics",
+        0.95,
+        is_floor=True,
+    ),
+    _than(
+        "requests/s with 1 % traced / without traces",
+        msgspec.structs.replace(_TOLD, gateway="ours-traces-1"),
+        *(OURS, 0.9),
+        is_floor=True,
+    ),
     Target(
         "share of events delivered, 1,000 streams",
         Place("streams-1000", OURS, "delivered_share"),

@@ -138,11 +138,11 @@ def _whole_figures(wrk: WrkFigures, used: Usage) -> Figures:
     }
 
 
-def _whole(connections: int) -> Point:
+def _whole(connections: int, name: str = "whole") -> Point:
     def measure(bench: Bench) -> Figures:
         return _load(bench, bench.started.target, whole_body(), connections)
 
-    return Point(f"whole-{connections}", measure)
+    return Point(f"{name}-{connections}", measure)
 
 
 def _bodies(name: str, prompt_bytes: int) -> Point:
@@ -250,6 +250,10 @@ def _last_line(load: Process) -> Figures:
     return figures
 
 
+# What metrics and traces cost, beside each other.
+_TELEMETRY: Final = (
+    *("ours-redis", "ours-no-metrics", "ours-traces-1", "ours-traces-100"),
+)
 _ALL: Final = (
     *("direct", "nginx", "envoy", "ours-redis", "ferrogw"),
     *("ours-memory", "ours-1000", "portkey", "litellm"),
@@ -263,6 +267,13 @@ WORKLOADS: Final = (
         "whole",
         _ALL,
         (_whole(1), _whole(32), _whole(256)),
+    ),
+    Workload(
+        "telemetry",
+        "Whole completions with metrics and traces on and off, 32 connections",
+        "whole",
+        _TELEMETRY,
+        (_whole(32, "telemetry"),),
     ),
     Workload(
         "rate",

@@ -74,10 +74,8 @@ async def test_nothing_secret_is_in_logs_or_metrics(
 
     format_line = JsonFormatter().format
     # This test's own client tells all at that level; `configure_logging` forbids it.
-    records = [
-        r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))
-    ]
-    shown = "\n".join(map(format_line, records))
+    own = [r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))]
+    shown = "\n".join(map(format_line, own))
     shown += metrics.text + ready.text
     assert "gateway.access" in shown
     # Otherwise nothing was looked for.
