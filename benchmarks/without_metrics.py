@@ -1,8 +1,8 @@
 """
 The gateway with metrics that count nothing: what do they cost?
 
-`python -m benchmarks.without_metrics serve ...` is `llmtune-gateway serve ...`, in which
-nothing is counted: what the core calls is there, and does nothing.
+`python -m benchmarks.without_metrics serve ...` is `llmtune-gateway serve ...`, in
+which nothing is counted: what the core calls is there, and does nothing.
 """
 
 from __future__ import annotations

@@ -165,17 +165,12 @@ class Gauge(_Instrument[_Level]):
     """What stands somewhere, now. As a context: one more while the block runs."""
 
     kind = "gauge"
-    _followed: Callable[[], float] | None = None
 
     def set(self, value: float, *labels: str) -> None:
         try:
             self._series[labels].value = value
         except KeyError:
             self._begin(labels).value = value
-
-    def follow(self, level: Callable[[], float]) -> None:
-        """Show what this says when somebody scrapes; of a gauge without labels."""
-        self._followed = level
 
     # A context of its own, because it has no state beside the level: a generator's
     # (`@contextmanager`) costs 2 us a request more.
@@ -189,8 +184,7 @@ class Gauge(_Instrument[_Level]):
         return _Level()
 
     def _samples(self, labels: dict[str, str], series: _Level) -> Iterator[Sample]:
-        value = series.value if self._followed is None else float(self._followed())
-        yield Sample(self._name, labels, value)
+        yield Sample(self._name, labels, series.value)
 
 
 class Histogram(_Instrument[_Distribution]):
