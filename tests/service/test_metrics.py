@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from gateway.errors import Outcome
+from gateway.telemetry.busiest import PERIOD_S
 from gateway.telemetry.definitions import OTHER
 from gateway.telemetry.metrics import MOST_MODELS, MOST_WORKSPACES, Telemetry
 from gateway.translation.usage import TokenUsage
@@ -182,6 +183,47 @@ def test_the_number_of_series_is_bounded() -> None:
         assert OTHER in values
         assert len(values) <= most + 1
     assert len(series) <= MOST_SERIES
+
+
+def test_a_standing_is_shown_for_a_minute_and_of_busy_workspaces_only() -> None:
+    """A rate has refilled by then, and a name without a place has no series."""
+    now_s = [0.0]
+    telemetry = Telemetry(now_s=lambda: now_s[0])
+    limit = Rate(of="requests", limit=10, per="minute")
+    state = LimitState(limit=limit, capacity=10, used=4, reset_after_ms=0)
+
+    def meet(workspace: str, times: int = 1) -> None:
+        for _ in range(times):
+            decision = Admitted(lease_id="x", states=(state,))
+            telemetry.admitted("p", workspace, decision)
+
+    def shown() -> set[str]:
+        text = telemetry.exposition("")[0].decode()
+        return set(re.findall(r'used_ratio{.*workspace="(\S+)"} 0.4', text))
+
+    for number in range(MOST_WORKSPACES):
+        meet(f"ws-{number}", 2 if number else 1)
+    meet("late", 10)
+    assert shown() == {f"ws-{number}" for number in range(MOST_WORKSPACES)}
+
+    now_s[0] = PERIOD_S
+    meet("late")
+    assert shown() == {f"ws-{n}" for n in range(1, MOST_WORKSPACES)} | {"late"}
+    now_s[0] += 1
+    assert shown() == {"late"}
+
+
+def test_a_streams_pace_is_of_the_tokens_after_the_first() -> None:
+    """Eleven tokens in ten steps; of one alone there is no pace."""
+    telemetry = Telemetry()
+    telemetry.first_token("m", 0.5)
+    telemetry.streamed("m", 1, 3.0)
+    telemetry.streamed("m", 11, 5.0)
+
+    name, labels = "llmtune_gateway_time_per_output_token_seconds", {"model": "m"}
+    value = telemetry.registry.get_sample_value
+    assert value(f"{name}_count", labels) == 1
+    assert value(f"{name}_sum", labels) == 0.5
 
 
 async def test_when_the_next_key_expires_is_told(
