@@ -42,6 +42,7 @@ from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
+from gateway.telemetry.exposition import AskFamilies
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
@@ -53,10 +54,21 @@ from policies.ledger import Ledger
 class Gateway:
     """Everything one process needs to serve; `edge` is the application."""
 
-    def __init__(self, settings: Settings, *, ledger: Ledger | None = None) -> None:
-        """Build all parts; FileProblems if plans or keys are wrong."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger | None = None,
+        families: AskFamilies | None = None,
+    ) -> None:
+        """
+        Build all parts; FileProblems if plans or keys are wrong.
+
+        `families` are the metrics to show instead of this process' own.
+        """
         self.settings = settings
         self.telemetry = Telemetry()
+        self._families = families or self.telemetry.families
         self.files = PolicyFiles(settings, self.telemetry)
         self.shared = open_shared_store(
             settings,
@@ -139,7 +151,7 @@ class Gateway:
     def _operation(self, *, has_metrics: bool) -> OperationRoutes:
         return OperationRoutes(
             door=self.door,
-            telemetry=self.telemetry,
+            families=self._families,
             readiness=self.readiness,
             has_metrics=has_metrics,
         )

@@ -12,11 +12,12 @@ import collections
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from prometheus_client import CollectorRegistry, Info
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, Info, ProcessCollector
 
 from gateway import __version__
 from gateway.errors import Outcome
+from gateway.telemetry.definitions import WORKER_RESTARTS, WORKERS
+from gateway.telemetry.exposition import Families, render
 from gateway.telemetry.instruments import Counter, Gauge, Histogram
 from gateway.telemetry.store_metrics import StoreCollector
 from gateway.translation.usage import TokenUsage
@@ -147,6 +148,10 @@ class Telemetry:
         Info(
             "llmtune_gateway_build", "The running version.", registry=self.registry
         ).info({"version": __version__})
+        # One of each process; a supervisor adds up the workers, and its restarts.
+        Gauge(WORKERS.name, WORKERS.text, registry=self.registry).set(1)
+        Counter(WORKER_RESTARTS.family, WORKER_RESTARTS.text, registry=self.registry)
+        ProcessCollector(registry=self.registry)
 
     def in_flight(self) -> AbstractContextManager[None]:
         """Count a request for as long as the block runs."""
@@ -198,11 +203,10 @@ class Telemetry:
         """Show what a shared store says of itself, from now on."""
         self.registry.register(StoreCollector(ledger, keys, self._lookups))
 
+    async def families(self) -> Families:
+        """This process' own metrics."""
+        return self.registry.collect()
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in the form the scraper asked for."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):
-            # prometheus_client reads versions as numbers; nonsense gets the plain form.
-            encode, content_type = choose_encoder("")
-        return encode(self.registry), content_type
+        return render(self.registry.collect(), accept)
