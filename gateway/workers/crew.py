@@ -54,6 +54,9 @@ class Slot:
         worker.has_served = self.has_served = True
         self.false_starts = 0
 
+    def put_off(self, now_s: float) -> None:
+        self.due_s = now_s + _PAUSES_S[-1]
+
     def lost(self, worker: Worker, now_s: float) -> None:
         """Its worker is gone, or going: when the next one is due."""
         if now_s - worker.started_s >= _SETTLED_S:

@@ -224,8 +224,16 @@ class Supervisor:
             self._kill_at_s = None
             self._kill(signal.SIGKILL)
         for slot in self._slots:
-            if slot.due_s is not None and now_s >= slot.due_s and not self._is_stopping:
-                self._start(slot)
+            if slot.due_s is not None and now_s >= slot.due_s:
+                self._restart(slot, now_s)
+
+    def _restart(self, slot: Slot, now_s: float) -> None:
+        try:
+            self._start(slot)
+        except OSError:
+            # No process or descriptor to be had, now. The others serve meanwhile.
+            logger.exception("a worker could not be forked")
+            slot.put_off(now_s)
 
     def _take_signals(self) -> None:
         for number in self._signals.read():
