@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -27,11 +28,17 @@ logger = logging.getLogger("gateway.access")
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def configure_logging(level: str) -> None:
-    """Send every log line to standard output, as JSON."""
+def configure_logging(level: str, *, shares_output: bool = False) -> None:
+    """
+    Send every log line to standard output, as JSON.
+
+    Where several processes share it, each writes so little at once that a pipe takes it
+    whole (PIPE_BUF), and no line ends up within another's.
+    """
     root = logging.getLogger()
     # In place of whatever a library has set up: one line is one JSON object.
-    root.handlers[:] = [JsonLines(sys.stdout)]
+    most_bytes = select.PIPE_BUF if shares_output else sys.maxsize
+    root.handlers[:] = [JsonLines(sys.stdout, most_together_bytes=most_bytes)]
     root.setLevel(level.upper())
     # httpx and httpcore log request lines whose URLs are the operator's business.
     for name in ("httpx", "httpcore"):

@@ -43,6 +43,7 @@ from gateway.routes.operation import OperationRoutes
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
 from gateway.telemetry import definitions as d
+from gateway.telemetry.exposition import AskFamilies
 from gateway.telemetry.following import follow_policies, follow_replays
 from gateway.telemetry.instruments import Reading
 from gateway.telemetry.metrics import Telemetry
@@ -63,10 +64,21 @@ LAG_LOOK_S: Final = 0.25
 class Gateway:
     """Everything one process needs to serve; `edge` is the application."""
 
-    def __init__(self, settings: Settings, *, ledger: Ledger | None = None) -> None:
-        """Build all parts; FileProblems if plans or keys are wrong."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger | None = None,
+        families: AskFamilies | None = None,
+    ) -> None:
+        """
+        Build all parts; FileProblems if plans or keys are wrong.
+
+        `families` are the metrics to show instead of this process' own.
+        """
         self.settings = settings
         self.telemetry = Telemetry()
+        self._families = families or self.telemetry.families
         self.files = PolicyFiles(settings, self.telemetry)
         follow_policies(self.telemetry, self.files, lambda: datetime.now(UTC))
         self.shared = open_shared_store(
@@ -152,7 +164,7 @@ class Gateway:
     def _operation(self, *, has_metrics: bool) -> OperationRoutes:
         return OperationRoutes(
             door=self.door,
-            telemetry=self.telemetry,
+            families=self._families,
             readiness=self.readiness,
             has_metrics=has_metrics,
         )

@@ -7,7 +7,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,20 @@ import uvloop
 
 from gateway import __version__, key_commands
 from gateway.access_log import configure_logging
+from gateway.complaints import complaint_of
 from gateway.conformance import cli as conformance_cli
 from gateway.demo import run_demo
 from gateway.key_options import CommandProblem
 from gateway.server import Address, serve
-from gateway.settings import (
-    Settings,
-    SettingsProblem,
-    load_settings,
-    unknown_variables,
-    variable_of,
-)
+from gateway.settings import Settings, load_settings, unknown_variables
 from gateway.simulator import cli as simulator_cli
+from gateway.workers.supervisor import supervise
 from policies.plan_files import load_plan_book
-from policies.store.url import StoreUrlProblem
-from policies.strict_yaml import FileProblems
+from policies.store.url import parse_store_url
 
 PROGRAM = "llmtune-gateway"
+# More than any machine that one replica should fill: a slip of the finger.
+MOST_WORKERS = 64
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,21 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
-    except SettingsProblem as problem:
-        return _complain(str(problem), 2)
-    except StoreUrlProblem as problem:
-        # Found when it is opened: a certificate that cannot be read.
-        return _complain(f"{variable_of('store_url')}: {problem}", 2)
-    except FileProblems as problems:
-        return _complain(str(problems), 1)
-    except CommandProblem as problem:
-        return _complain(str(problem), problem.exit_code)
-    except OSError as error:
-        hint = "; choose another with --port" if error.errno == EADDRINUSE else ""
-        text = f"{error.strerror or error}: {error.filename or ''}".strip(": ")
-        return _complain(text + hint)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        complaint = complaint_of(error)
+        if complaint is None:
+            raise
+        return _complain(complaint.text, complaint.exit_code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--host", default="127.0.0.1")
     serving.add_argument("--port", type=_port, default=8080)
     serving.add_argument("--uds", type=Path, help="listen on a Unix socket instead")
-    serving.add_argument("--workers", type=int, default=1)
+    serving.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="processes that serve it, of one replica; above 1 they need a store",
+    )
     serving.set_defaults(run=_serve)
 
     simulate = commands.add_parser("simulate", help="a simulated LLMTune, with faults")
@@ -121,9 +115,17 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
 
 
-def _settings() -> Settings:
+def _workers(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= MOST_WORKERS:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a number of workers (1 to {MOST_WORKERS})"
+    )
+
+
+def _settings(*, shares_output: bool = False) -> Settings:
     settings = load_settings(os.environ)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, shares_output=shares_output)
     for line in unknown_variables(os.environ):
         print(f"{PROGRAM}: warning: {line}", file=sys.stderr)
     return settings
@@ -136,16 +138,17 @@ def _run(main_task: Coroutine[Any, Any, None]) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    settings = _settings()
-    if args.workers != 1:
-        # With memory:// each would count for itself, and the plan's limits would hold
-        # nowhere; with a store, each would show the scraper its own metrics.
-        return _complain(
-            f"--workers {args.workers}: only 1 is allowed; for more cores run more"
-            " replicas with one GATEWAY_STORE_URL",
+    address = Address(args.host, args.port, args.uds)
+    settings = _settings(shares_output=args.workers > 1)
+    if args.workers == 1:
+        return _run(serve(settings, address))
+    if parse_store_url(settings.store_url).kind == "memory":
+        raise CommandProblem(
+            f"--workers {args.workers} needs a GATEWAY_STORE_URL: with memory:// each"
+            " worker would count for itself, and a plan's limits would hold nowhere",
             2,
         )
-    return _run(serve(settings, Address(args.host, args.port, args.uds)))
+    return supervise(settings, address, workers=args.workers)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -173,7 +176,7 @@ def _plans_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _complain(problem: str, code: int = 1) -> int:
+def _complain(problem: str, code: int) -> int:
     for line in problem.splitlines():
         print(f"{PROGRAM}: {line}", file=sys.stderr)
     return code

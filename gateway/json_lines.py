@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -44,11 +45,15 @@ class JsonLines(logging.StreamHandler[TextIO]):
     Writes log records as JSON lines, and lines that are written already, in order.
 
     A line is held until the end of the event loop's tick at most; what is logged
-    meanwhile, by whichever logger, comes after it.
+    meanwhile, by whichever logger, comes after it. Lines are not put together in one
+    write beyond `most_together_bytes`.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(
+        self, stream: TextIO, *, most_together_bytes: int = sys.maxsize
+    ) -> None:
         super().__init__(stream)
+        self._most_together_bytes = most_together_bytes
         self.setFormatter(JsonFormatter())
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -68,6 +73,8 @@ class JsonLines(logging.StreamHandler[TextIO]):
         # Records come from other threads too; taking the lock costs 0.3 us.
         self.acquire()
         try:
+            if self._held_bytes + len(line) > self._most_together_bytes:
+                self._write_held()
             self._held.append(line)
             self._held_bytes += len(line)
             if self._held_bytes >= MOST_HELD_BYTES or not self._is_loop_asked():

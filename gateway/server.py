@@ -11,6 +11,8 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.app import Gateway
+from gateway.binding import Bound, open_to_all
 from gateway.http_protocol import EdgeBounds, EdgeProtocol, ServerState
 from gateway.listening import keep_date
 from gateway.settings import Settings
@@ -53,16 +56,26 @@ class GatewayServer:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._state = ServerState()
-        self._api: asyncio.Server | None = None
-        self._ops: asyncio.Server | None = None
+        self._api: list[asyncio.Server] = []
+        self._ops: list[asyncio.Server] = []
 
-    async def listen(self, address: Address) -> Address:
-        """Serve the API there; the address with the port that was really taken."""
-        listener = self._api = await self._listen(self._gateway.edge, address)
+    async def listen(self, address: Address, bound: Bound | None = None) -> Address:
+        """
+        Serve the API there; the address with the port that was really taken.
+
+        What is bound already is served as it is.
+        """
+        edge, ops_edge = self._gateway.edge, self._gateway.ops_edge
+        if bound is not None:
+            self._api = [await self._listen_at(edge, sock) for sock in bound.api]
+            self._ops = [await self._listen_at(ops_edge, sock) for sock in bound.ops]
+            return address
+        listener = await self._listen(edge, address)
+        self._api.append(listener)
         ops_port = self._gateway.settings.ops_port
         if ops_port is not None:
             ops = Address(address.host, ops_port)
-            self._ops = await self._listen(self._gateway.ops_edge, ops)
+            self._ops.append(await self._listen(ops_edge, ops))
         if address.uds is not None:
             return address
         # Port 0 asks for any; who asked wants to know which.
@@ -75,14 +88,27 @@ class GatewayServer:
             listener = await loop.create_unix_server(
                 create, path=str(address.uds), backlog=BACKLOG
             )
-            # Who may connect is decided by the directory it lies in, as for every
-            # socket that two containers of a pod share under different users.
-            address.uds.chmod(0o666)
+            open_to_all(address.uds)
         else:
             listener = await loop.create_server(
                 create, host=address.host, port=address.port, backlog=BACKLOG
             )
         return listener
+
+    async def _listen_at(
+        self, app: Application, bound: socket.socket
+    ) -> asyncio.Server:
+        create = self._protocols(app)
+        loop = asyncio.get_running_loop()
+        if bound.family != socket.AF_UNIX:
+            return await loop.create_server(create, sock=bound, backlog=BACKLOG)
+        if sys.version_info >= (3, 13):
+            # Its file is not ours alone, so whoever bound it removes it.
+            return await loop.create_unix_server(
+                create, sock=bound, backlog=BACKLOG, cleanup_socket=False
+            )
+        else:
+            return await loop.create_unix_server(create, sock=bound, backlog=BACKLOG)
 
     def _protocols(self, app: Application) -> Any:
         settings = self._gateway.settings
@@ -102,8 +128,8 @@ class GatewayServer:
     async def drain(self) -> None:
         """Take nothing new, let what runs finish, end the rest when the time is up."""
         self._gateway.is_draining = True
-        if self._api is not None:
-            self._api.close()
+        for listener in self._api:
+            listener.close()
         for connection in list(self._state.connections):
             # Closes idle connections; the others after their current answer.
             connection.shutdown()
@@ -113,8 +139,8 @@ class GatewayServer:
             if not await self._finished_within(FAREWELL_S):
                 logger.warning("requests were still running at the end")
         # Until here, so that probes and scrapers can see the drain.
-        if self._ops is not None:
-            self._ops.close()
+        for listener in self._ops:
+            listener.close()
         self._hang_up()
 
     async def _finished_within(self, timeout_s: float) -> bool:
@@ -143,23 +169,28 @@ class GatewayServer:
 
 @asynccontextmanager
 async def running_gateway(
-    gateway: Gateway, address: Address
+    gateway: Gateway, address: Address, bound: Bound | None = None
 ) -> AsyncIterator[tuple[GatewayServer, Address]]:
     """A listening gateway in this event loop; drained on the way out."""
     server = GatewayServer(gateway)
     async with gateway.running():
-        taken = await server.listen(address)
+        taken = await server.listen(address, bound)
         date = asyncio.create_task(server.keep_date())
         try:
             yield server, taken
         finally:
             await server.drain()
             date.cancel()
-            if address.uds is not None:
+            if address.uds is not None and bound is None:
                 address.uds.unlink(missing_ok=True)
 
 
-def signalled() -> asyncio.Future[signal.Signals]:
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def signalled(
+    numbers: tuple[signal.Signals, ...] = STOPPING,
+) -> asyncio.Future[signal.Signals]:
     """
     Done when SIGTERM or SIGINT comes; a second one ends the process at once.
 
@@ -171,11 +202,11 @@ def signalled() -> asyncio.Future[signal.Signals]:
     def tell(number: signal.Signals) -> None:
         if not told.done():
             told.set_result(number)
-            for each in (signal.SIGTERM, signal.SIGINT):
+            for each in numbers:
                 loop.remove_signal_handler(each)
                 signal.signal(each, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         loop.add_signal_handler(number, tell, number)
     return told
 
@@ -185,19 +216,23 @@ async def serve(settings: Settings, address: Address) -> None:
     told = signalled()
     gateway = Gateway(settings)
     async with running_gateway(gateway, address) as (_, taken):
-        facts = {
-            "address": str(taken),
-            "upstream": settings.upstream_url,
-            "plans": list(gateway.files.book.names),
-            "keys": len(gateway.files.keyring),
-            # Its kind only: its URL may hold a password.
-            "store": gateway.shared.status()["kind"],
-        }
-        logger.info("serving", extra={"facts": facts})
+        logger.info("serving", extra={"facts": facts_of(gateway, taken)})
         warn_of_keys(gateway)
         calm_collector()
         number = await told
         logger.info("stopping", extra={"facts": {"signal": number.name}})
+
+
+def facts_of(gateway: Gateway, address: Address) -> dict[str, Any]:
+    """What the log says of a start."""
+    return {
+        "address": str(address),
+        "upstream": gateway.settings.upstream_url,
+        "plans": list(gateway.files.book.names),
+        "keys": len(gateway.files.keyring),
+        # Its kind only: its URL may hold a password.
+        "store": gateway.shared.status()["kind"],
+    }
 
 
 def calm_collector() -> None:

@@ -12,7 +12,7 @@ import msgspec
 from gateway.exchange import JSON_TYPE, Exchange
 from gateway.openapi import openapi_document
 from gateway.routes.door import Door, Route
-from gateway.telemetry.metrics import Telemetry
+from gateway.telemetry.exposition import AskFamilies, render
 
 
 class OperationRoutes:
@@ -22,12 +22,12 @@ class OperationRoutes:
         self,
         *,
         door: Door,
-        telemetry: Telemetry,
+        families: AskFamilies,
         readiness: Callable[[], dict[str, Any]],
         has_metrics: bool,
     ) -> None:
         self._door = door
-        self._telemetry = telemetry
+        self._families = families
         self._readiness = readiness
         self._has_metrics = has_metrics
 
@@ -53,7 +53,7 @@ class OperationRoutes:
 
     async def metrics(self, exchange: Exchange) -> None:
         accept = (exchange.headers.get(b"accept") or b"").decode("latin-1")
-        body, content_type = self._telemetry.exposition(accept)
+        body, content_type = render(await self._families(), accept)
         await exchange.respond(200, body, ((b"content-type", content_type.encode()),))
 
     async def openapi(self, exchange: Exchange) -> None:

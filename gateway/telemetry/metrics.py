@@ -14,14 +14,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gateway import __version__
 from gateway.errors import Outcome
 from gateway.telemetry import definitions as d
 from gateway.telemetry.busiest import Busiest
 from gateway.telemetry.definitions import Definition
+from gateway.telemetry.exposition import Families, render
 from gateway.telemetry.instruments import (
     Counter,
     Followed,
@@ -110,6 +110,10 @@ class Telemetry:
         self._reload_is_refused = self._gauge(d.RELOAD_REFUSED)
         self._lag = self._histogram(d.EVENT_LOOP_LAG)
         self.followed.add(d.BUILD, lambda: [((__version__,), 1.0)])
+        # One of each process; a supervisor adds up the workers, and its restarts.
+        self.followed.add_one(d.WORKERS, lambda: 1)
+        self._counter(d.WORKER_RESTARTS)
+        ProcessCollector(registry=self.registry)
 
     # Requests.
 
@@ -246,11 +250,10 @@ class Telemetry:
     def looked_up(self, outcome: LookupOutcome) -> None:
         self.lookups[outcome] += 1
 
+    async def families(self) -> Families:
+        """This process' own metrics."""
+        return self.registry.collect()
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in the form the scraper asked for."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):
-            # prometheus_client reads versions as numbers; nonsense gets the plain form.
-            encode, content_type = choose_encoder("")
-        return encode(self.registry), content_type
+        return render(self.registry.collect(), accept)

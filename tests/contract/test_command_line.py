@@ -97,7 +97,7 @@ def test_the_readmes_keys_file_is_one(tmp_path: Path) -> None:
             id="key",
         ),
         pytest.param((), {"GATEWAY_STORE_URL": "rabbit://h"}, "memory://", id="store"),
-        pytest.param(("--workers", "4"), {}, "only 1 is allowed", id="workers"),
+        pytest.param(("--workers", "4"), {}, "memory://", id="workers"),
         pytest.param((), {"GATEWAY_DEFAULT_PLAN": "gold"}, "gold", id="default plan"),
         pytest.param((), {"GATEWAY_KEYS_FILE": "/no/such"}, "such", id="no keys file"),
     ],
@@ -111,6 +111,42 @@ def test_a_wrong_start_ends_with_one_line(
     assert code in {1, 2}
     assert complaint in errors
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["0", "65", "x", "-1", "2.0", ""])
+def test_a_number_of_workers_is_bounded(number: str) -> None:
+    """Told as every wrong argument is."""
+    code, _, errors = run("serve", f"--workers={number}")
+
+    assert code == 2
+    assert f"{number!r} is not a number of workers (1 to 64)" in errors
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        pytest.param({"GATEWAY_OPS_PORT": "x"}, "GATEWAY_OPS_PORT='x'", id="setting"),
+        pytest.param({"GATEWAY_KEYS_FILE": "/no/such"}, "such", id="no keys file"),
+        pytest.param({"GATEWAY_DEFAULT_PLAN": "gold"}, "gold", id="default plan"),
+        pytest.param(
+            {"GATEWAY_STORE_URL": "rediss://localhost?ssl_ca_certs=/no/such"},
+            "GATEWAY_STORE_URL",
+            id="certificates",
+        ),
+    ],
+)
+def test_workers_start_wrongly_as_one_process_does(
+    environment: dict[str, str], complaint: str
+) -> None:
+    """One line with one exit code, however many there would be."""
+    store = {"GATEWAY_STORE_URL": "redis://localhost", **environment}
+
+    alone = run("serve", **store)
+    together = run("serve", "--workers", "3", **store)
+
+    assert complaint in together[2]
+    assert len(together[2].splitlines()) == 1
+    assert alone == together
 
 
 def test_a_typing_error_in_a_variable_is_pointed_out() -> None:

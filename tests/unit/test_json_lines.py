@@ -230,3 +230,14 @@ def test_records_are_json_with_their_facts(
     assert list(line)[:5] == ["time", "level", "logger", "message", "error_id"]
     assert (line["level"], line["message"]) == ("error", "it failed")
     assert "KeyError: 'gone'" in line["exception"]
+
+
+async def test_lines_that_a_pipe_would_part_go_apart() -> None:
+    """Several processes write to it, and would write between the parts."""
+    stream = Written()
+    lines = JsonLines(stream, most_together_bytes=10)
+    for line in (b"1234\n", b"678\n", b"bc\n", b"too long for ten\n", b"z\n"):
+        lines.write_line(line)
+    await next_tick()
+
+    assert stream.writes == ["1234\n678\n", "bc\n", "too long for ten\n", "z\n"]

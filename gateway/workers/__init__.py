@@ -1,0 +1,1 @@
+"""Several processes that serve one replica, and the supervisor that holds them."""

@@ -1,0 +1,127 @@
+"""
+What all workers have counted: asked in rounds, kept of each, merged for who wants it.
+
+No I/O and no clock of its own. What a worker has told stays counted, also when it is
+dead; so what was shown once is never taken back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from gateway.telemetry.merging import Snapshot, growing, merge
+
+logger = logging.getLogger(__name__)
+
+# A worker's event loop answers within milliseconds; who is slower is told of with what
+# it said before.
+ROUND_WITHIN_S: Final = 1.0
+
+_decode: Final = msgspec.msgpack.Decoder(Snapshot).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Voice(Protocol):
+    """Speaks to the workers, each known by its process id."""
+
+    def ask(self, pid: int, round_number: int) -> None: ...
+
+    def tell(self, pid: int, number: int, snapshot: msgspec.Raw) -> None: ...
+
+
+class Census:
+    """
+    One round at a time: who wants totals while one runs is told after the next.
+
+    So totals never miss what had happened when somebody asked for them, and asking
+    more often costs no more.
+    """
+
+    def __init__(
+        self, voice: Voice, *, own: Callable[[], Snapshot], now_s: Callable[[], float]
+    ) -> None:
+        self._voice = voice
+        self._own = own
+        self._now_s = now_s
+        # The last that each living worker said, as it came: most are never looked at.
+        self._last: dict[int, bytes] = {}
+        self._ended: Snapshot = []
+        self._round = 0
+        self._awaited: set[int] = set()
+        self.ends_at_s: float | None = None
+        # Who is told at this round's end, and who at the next one's.
+        self._asking: dict[int, int] = {}
+        self._waiting: dict[int, int] = {}
+
+    def join(self, pid: int) -> None:
+        """Count a worker in."""
+        self._last[pid] = b""
+
+    def want(self, pid: int, number: int) -> None:
+        """A worker asks, for a scraper of its own, with a number that grows."""
+        self._waiting[pid] = number
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a round, if none runs."""
+        if self.ends_at_s is not None or not self._last:
+            return
+        self._round += 1
+        self._asking, self._waiting = self._waiting, {}
+        self._awaited = set(self._last)
+        self.ends_at_s = self._now_s() + ROUND_WITHIN_S
+        for pid in self._last:
+            self._voice.ask(pid, self._round)
+
+    def hear(self, pid: int, round_number: int, snapshot: bytes) -> None:
+        """A worker says what it has counted; however late, it is the newest."""
+        if pid not in self._last:
+            return
+        self._last[pid] = snapshot
+        if round_number == self._round:
+            self._heard(pid)
+
+    def leave(self, pid: int) -> None:
+        """A worker has said its last: what it counted stays, where it stood is over."""
+        told = self._last.pop(pid, b"")
+        self._ended = merge([self._ended, growing(_read(told))])
+        self._asking.pop(pid, None)
+        self._waiting.pop(pid, None)
+        self._heard(pid)
+
+    def look_at_clock(self) -> None:
+        """End a round that somebody does not answer in."""
+        if self.ends_at_s is not None and self._now_s() >= self.ends_at_s:
+            facts = {"pids": sorted(self._awaited)}
+            logger.warning(
+                "workers did not say what they count", extra={"facts": facts}
+            )
+            self._end()
+
+    def _heard(self, pid: int) -> None:
+        self._awaited.discard(pid)
+        if self.ends_at_s is not None and not self._awaited:
+            self._end()
+
+    def _end(self) -> None:
+        self.ends_at_s = None
+        asking, self._asking = self._asking, {}
+        if asking:
+            totals = msgspec.Raw(_encode(self.totals()))
+            for pid, number in asking.items():
+                self._voice.tell(pid, number, totals)
+        if self._waiting:
+            self.begin()
+
+    def totals(self) -> Snapshot:
+        """What is known of all, the living first."""
+        living = [_read(told) for told in self._last.values()]
+        return merge([*living, self._own(), self._ended])
+
+
+def _read(told: bytes) -> Snapshot:
+    return _decode(told) if told else []
