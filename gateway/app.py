@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
@@ -43,19 +44,35 @@ from gateway.routes.operation import OperationRoutes
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
 from gateway.telemetry.metrics import Telemetry
+from gateway.tracing.environment import open_tracing
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
 from gateway.upstream.transport import open_transport, to_sender
 from policies.estimate import OutputEstimator
 from policies.ledger import Ledger
 
+if TYPE_CHECKING:
+    from gateway.tracing.tracing import Tracing
+
 
 class Gateway:
     """Everything one process needs to serve; `edge` is the application."""
 
-    def __init__(self, settings: Settings, *, ledger: Ledger | None = None) -> None:
-        """Build all parts; FileProblems if plans or keys are wrong."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """
+        Build all parts; FileProblems if plans or keys are wrong.
+
+        `environment` is the process's, where OpenTelemetry's variables are to count.
+        """
         self.settings = settings
+        # First: a start that a wrong variable stops has opened nothing.
+        self.tracing = open_tracing(environment)
         self.telemetry = Telemetry()
         self.files = PolicyFiles(settings, self.telemetry)
         self.shared = open_shared_store(
@@ -83,7 +100,7 @@ class Gateway:
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog()
-        self.edge = self._edge(self._api_routes())
+        self.edge = self._edge(self._api_routes(), self.tracing)
         # The same operation routes on a port of their own; no lifespan of its own.
         self.ops_edge = self._edge(self._operation(has_metrics=True).routes())
 
@@ -144,7 +161,9 @@ class Gateway:
             has_metrics=has_metrics,
         )
 
-    def _edge(self, routes: list[Route]) -> EdgeMiddleware:
+    def _edge(
+        self, routes: list[Route], tracing: Tracing | None = None
+    ) -> EdgeMiddleware:
         # Only what the router refuses reaches the exception handler; our handlers end
         # in `Door.answer`.
         router = Litestar(
@@ -160,6 +179,7 @@ class Gateway:
             access_log=self.access_log,
             cors=Cors(self.settings.cors_origins),
             write_timeout_s=self.settings.http_write_timeout_s,
+            tracing=tracing,
         )
 
     def readiness(self) -> dict[str, Any]:
@@ -192,6 +212,8 @@ class Gateway:
             await self.replays.finish()
             await self.transport.aclose()
             await self.ledger.aclose()
+            if self.tracing is not None:
+                await self.tracing.aclose()
 
 
 def steady_clock_us() -> Callable[[], int]:

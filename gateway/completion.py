@@ -63,9 +63,14 @@ class CompletionService:
         principal.require(translator.model)
         call.exchange.record.upstream_route = translator.find_route()
 
+        trace = call.exchange.trace
+        if trace is not None:
+            trace.admitting()
         lease = await self._admission.admit(
             principal, translator.model, translator.demand, call.lease_id
         )
+        if trace is not None:
+            trace.admitted(lease)
         with lease:
             call.exchange.decided(lease.states)
             if not lease.is_exact:
@@ -87,9 +92,10 @@ class CompletionService:
                     # The body outlives this function. From here the stream owns the
                     # connection and the lease, and gives both back when it ends, fails
                     # or is abandoned.
+                    stream = translator.stream(call.stamp)
                     return MeteredStream(
                         answer,
-                        translator.stream(call.stamp),
+                        stream if trace is None else trace.watch(stream),
                         lease,
                         learn=partial(
                             self._admission.learn,
@@ -101,6 +107,8 @@ class CompletionService:
                     )
                 whole = translator.from_upstream(await answer.read(), call.stamp)
 
+            if trace is not None:
+                trace.answered(whole.body)
             lease.settle(whole.usage)
             call.exchange.used(whole.usage)
             self._admission.learn(
@@ -116,4 +124,5 @@ class CompletionService:
             model=call.translator.model,
             request_id=call.exchange.request_id,
             trace_headers=call.trace_headers,
+            trace=call.exchange.trace,
         )

@@ -7,7 +7,7 @@ Outermost, so that it also sees what the router refuses.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.access_log import AccessLog
 from gateway.asgi import ASGIApp
@@ -16,6 +16,9 @@ from gateway.errors import ClientGone
 from gateway.exchange import EXCHANGE, Exchange
 from gateway.telemetry.metrics import Telemetry
 from gateway.wire import Wire
+
+if TYPE_CHECKING:
+    from gateway.tracing.tracing import Tracing
 
 # Answers an exchange of this method.
 Begin: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
@@ -37,6 +40,7 @@ class EdgeMiddleware:
         access_log: AccessLog,
         cors: Cors,
         write_timeout_s: float,
+        tracing: Tracing | None = None,
     ) -> None:
         self._router = router
         self._exact = exact
@@ -44,10 +48,13 @@ class EdgeMiddleware:
         self._access_log = access_log
         self._cors = cors
         self._write_timeout_s = write_timeout_s
+        self._tracing = tracing
 
     async def __call__(self, wire: Wire) -> None:
         exchange = Exchange(wire, write_timeout_s=self._write_timeout_s)
         record, method = exchange.record, wire.head.method
+        if self._tracing is not None:
+            exchange.trace = self._tracing.begin(exchange)
         with self._telemetry.in_flight():
             try:
                 await self._answering(exchange, wire, method)
@@ -59,6 +66,8 @@ class EdgeMiddleware:
                     record.route, record.outcome, exchange.elapsed_s
                 )
                 self._access_log.write(exchange, method)
+                if self._tracing is not None and exchange.trace is not None:
+                    self._tracing.end(exchange, exchange.trace)
 
     def _answering(
         self, exchange: Exchange, wire: Wire, method: str

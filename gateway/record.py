@@ -39,6 +39,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     # What became of a request that is run once for all who ask.
     replay: ReplayOutcome | None = None
     error_id: str | None = None
+    # Of the trace that this request is part of, if anybody keeps one.
+    trace_id: str | None = None
+    span_id: str | None = None
 
 
 class LineHead(msgspec.Struct, gc=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -183,7 +184,7 @@ def signalled() -> asyncio.Future[signal.Signals]:
 async def serve(settings: Settings, address: Address) -> None:
     """Serve until told to stop."""
     told = signalled()
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, environment=os.environ)
     async with running_gateway(gateway, address) as (_, taken):
         facts = {
             "address": str(taken),

@@ -320,6 +320,8 @@ class EventStreamResponse:
 
     async def _finish(self) -> None:
         self._is_finished = True
+        if self._exchange.trace is not None:
+            self._exchange.trace.stream_ended()
         self._presence.conclude()
         await self._exchange.write(b"", more=False)
 
