@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
@@ -47,6 +48,7 @@ from gateway.telemetry.exposition import AskFamilies
 from gateway.telemetry.following import follow_policies, follow_replays
 from gateway.telemetry.instruments import Reading
 from gateway.telemetry.metrics import Telemetry
+from gateway.tracing.environment import open_tracing
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
 from gateway.upstream.transport import (
@@ -56,6 +58,9 @@ from gateway.upstream.transport import (
 )
 from policies.estimate import OutputEstimator
 from policies.ledger import Ledger
+
+if TYPE_CHECKING:
+    from gateway.tracing.tracing import Tracing
 
 # Of a stall, a quarter of a second is missed; more looks would cost what they watch.
 LAG_LOOK_S: Final = 0.25
@@ -70,13 +75,17 @@ class Gateway:
         *,
         ledger: Ledger | None = None,
         families: AskFamilies | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """
         Build all parts; FileProblems if plans or keys are wrong.
 
-        `families` are the metrics to show instead of this process' own.
+        `families` are the metrics to show instead of this process' own;
+        `environment` is the process's, where OpenTelemetry's variables are to count.
         """
         self.settings = settings
+        # First: a start that a wrong variable stops has opened nothing.
+        self.tracing = open_tracing(environment)
         self.telemetry = Telemetry()
         self._families = families or self.telemetry.families
         self.files = PolicyFiles(settings, self.telemetry)
@@ -107,7 +116,7 @@ class Gateway:
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog(success_ratio=settings.log_success_ratio)
-        self.edge = self._edge(self._api_routes())
+        self.edge = self._edge(self._api_routes(), self.tracing)
         # The same operation routes on a port of their own; no lifespan of its own.
         self.ops_edge = self._edge(self._operation(has_metrics=True).routes())
 
@@ -169,7 +178,9 @@ class Gateway:
             has_metrics=has_metrics,
         )
 
-    def _edge(self, routes: list[Route]) -> EdgeMiddleware:
+    def _edge(
+        self, routes: list[Route], tracing: Tracing | None = None
+    ) -> EdgeMiddleware:
         # Only what the router refuses reaches the exception handler; our handlers end
         # in `Door.answer`.
         router = Litestar(
@@ -185,6 +196,7 @@ class Gateway:
             access_log=self.access_log,
             cors=Cors(self.settings.cors_origins),
             write_timeout_s=self.settings.http_write_timeout_s,
+            tracing=tracing,
         )
 
     def _certificate_expiry(self) -> list[Reading]:
@@ -222,6 +234,8 @@ class Gateway:
             await self.replays.finish()
             await self.transport.aclose()
             await self.ledger.aclose()
+            if self.tracing is not None:
+                await self.tracing.aclose()
 
 
 async def watch_lag(lagged: Callable[[float], None]) -> None:

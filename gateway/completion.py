@@ -64,9 +64,14 @@ class CompletionService:
         principal.require(translator.model)
         call.exchange.record.upstream_route = translator.find_route()
 
+        trace = call.exchange.trace
+        if trace is not None:
+            trace.admitting()
         lease = await self._admission.admit(
             principal, translator.model, translator.demand, call.lease_id
         )
+        if trace is not None:
+            trace.admitted(lease)
         with lease:
             call.exchange.decided(lease.states)
             if not lease.is_exact:
@@ -91,9 +96,10 @@ class CompletionService:
                     # connection and the lease, and gives both back when it ends, fails
                     # or is abandoned.
                     exchange.waited_s += time.perf_counter() - asked_s
+                    stream = translator.stream(call.stamp)
                     return MeteredStream(
                         answer,
-                        translator.stream(call.stamp),
+                        stream if trace is None else trace.watch(stream),
                         lease,
                         learn=partial(
                             self._admission.learn,
@@ -107,6 +113,8 @@ class CompletionService:
                 exchange.waited_s += time.perf_counter() - asked_s
                 whole = translator.from_upstream(raw, call.stamp)
 
+            if trace is not None:
+                trace.answered(whole.body)
             lease.settle(whole.usage)
             call.exchange.used(whole.usage)
             self._admission.learn(
@@ -122,4 +130,5 @@ class CompletionService:
             model=call.translator.model,
             request_id=call.exchange.request_id,
             trace_headers=call.trace_headers,
+            trace=call.exchange.trace,
         )

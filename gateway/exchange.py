@@ -28,6 +28,7 @@ from gateway.errors import (
 from gateway.ids import new_id
 from gateway.limit_headers import limit_headers
 from gateway.record import Record
+from gateway.tracing.facts import RequestTrace
 from gateway.translation.usage import TokenUsage
 from gateway.wire import Wire
 from policies.ledger import LimitState
@@ -71,6 +72,7 @@ class Exchange:
         "record",
         "request_id",
         "started_s",
+        "trace",
         "waited_s",
         "wire",
     )
@@ -93,6 +95,8 @@ class Exchange:
         self._is_body_done = not (
             b"content-length" in self.headers or b"transfer-encoding" in self.headers
         )
+        # Set by the middleware where something is exported.
+        self.trace: RequestTrace | None = None
         # Set by the door once the key is known.
         self.principal: Principal | None = None
         # Set once the plan has decided, then carried by whatever answer comes.
@@ -105,6 +109,12 @@ class Exchange:
     def add_headers(self, headers: Iterable[Header]) -> None:
         """Headers that whatever answer follows has to carry."""
         self._common.extend(headers)
+
+    @property
+    def trace_id(self) -> str | None:
+        """The id of a trace that is kept; None for one that is dropped."""
+        trace = self.trace
+        return trace.hex_id if trace is not None and trace.is_sampled else None
 
     @property
     def elapsed_s(self) -> float:
@@ -258,6 +268,8 @@ class Exchange:
 
     def note(self, error: GatewayError) -> None:
         """Put an error into the record."""
+        if self.trace is not None:
+            self.trace.failed(error)
         record = self.record
         record.outcome = error.outcome
         # An upstream's own may be a sentence, with what it was sent in it.

@@ -7,7 +7,7 @@ Outermost, so that it also sees what the router refuses.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.access_log import AccessLog
 from gateway.asgi import ASGIApp
@@ -17,6 +17,9 @@ from gateway.exchange import EXCHANGE, Exchange
 from gateway.record import Record
 from gateway.telemetry.metrics import Telemetry
 from gateway.wire import Wire
+
+if TYPE_CHECKING:
+    from gateway.tracing.tracing import Tracing
 
 # Answers an exchange of this method.
 Begin: TypeAlias = Callable[[Exchange, str], Awaitable[None]]
@@ -44,6 +47,7 @@ class EdgeMiddleware:
         access_log: AccessLog,
         cors: Cors,
         write_timeout_s: float,
+        tracing: Tracing | None = None,
     ) -> None:
         self._router = router
         self._exact = exact
@@ -51,10 +55,13 @@ class EdgeMiddleware:
         self._access_log = access_log
         self._cors = cors
         self._write_timeout_s = write_timeout_s
+        self._tracing = tracing
 
     async def __call__(self, wire: Wire) -> None:
         exchange = Exchange(wire, write_timeout_s=self._write_timeout_s)
         record, method = exchange.record, wire.head.method
+        if self._tracing is not None:
+            exchange.trace = self._tracing.begin(exchange)
         with self._telemetry.in_flight():
             try:
                 await self._answering(exchange, wire, method)
@@ -63,10 +70,13 @@ class EdgeMiddleware:
                 record.outcome, record.status = "client_gone", 499
             finally:
                 took_s = exchange.elapsed_s
-                self._telemetry.request(record.route, record.outcome, took_s)
+                trace_id = exchange.trace_id if exchange.trace is not None else None
+                self._telemetry.request(record.route, record.outcome, took_s, trace_id)
                 if _is_whole_answer(record):
-                    self._telemetry.added(took_s - exchange.waited_s)
+                    self._telemetry.added(took_s - exchange.waited_s, trace_id)
                 self._access_log.write(exchange, method)
+                if self._tracing is not None and exchange.trace is not None:
+                    self._tracing.end(exchange, exchange.trace)
 
     def _answering(
         self, exchange: Exchange, wire: Wire, method: str

@@ -41,6 +41,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     error_id: str | None = None
     # Of which share of the answered requests lines are written, where not of all.
     sample_ratio: float | None = None
+    # Of the trace that this request is part of, if anybody keeps one.
+    trace_id: str | None = None
+    span_id: str | None = None
 
 
 class LineHead(msgspec.Struct, gc=False):

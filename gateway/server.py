@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -214,7 +215,7 @@ def signalled(
 async def serve(settings: Settings, address: Address) -> None:
     """Serve until told to stop."""
     told = signalled()
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, environment=os.environ)
     async with running_gateway(gateway, address) as (_, taken):
         logger.info("serving", extra={"facts": facts_of(gateway, taken)})
         warn_of_keys(gateway)

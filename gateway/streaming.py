@@ -301,8 +301,9 @@ class EventStreamResponse:
             now_s = time.perf_counter()
             exchange.waited_s += now_s - self._began_s
             record.first_token_s = took_s = now_s - exchange.started_s
-            self._telemetry.first_token(record.model, took_s)
-            self._telemetry.added(took_s - exchange.waited_s)
+            trace_id = exchange.trace_id
+            self._telemetry.first_token(record.model, took_s, trace_id)
+            self._telemetry.added(took_s - exchange.waited_s, trace_id)
 
     def _note_flow(self) -> None:
         first_s = self._exchange.record.first_token_s
@@ -338,6 +339,8 @@ class EventStreamResponse:
 
     async def _finish(self) -> None:
         self._is_finished = True
+        if self._exchange.trace is not None:
+            self._exchange.trace.stream_ended()
         self._presence.conclude()
         await self._exchange.write(b"", more=False)
 

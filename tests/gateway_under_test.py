@@ -239,7 +239,10 @@ async def gateway_under_test(
         "drain_timeout_s": 1.0,
     }
     ledger = settings.pop("ledger", None)
-    gateway = Gateway(Settings(**(defaults | settings)), ledger=ledger)
+    environment = settings.pop("environment", {})
+    gateway = Gateway(
+        Settings(**(defaults | settings)), ledger=ledger, environment=environment
+    )
     async with running_gateway(gateway, Address(port=0)) as (server, address):
         under_test = GatewayUnderTest(gateway, server, address, keys)
         async with under_test.client:

@@ -144,6 +144,8 @@ class Door:
             translator = await asyncio.to_thread(parse, raw)
         else:
             translator = parse(raw)
+        if exchange.trace is not None:
+            exchange.trace.asked(raw)
         exchange.record.model = translator.model
         exchange.record.is_stream = translator.is_stream
         return translator
@@ -178,14 +180,18 @@ def internal_error(exchange: Exchange, cause: Exception) -> InternalError:
     error_id = uuid.uuid4().hex[:12]
     exchange.record.error_id = error_id
     facts = {"error_id": error_id, "request_id": exchange.request_id}
+    if exchange.trace is not None:
+        exchange.trace.crashed(cause)
+    if exchange.record.trace_id is not None:
+        facts["trace_id"] = exchange.record.trace_id
+        facts["span_id"] = exchange.record.span_id or ""
     logger.error("internal error", exc_info=cause, extra={"facts": facts})
     return InternalError(error_id)
 
 
 def trace_headers(exchange: Exchange) -> tuple[Header, ...]:
-    """The caller's trace context, for the upstream."""
+    """The caller's trace context, for the upstream, where no trace is kept here."""
     headers = exchange.headers
-    if TRACE_HEADERS.isdisjoint(headers):
+    if exchange.trace is not None or TRACE_HEADERS.isdisjoint(headers):
         return ()
-    # Forwarded as they came: tracing decides what to make of them, not this proxy.
     return tuple((name, headers[name]) for name in TRACE_HEADERS if name in headers)

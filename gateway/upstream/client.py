@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, Header, UpstreamError
 from gateway.secret import Secret
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Telemetry
+from gateway.tracing.facts import RequestTrace
 from gateway.translation.faults import error_of_status
 from gateway.translation.port import UpstreamRequest
 from gateway.upstream.connection import Take
@@ -56,7 +57,9 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     credentials: Credentials
     model: str
     request_id: str
+    # As they came, where no trace of ours carries them on.
     trace_headers: tuple[tuple[bytes, bytes], ...] = ()
+    trace: RequestTrace | None = None
 
 
 class UpstreamAnswer:
@@ -67,10 +70,21 @@ class UpstreamAnswer:
     listens any more.
     """
 
-    __slots__ = ("_closing", "_incoming", "_is_closed", "_is_handed_over", "_max_bytes")
+    __slots__ = (
+        "_closing",
+        "_incoming",
+        "_is_closed",
+        "_is_handed_over",
+        "_max_bytes",
+        "_trace",
+    )
 
-    def __init__(self, incoming: Incoming, max_bytes: int) -> None:
+    def __init__(
+        self, incoming: Incoming, max_bytes: int, trace: RequestTrace | None = None
+    ) -> None:
         self._incoming = incoming
+        # Told when the body ends; of an accepted answer only.
+        self._trace = trace if incoming.status == 200 else None
         self._max_bytes = max_bytes
         self._is_handed_over = self._is_closed = False
         self._closing: asyncio.Future[None] | None = None
@@ -135,6 +149,8 @@ class UpstreamAnswer:
         """
         if not self._is_closed:
             self._is_closed = True
+            if self._trace is not None:
+                self._trace.attempt_over()
             closing = self._incoming.close()
             if closing is not None:
                 self._closing = asyncio.ensure_future(closing)
@@ -157,18 +173,23 @@ class UpstreamClient:
     async def open(self, call: UpstreamCall) -> UpstreamAnswer:
         """An accepted answer, which its user closes; or the error it ended in."""
         deadline = Deadline(self._timeouts)
-        outgoing = _outgoing(call)
+        outgoing, trace = _outgoing(call), call.trace
         attempt = 1
         while True:
+            sent = outgoing if trace is None else _traced(outgoing, trace)
             began_s = time.perf_counter()
-            result = await self._attempt(call, outgoing, deadline)
+            result = await self._attempt(call, sent, deadline)
             took_s = time.perf_counter() - began_s
             if isinstance(result, UpstreamAnswer):
+                if trace is not None:
+                    trace.attempt_accepted()
                 self._telemetry.attempt("ok", took_s)
                 return result
             error = result.error
             # A word from a closed set: an upstream's own code would be unbounded.
             self._telemetry.attempt(error.fault or "refused", took_s)
+            if trace is not None:
+                trace.attempt_failed(result.status, error)
             wait_s = None
             if result.is_before_start:
                 wait_s = retry_wait_s(
@@ -202,12 +223,12 @@ class UpstreamClient:
         except httpx.TransportError as problem:
             failure = from_transport_error(problem)
             return _Failed(failure, is_before_sending(problem))
-        answer = UpstreamAnswer(incoming, self._max_bytes)
+        answer = UpstreamAnswer(incoming, self._max_bytes, call.trace)
         # Nothing else carries an answer: LLMTune documents no other success here.
         if incoming.status == 200:
             return answer
         refusal = await self._refusal(call, answer, incoming)
-        return _Failed(refusal, incoming.status in {429, 503})
+        return _Failed(refusal, incoming.status in {429, 503}, incoming.status)
 
     async def _refusal(
         self, call: UpstreamCall, answer: UpstreamAnswer, incoming: Incoming
@@ -243,6 +264,8 @@ class _Failed(msgspec.Struct, frozen=True):
     error: GatewayError
     # Whether the upstream cannot have begun to work on it.
     is_before_start: bool
+    # None where there was no answer at all.
+    status: int | None = None
 
 
 def _outgoing(call: UpstreamCall) -> Outgoing:
@@ -255,3 +278,9 @@ def _outgoing(call: UpstreamCall) -> Outgoing:
     return Outgoing(
         credentials.base_url + request.path, request.is_stream, headers, request.body
     )
+
+
+def _traced(outgoing: Outgoing, trace: RequestTrace) -> Outgoing:
+    """The same, as an attempt of its own in its request's trace."""
+    headers = (*outgoing.headers, *trace.attempt(outgoing.url))
+    return outgoing._replace(headers=headers)

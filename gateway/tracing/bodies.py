@@ -1,0 +1,152 @@
+"""
+What a span tells of request and answer bodies, and their text where that was asked for.
+
+Read from the caller's side, where every route speaks OpenAI's words or LLMTune's own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+# Of each attribute with text: what collectors and backends still take.
+MOST_TEXT: Final = 16 * 1024
+
+Number: TypeAlias = int | float
+
+
+class Parameters(msgspec.Struct, kw_only=True):
+    """What a request asks for, beside its text."""
+
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_tokens_camel: int | None = msgspec.field(default=None, name="maxTokens")
+    temperature: Number | None = None
+    top_p: Number | None = None
+    top_k: Number | None = None
+    seed: int | None = None
+    choices: int | None = msgspec.field(default=None, name="n")
+    frequency_penalty: Number | None = None
+    presence_penalty: Number | None = None
+    # Empty unless text may be kept.
+    text: str = msgspec.field(default="", name="")
+
+
+class _Asked(msgspec.Struct):
+    messages: list[dict[str, Any]] = []
+    prompt: Any = None
+
+
+class _Message(msgspec.Struct):
+    content: Any = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+    message: _Message | None = None
+    delta: _Message | None = None
+    text: str | None = None
+    index: int = 0
+
+
+class Answer(msgspec.Struct):
+    """A whole answer, OpenAI's or LLMTune's own."""
+
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] = []
+    text: str | None = None
+
+
+_parameters: Final = msgspec.json.Decoder(Parameters)
+_asked: Final = msgspec.json.Decoder(_Asked)
+_answer: Final = msgspec.json.Decoder(Answer)
+_encode: Final = msgspec.json.Encoder().encode
+
+_ID: Final = re.compile(rb'"id":"([\x21\x23-\x5b\x5d-\x7e]{1,128})"')
+_MODEL: Final = re.compile(rb'"model":"([\x20\x21\x23-\x5b\x5d-\x7e]{1,256})"')
+
+
+def read_parameters(raw: bytes, *, keeps_text: bool) -> Parameters:
+    """What a good body asks for; nothing where the gateway is more lenient than we."""
+    try:
+        found = _parameters.decode(raw)
+        if keeps_text:
+            found.text = _input_messages(_asked.decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Parameters()
+    return found
+
+
+def read_answer(body: bytes) -> Answer:
+    """A whole answer, as far as it is one."""
+    try:
+        return _answer.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Answer()
+
+
+def read_head(frame: bytes) -> Answer:
+    """Id and model of a stream, from its first frame."""
+    found_id, found_model = _ID.search(frame), _MODEL.search(frame)
+    return Answer(
+        id=found_id.group(1).decode() if found_id else None,
+        model=found_model.group(1).decode() if found_model else None,
+    )
+
+
+def _input_messages(asked: _Asked) -> str:
+    if asked.messages:
+        spoken = [(str(m.get("role")), m.get("content")) for m in asked.messages]
+    else:
+        spoken = [("user", asked.prompt)]
+    return _messages(spoken)
+
+
+def output_messages(answer: Answer) -> str:
+    """A whole answer's text, in the convention's form."""
+    texts = [
+        choice.message.content if choice.message is not None else choice.text
+        for choice in answer.choices
+    ]
+    return _messages([("assistant", text) for text in texts or [answer.text]])
+
+
+def streamed_messages(frames: list[bytes]) -> str:
+    """The text of a stream's first frames, choice by choice."""
+    texts: dict[int, str] = {}
+    for line in b"".join(frames).split(b"\n"):
+        if not line.startswith(b"data: {"):
+            continue
+        # The last line may be cut.
+        for choice in read_answer(line.removeprefix(b"data: ")).choices:
+            text = choice.delta.content if choice.delta is not None else choice.text
+            texts[choice.index] = texts.get(choice.index, "") + str(text or "")
+    return _messages([("assistant", text) for _, text in sorted(texts.items())])
+
+
+def _messages(spoken: list[tuple[str, Any]]) -> str:
+    left = MOST_TEXT
+    messages: list[dict[str, Any]] = []
+    for role, content in spoken:
+        parts = []
+        for text in _texts(content):
+            parts.append({"type": "text", "content": text[:left]})
+            left -= len(text)
+            if left <= 0:
+                break
+        messages.append({"role": role[:64], "parts": parts})
+        if left <= 0:
+            break
+    return _encode(messages).decode()
+
+
+def _texts(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    # Images and the like are not text, and are left out.
+    return [text for text in texts if isinstance(text, str)]

@@ -1,0 +1,530 @@
+"""Traces as a real collector receives them: who is whose parent, and how each ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+import pytest
+
+from tests.conftest import StartGateway
+from tests.gateway_under_test import UPSTREAM_KEY, GatewayUnderTest, chat_body, until
+from tests.servers.otlp import Collector, otlp_over_grpc, otlp_over_http
+from tests.upstream import ScriptedUpstream
+
+TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT: Final = "00f067aa0ba902b7"
+SAMPLED: Final = f"00-{TRACE}-{PARENT}-01"
+UNSAMPLED: Final = f"00-{TRACE}-{PARENT}-00"
+SECRET_PROMPT: Final = "the-prompts-own-words"
+SECRET_ANSWER: Final = "the-answers-own-words"
+
+StartTraced: TypeAlias = Callable[..., Awaitable[GatewayUnderTest]]
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    async with otlp_over_http() as collector:
+        yield collector
+
+
+@pytest.fixture
+def start_traced(
+    start_gateway: StartGateway,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> StartTraced:
+    """Starts gateways that export over HTTP, with these variables besides."""
+
+    async def start(
+        plans: dict[str, str] | None = None, **variables: str
+    ) -> GatewayUnderTest:
+        told = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_BSP_SCHEDULE_DELAY": "20",
+            **variables,
+        }
+        for name, value in told.items():
+            # The SDK reads the process's own.
+            monkeypatch.setenv(name, value)
+        return await start_gateway(plans, environment=os.environ)
+
+    return start
+
+
+async def ask(gateway: GatewayUnderTest, **headers: str) -> Any:
+    sent = gateway.auth() | {name.replace("_", "-"): v for name, v in headers.items()}
+    return await gateway.client.post(
+        "/v1/chat/completions", json=chat_body(max_tokens=9), headers=sent
+    )
+
+
+async def received(collector: Collector, servers: int = 1) -> None:
+    """Wait until so many requests' spans have arrived; a request's come together."""
+    await until(lambda: len(collector.of_kind("SERVER")) >= servers, "server spans")
+
+
+class TestOneRequest:
+    """What one trace holds."""
+
+    async def test_a_trace_goes_on_from_caller_to_upstream(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """Caller, gateway, attempt and upstream are one chain of parents."""
+        gateway = await start_traced()
+
+        await ask(
+            gateway, traceparent=SAMPLED, tracestate="vendor=1", baggage="tenant=a"
+        )
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        sent = upstream.last.headers
+        assert collector.server.parent_id == PARENT
+        assert {TRACE} == {span.trace_id for span in collector.spans}
+        assert attempt.parent_id == collector.server.span_id
+        assert sent["traceparent"] == f"00-{TRACE}-{attempt.span_id}-01"
+        assert (sent["tracestate"], sent["baggage"]) == ("vendor=1", "tenant=a")
+        assert collector.server.trace_state == "vendor=1"
+
+    async def test_a_request_has_its_own_trace_by_the_conventions(
+        self, start_traced: StartTraced, collector: Collector
+    ) -> None:
+        """Server, admission and attempt, named and described as dashboards expect."""
+        gateway = await start_traced()
+
+        response = await ask(gateway, x_client_request_id="mine-1")
+        await received(collector)
+
+        server, (admission,) = collector.server, collector.of_kind("INTERNAL")
+        (attempt,) = collector.of_kind("CLIENT")
+        assert server.name == "POST /v1/chat/completions"
+        assert server.attributes["http.response.status_code"] == 200
+        assert (
+            server.attributes["llmtune.request_id"] == response.headers["x-request-id"]
+        )
+        assert server.attributes["llmtune.client_request_id"] == "mine-1"
+        assert server.attributes["server.port"] == gateway.address.port
+        assert admission.name == "admission.admit"
+        assert admission.attributes["llmtune.admission.decision"] == "admitted"
+        assert admission.attributes["llmtune.admission.adjustment_tokens"] < 0
+        told = attempt.attributes
+        assert attempt.name == f"chat {chat_body()['model']}"
+        assert told["gen_ai.request.max_tokens"] == 9
+        assert told["gen_ai.response.finish_reasons"] == ["stop"]
+        assert told["gen_ai.response.id"] == response.json()["id"]
+        usage = response.json()["usage"]
+        assert told["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
+        assert server.started_ns <= attempt.started_ns < attempt.ended_ns
+        assert attempt.ended_ns <= server.ended_ns
+        assert not any(span.is_error for span in collector.spans)
+
+    async def test_the_access_line_and_exemplars_know_the_trace(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """From a log line to its trace and back."""
+        gateway = await start_traced()
+
+        with caplog.at_level("INFO", "gateway.access"):
+            await ask(gateway, traceparent=SAMPLED)
+            await received(collector)
+
+        facts = caplog.records[-1].__dict__["facts"]
+        assert (facts["trace_id"], facts["span_id"]) == (
+            TRACE,
+            collector.server.span_id,
+        )
+
+    async def test_a_streams_spans_end_with_the_stream(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """With the first token's moment and the end's."""
+        gateway = await start_traced()
+        go_on = asyncio.Event()
+        head, *rest = _stream_steps()
+        upstream.will(head, go_on, *rest)
+
+        async with gateway.stream_chat() as stream:
+            await stream.text_until("Hel")
+            assert collector.spans == []
+            go_on.set()
+            await stream.text_until("lo")
+            while await stream.next_event() is not None:
+                pass
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        assert collector.server.events == ["first_token", "end"]
+        assert attempt.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+        assert attempt.attributes["gen_ai.response.time_to_first_chunk"] >= 0
+        assert attempt.attributes["gen_ai.response.id"].startswith("chatcmpl-")
+
+    async def test_a_resource_names_service_and_pod(
+        self, start_traced: StartTraced, collector: Collector
+    ) -> None:
+        """What a chart sets with the downward API; stated attributes first."""
+        gateway = await start_traced(
+            OTEL_RESOURCE_ATTRIBUTES="k8s.namespace.name=stated,team=a",
+            K8S_NAMESPACE_NAME="unheard",
+            K8S_POD_NAME="gateway-7",
+            K8S_POD_UID="uid-7",
+        )
+
+        await ask(gateway)
+        await received(collector)
+
+        resource = collector.resource
+        assert resource["service.name"] == "llmtune-gateway"
+        assert resource["k8s.namespace.name"] == "stated"
+        assert resource["k8s.pod.name"] == "gateway-7"
+        assert resource["service.instance.id"] == "uid-7"
+        assert resource["team"] == "a"
+
+
+class TestHowItEnded:
+    """The status of whatever does not go well."""
+
+    async def test_a_rejected_request_has_no_attempt(
+        self, start_traced: StartTraced, collector: Collector
+    ) -> None:
+        """429 with the limit that binds, and for a server no error."""
+        gateway = await start_traced({"shut": "plan: shut\nconcurrency: 0"})
+
+        response = await gateway.chat("shut")
+        await received(collector)
+
+        (admission,) = collector.of_kind("INTERNAL")
+        assert 429 == response.status_code
+        assert collector.server.attributes["http.response.status_code"] == 429
+        assert not collector.server.is_error
+        assert admission.attributes["llmtune.admission.decision"] == "rejected"
+        assert admission.attributes["llmtune.admission.limit"] == "concurrency"
+        assert collector.of_kind("CLIENT") == []
+
+    async def test_an_invalid_request_has_a_server_span_alone(
+        self, start_traced: StartTraced, collector: Collector
+    ) -> None:
+        """400 is the caller's own affair."""
+        gateway = await start_traced()
+
+        await gateway.post_raw(b"{")
+        await received(collector)
+
+        (span,) = collector.spans
+        assert span.attributes["http.response.status_code"] == 400
+        assert not span.is_error
+        assert "error.type" not in span.attributes
+
+    async def test_each_attempt_is_a_span(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """A refused one is an error with its status; its retry says that it is one."""
+        gateway = await start_traced()
+        upstream.will_answer({"error": "busy"}, status=503)
+
+        response = await ask(gateway)
+        await received(collector)
+
+        first, second = collector.of_kind("CLIENT")
+        parents = [request.headers["traceparent"] for request in upstream.requests]
+        assert 200 == response.status_code
+        assert first.is_error
+        assert first.attributes["http.response.status_code"] == 503
+        assert second.attributes["http.request.resend_count"] == 1
+        assert not second.is_error
+        assert [first.span_id, second.span_id] == [p.split("-")[2] for p in parents]
+
+    async def test_an_upstream_that_cuts_a_stream_is_an_error_of_both_spans(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """Although both have seen a 200."""
+        gateway = await start_traced()
+        upstream.will_stream({"text": "Hel"}, then="cut")
+
+        await gateway.chat(stream=True)
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        assert attempt.is_error
+        assert collector.server.is_error
+        assert collector.server.attributes["http.response.status_code"] == 200
+        assert attempt.attributes["error.type"] == "hung_up"
+
+    async def test_an_upstream_that_fails_is_a_502(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """An error of the server's, with a word for it."""
+        gateway = await start_traced()
+        upstream.will_answer({"error": "broken"}, status=500)
+
+        response = await ask(gateway)
+        await received(collector)
+
+        assert collector.server.is_error
+        assert collector.server.attributes["error.type"]
+        status = collector.server.attributes["http.response.status_code"]
+        assert response.status_code == status
+
+    async def test_a_client_that_left_is_a_499_and_no_error(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """Its attempt was given up, and nothing is wrong with the upstream."""
+        gateway = await start_traced()
+        upstream.will_stream({"text": "Hel"}, then="hang")
+
+        async with gateway.stream_chat() as stream:
+            await stream.text_until("Hel")
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        for span in (collector.server, attempt):
+            assert span.attributes["error.type"] == "client_gone"
+            assert not span.is_error
+        assert collector.server.attributes["http.response.status_code"] == 499
+        assert collector.server.events == ["first_token"]
+
+    async def test_a_replay_has_no_attempt(
+        self, start_traced: StartTraced, collector: Collector
+    ) -> None:
+        """Who asks again under a key gets a trace that says so."""
+        gateway = await start_traced()
+
+        await ask(gateway, idempotency_key="order-1")
+        await ask(gateway, idempotency_key="order-1")
+        await received(collector, servers=2)
+
+        outcomes = [s.attributes["llmtune.replay"] for s in collector.of_kind("SERVER")]
+        assert outcomes == ["first", "stored"]
+        assert len(collector.of_kind("CLIENT")) == 1
+
+    async def test_probes_are_not_traced(
+        self, start_traced: StartTraced, collector: Collector
+    ) -> None:
+        """Nobody looks for them, and they come every few seconds."""
+        gateway = await start_traced()
+
+        await gateway.client.get("/livez")
+        await ask(gateway)
+        await received(collector)
+
+        assert collector.server.attributes["http.route"] == "/v1/chat/completions"
+
+
+class TestSampling:
+    """The head decides, and everybody behind it alike."""
+
+    async def test_an_unsampled_trace_is_carried_on_and_not_exported(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """The upstream is told of a new parent, and of the same no."""
+        gateway = await start_traced()
+
+        await ask(gateway, traceparent=UNSAMPLED, tracestate="vendor=1")
+        dropped = upstream.last.headers
+        await ask(gateway)
+        await received(collector)
+
+        version, trace_id, parent, flags = dropped["traceparent"].split("-")
+        assert (version, trace_id, flags) == ("00", TRACE, "00")
+        assert parent != PARENT
+        assert dropped["tracestate"] == "vendor=1"
+        assert TRACE not in {span.trace_id for span in collector.spans}
+
+    async def test_a_dropped_root_makes_the_upstream_drop_it(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """By flags 00, or each would decide for itself."""
+        gateway = await start_traced(
+            OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0"
+        )
+
+        await ask(gateway)
+        sent = upstream.last.headers["traceparent"]
+        await ask(gateway, traceparent=SAMPLED)
+        await received(collector)
+
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", sent)
+        assert {TRACE} == {span.trace_id for span in collector.spans}
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            pytest.param({"traceparent": "garbage"}, id="garbage"),
+            pytest.param({"traceparent": f"ff-{TRACE}-{PARENT}-01"}, id="version"),
+            pytest.param({"traceparent": f"00-{'0' * 32}-{PARENT}-01"}, id="zeros"),
+            pytest.param({"tracestate": "a=1"}, id="state alone"),
+            pytest.param(
+                {"traceparent": "\xff" * 55, "baggage": "=;,\xe9"}, id="not ASCII"
+            ),
+        ],
+    )
+    async def test_malformed_headers_begin_a_new_trace(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+        headers: dict[str, str],
+    ) -> None:
+        """A stranger's mistake is no error, and goes no further."""
+        gateway = await start_traced()
+        raw = {name: value.encode("latin-1") for name, value in headers.items()}
+        auth = {name: value.encode() for name, value in gateway.auth().items()}
+
+        response = await gateway.client.post(
+            "/v1/chat/completions", json=chat_body(), headers=auth | raw
+        )
+        await received(collector)
+
+        assert 200 == response.status_code
+        assert collector.server.parent_id == ""
+        assert collector.server.trace_id in upstream.last.headers["traceparent"]
+        assert "tracestate" not in upstream.last.headers
+
+    async def test_oversized_state_and_baggage_end_here(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """The upstream is not sent a stranger's kilobytes."""
+        gateway = await start_traced()
+        state = ",".join(f"k{n}={'v' * 100}" for n in range(100))
+
+        await ask(
+            gateway, traceparent=SAMPLED, tracestate=state, baggage=f"a={'b' * 9000}"
+        )
+        await received(collector)
+
+        assert collector.server.parent_id == PARENT
+        assert {"tracestate", "baggage"}.isdisjoint(upstream.last.headers)
+
+
+class TestContent:
+    """Prompts and answers are nobody's business, unless the operator says so."""
+
+    async def say_secrets(
+        self, gateway: GatewayUnderTest, upstream: ScriptedUpstream, **body: Any
+    ) -> None:
+        upstream.will_answer({"text": SECRET_ANSWER, "tokens": 12, "model": "m"})
+        messages = [{"role": "user", "content": SECRET_PROMPT}]
+        await gateway.post("/v1/chat/completions", **chat_body(messages=messages))
+        upstream.will_stream({"text": SECRET_ANSWER})
+        streamed = chat_body(messages=messages, stream=True)
+        await gateway.post("/v1/chat/completions", **streamed)
+
+    async def test_no_span_holds_text_or_keys(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """Looked for in the bytes that were exported."""
+        gateway = await start_traced()
+
+        await self.say_secrets(gateway, upstream)
+        await received(collector, servers=2)
+
+        exported = b"".join(collector.raw)
+        for secret in (SECRET_PROMPT, SECRET_ANSWER, UPSTREAM_KEY, gateway.key()):
+            assert secret.encode() not in exported
+
+    async def test_text_is_in_spans_where_it_is_asked_for(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+    ) -> None:
+        """Whole and streamed, and keys all the same nowhere."""
+        gateway = await start_traced(
+            OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="true"
+        )
+
+        await self.say_secrets(gateway, upstream)
+        await received(collector, servers=2)
+
+        for attempt in collector.of_kind("CLIENT"):
+            assert SECRET_PROMPT in attempt.attributes["gen_ai.input.messages"]
+            assert SECRET_ANSWER in attempt.attributes["gen_ai.output.messages"]
+        assert UPSTREAM_KEY.encode() not in b"".join(collector.raw)
+
+
+async def test_spans_go_over_grpc_too(start_traced: StartTraced) -> None:
+    """The other protocol of the two, to a real server of it."""
+    with otlp_over_grpc() as collector:
+        gateway = await start_traced(
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc",
+        )
+
+        await ask(gateway)
+        await received(collector)
+
+        assert collector.server.name == "POST /v1/chat/completions"
+
+
+async def test_metrics_go_over_otlp_where_they_are_asked_for(
+    start_traced: StartTraced, collector: Collector
+) -> None:
+    """The conventions' histograms, of every request, traced or not."""
+    gateway = await start_traced(
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="otlp",
+        OTEL_METRIC_EXPORT_INTERVAL="50",
+    )
+
+    await ask(gateway)
+    await gateway.chat(stream=True)
+    names = {
+        "http.server.request.duration",
+        "gen_ai.client.operation.duration",
+        "gen_ai.client.operation.time_to_first_chunk",
+        "gen_ai.client.token.usage",
+    }
+    await until(lambda: names <= set(collector.points), "every metric")
+
+    ((told, point), *_) = collector.points["http.server.request.duration"]
+    assert told["http.route"] == "/v1/chat/completions"
+    assert point.explicit_bounds[-1] == 600
+    assert collector.spans == []
+
+
+def _stream_steps() -> tuple[bytes, bytes, bytes]:
+    from tests.upstream import LAST_CHUNK, STREAM_HEAD, frame
+
+    return (
+        STREAM_HEAD + frame({"text": "Hel"}),
+        frame({"text": "lo"}),
+        frame("[DONE]") + LAST_CHUNK,
+    )
