@@ -118,6 +118,10 @@ async def test_sigterm_drains_every_worker(
         await streams.open()
         running.process.send_signal(signal.SIGTERM)
         await running.until_told("worker stops", 2)
+        async with running.client() as client:
+            # Not queued where nobody would come to accept it.
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/livez")
 
         ends = await streams.finish()
         await running.until_silent()
