@@ -65,6 +65,7 @@ class Exchange:
         "_common",
         "_is_body_done",
         "_write_timeout_s",
+        "carried",
         "headers",
         "is_started",
         "limit_headers",
@@ -97,6 +98,8 @@ class Exchange:
         )
         # Set by the middleware where something is exported.
         self.trace: RequestTrace | None = None
+        # The trace headers of a request whose trace is dropped; None: as they came.
+        self.carried: tuple[Header, ...] | None = None
         # Set by the door once the key is known.
         self.principal: Principal | None = None
         # Set once the plan has decided, then carried by whatever answer comes.

@@ -61,7 +61,7 @@ class EdgeMiddleware:
         exchange = Exchange(wire, write_timeout_s=self._write_timeout_s)
         record, method = exchange.record, wire.head.method
         if self._tracing is not None:
-            exchange.trace = self._tracing.begin(exchange)
+            self._tracing.begin(exchange)
         with self._telemetry.in_flight():
             try:
                 await self._answering(exchange, wire, method)

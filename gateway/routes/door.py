@@ -190,8 +190,10 @@ def internal_error(exchange: Exchange, cause: Exception) -> InternalError:
 
 
 def trace_headers(exchange: Exchange) -> tuple[Header, ...]:
-    """The caller's trace context, for the upstream, where no trace is kept here."""
+    """What carries the caller's trace on, unless each attempt does so for itself."""
     headers = exchange.headers
+    if exchange.carried is not None:
+        return exchange.carried
     if exchange.trace is not None or TRACE_HEADERS.isdisjoint(headers):
         return ()
     return tuple((name, headers[name]) for name in TRACE_HEADERS if name in headers)

@@ -73,6 +73,12 @@ def open_tracing(environment: Mapping[str, str]) -> Tracing | None:
             "OTEL_CONFIG_FILE: not supported; set OpenTelemetry's other variables"
         )
     # The SDK takes 0.2 s to import, which only those wait for who asked for it.
-    setup = import_module("gateway.tracing.setup")
+    try:
+        setup = import_module("gateway.tracing.setup")
+    except ModuleNotFoundError as problem:
+        raise SettingsProblem(
+            f"OTEL_*: traces and metrics need {problem.name}; install"
+            " llmtune-gateway[otlp-http] or [otlp-grpc]"
+        ) from problem
     tracing: Tracing = setup.set_up(exports, environment)
     return tracing

@@ -56,11 +56,11 @@ class RequestTrace:
         "crash",
         "error",
         "flags",
-        "is_foreign",
         "is_sampled",
         "keeps_text",
         "lease",
         "parameters",
+        "parent",
         "passed",
         "sampling",
         "span_id",
@@ -94,7 +94,8 @@ class RequestTrace:
         # The caller's context and the sampler's answer, which only `tracing` reads.
         self.context: Any = None
         self.sampling: Any = None
-        self.is_foreign = False
+        # Of a caller's trace, its span.
+        self.parent: Any = None
         self.admission_started_ns = self.admission_ended_ns = 0
         self.stream_ended_ns = 0
         self.lease: Lease | None = None

@@ -7,6 +7,7 @@ What is in the headers is a stranger's: malformed, it is ignored and a new trace
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOWHERE: Final = Context()
-_INVALID: Final = SpanContext(0, 0, is_remote=True)
+
+_BESIDE: Final = frozenset({b"tracestate", b"baggage"})
+# Not sampled, with or without the flag of randomness; ids of zeros are none.
+_REFUSED: Final = re.compile(
+    rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(0[02])"
+)
 
 # W3C's bound for baggage, and more than it wants of tracestate. Longer ones are cut off
 # here: the upstream would be sent a stranger's kilobytes.
@@ -70,13 +76,26 @@ class Propagation:
         self._getter = _Headers()
         self._fields = frozenset(field.encode("latin-1") for field in propagator.fields)
         # Ours is written without the propagator's dicts and context: 1 us, not 15.
-        self._is_w3c = _is_w3c(propagator)
+        self.is_w3c = _is_w3c(propagator)
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.ERROR)
 
     def is_carried_by(self, headers: dict[bytes, bytes]) -> bool:
         """Whether the caller says anything of a trace."""
         return not self._fields.isdisjoint(headers)
+
+    def refused(self, headers: dict[bytes, bytes]) -> tuple[bytes, bytes] | None:
+        """
+        The trace id and flags of a caller who says no and nothing else.
+
+        Where everything is traced elsewhere most callers do, and for 1 us; whatever is
+        not exactly that is for `extract`.
+        """
+        if _BESIDE.isdisjoint(headers):
+            found = _REFUSED.fullmatch(headers[b"traceparent"])
+            if found is not None:
+                return found.group(1), found.group(2)
+        return None
 
     def extract(self, exchange: Exchange) -> Context:
         """The caller's context; an empty one if what it sent is none."""
@@ -89,7 +108,7 @@ class Propagation:
 
     def passed(self, trace_state: Any, context: Context) -> tuple[Header, ...]:
         """What W3C has travel beside the ids: read once, the same for each attempt."""
-        if not self._is_w3c:
+        if not self.is_w3c:
             return ()
         state = trace_state.to_header() if trace_state else ""
         found: list[Header] = [(b"tracestate", state.encode("latin-1"))]
@@ -101,7 +120,7 @@ class Propagation:
 
     def carry(self, trace: RequestTrace, span_id: int) -> tuple[Header, ...]:
         """The headers that make this span the parent of what the upstream does."""
-        if self._is_w3c:
+        if self.is_w3c:
             ids = (trace.trace_id, span_id, trace.flags)
             return ((b"traceparent", b"00-%032x-%016x-%02x" % ids), *trace.passed)
         state = None if trace.sampling is None else trace.sampling.trace_state

@@ -16,7 +16,7 @@ from typing import Any, Final
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler
@@ -27,7 +27,7 @@ from gateway.tracing import semconv
 from gateway.tracing.environment import Exports, Signal, captures_content
 from gateway.tracing.meters import Meters
 from gateway.tracing.propagation import Propagation
-from gateway.tracing.sampling import Decided, HandedIds
+from gateway.tracing.sampling import Head
 from gateway.tracing.spans import SpanWriter
 from gateway.tracing.tracing import Shutdown, Tracing
 
@@ -58,26 +58,18 @@ def _set_up(exports: Exports, environment: Mapping[str, str]) -> Tracing:
     meter_provider = _meter_provider(exports, resource, environment)
     if meter_provider is not None:
         shutdowns.append(meter_provider.shutdown)
-    sampler, ids = Decided(_sampler(environment)), HandedIds(_id_generator(environment))
+    ids = _id_generator(environment)
     writer: SpanWriter | None = None
     if exports.traces:
-        provider = TracerProvider(
-            sampler=sampler,
-            resource=resource,
-            # Ended by us, within a bound that the SDK's own exit does not have.
-            shutdown_on_exit=False,
-            id_generator=ids,
-            meter_provider=meter_provider,
-        )
-        for exporter in _exporters("traces", exports.traces, environment):
-            provider.add_span_processor(
-                BatchSpanProcessor(exporter, meter_provider=meter_provider)
-            )
-        shutdowns.append(provider.shutdown)
-        writer = SpanWriter(provider, sampler, ids)
+        processors = [
+            BatchSpanProcessor(exporter, meter_provider=meter_provider)
+            for exporter in _exporters("traces", exports.traces, environment)
+        ]
+        shutdowns += [processor.shutdown for processor in processors]
+        writer = SpanWriter(processors, resource, SpanLimits(), ids.generate_span_id)
     return Tracing(
         propagation=Propagation(_propagator()),
-        sampler=sampler,
+        head=Head(_sampler(environment)),
         ids=ids,
         writer=writer,
         meters=None if meter_provider is None else Meters(meter_provider),
@@ -139,7 +131,7 @@ def _exporters(
             name = _otlp(signal, environment)
         kind = _component(f"opentelemetry_{signal}_exporter", name)
         if kind is None:
-            raise SettingsProblem(f"{variable}={stated}: {_missing(name)}")
+            raise SettingsProblem(f"{variable}={stated}: {missing(name)}")
         made.append(kind())
     return made
 
@@ -156,7 +148,8 @@ def _otlp(signal: Signal, environment: Mapping[str, str]) -> str:
     return "otlp_proto_grpc"
 
 
-def _missing(name: str) -> str:
+def missing(name: str) -> str:
+    """What to do about an exporter that nothing installed offers."""
     extra = _EXTRAS.get(name)
     if extra is None:
         return "no exporter of that name is installed"

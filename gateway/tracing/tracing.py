@@ -16,13 +16,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.sampling import Decision, SamplingResult
-from opentelemetry.trace import SpanKind
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import SamplingResult
 
 from gateway.errors import Header
 from gateway.tracing.facts import RequestTrace
 from gateway.tracing.propagation import NOWHERE, Propagation, parent_of
-from gateway.tracing.sampling import Decided, HandedIds
+from gateway.tracing.sampling import Head, is_kept
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -53,8 +53,8 @@ class Tracing:
         self,
         *,
         propagation: Propagation,
-        sampler: Decided,
-        ids: HandedIds,
+        head: Head,
+        ids: IdGenerator,
         writer: SpanWriter | None,
         meters: Meters | None,
         keeps_text: bool,
@@ -62,61 +62,79 @@ class Tracing:
     ) -> None:
         """`writer` is None where only metrics are exported."""
         self._propagation = propagation
-        self._head = sampler.head
-        self._is_random = ids.is_trace_id_random()
-        self._source = ids.source
+        self._head = head
+        self._ids = ids
+        # Asked by getattr: generators from before 1.45 do not say.
+        says = getattr(ids, "is_trace_id_random", None)
+        self._random = _RANDOM if says is not None and says() else 0
         self._writer = writer
         self._meters = meters
+        # What is dropped has no facts, unless somebody measures it.
+        self._is_brief = meters is None and propagation.is_w3c
         self._keeps_text = keeps_text
         self._shutdowns = shutdowns
 
-    def begin(self, exchange: Exchange) -> RequestTrace | None:
-        """The trace of a request that has just arrived."""
+    def begin(self, exchange: Exchange) -> None:
+        """Give a request that has just arrived its trace, or what carries it on."""
         if exchange.wire.head.path in UNTRACED:
-            return None
+            return
         if self._writer is None:
-            return RequestTrace(
+            exchange.trace = RequestTrace(
                 0, 0, 0, carry=_as_it_came(exchange), new_span_id=_no_id
             )
-        if not self._propagation.is_carried_by(exchange.headers):
+        elif self._propagation.is_carried_by(exchange.headers):
+            self._join(exchange)
+        else:
             # Most requests, where nothing in front of the gateway traces.
-            return self._rooted(exchange, NOWHERE)
+            self._root(exchange, NOWHERE)
+
+    def _root(self, exchange: Exchange, context: Context) -> None:
+        trace_id = self._ids.generate_trace_id()
+        if self._is_brief and not context and self._head.drops_root(trace_id):
+            ids = (trace_id, self._ids.generate_span_id())
+            parent = b"00-%032x-%016x-00" % ids
+            exchange.carried = ((b"traceparent", parent),)
+            return
+        result = self._head.ask(context, trace_id)
+        # Without the flag of randomness while it is dropped: flags are 00 or 03 then,
+        # and nobody's parser takes the first for anything but a no.
+        random = self._random if is_kept(result) else 0
+        trace = self._trace(trace_id, result, random, context)
+        exchange.trace = trace
+        if trace.is_sampled:
+            note_ids(exchange, trace)
+
+    def _join(self, exchange: Exchange) -> None:
+        if self._is_brief and self._head.heeds_no:
+            dropped = self._propagation.refused(exchange.headers)
+            if dropped is not None:
+                record, (trace_id, flags) = exchange.record, dropped
+                span_id = b"%016x" % self._ids.generate_span_id()
+                exchange.carried = (
+                    (b"traceparent", b"00-%b-%b-%b" % (trace_id, span_id, flags)),
+                )
+                record.trace_id, record.span_id = trace_id.decode(), span_id.decode()
+                return
         context = self._propagation.extract(exchange)
         parent = parent_of(context)
         if parent is None:
-            return self._rooted(exchange, context)
-        result = self._sample(context, parent.trace_id)
+            self._root(exchange, context)
+            return
+        result = self._head.ask(context, parent.trace_id)
         random = parent.trace_flags & _RANDOM
         trace = self._trace(parent.trace_id, result, random, context)
-        trace.is_foreign = True
-        self._note(exchange, trace)
-        return trace
-
-    def _rooted(self, exchange: Exchange, context: Context) -> RequestTrace:
-        trace_id = self._source.generate_trace_id()
-        result = self._sample(context, trace_id)
-        # Without the flag of randomness while it is dropped: flags are 00 or 03 then,
-        # and nobody's parser takes the first for anything but a no.
-        is_sampled = result.decision is Decision.RECORD_AND_SAMPLE
-        random = _RANDOM if self._is_random and is_sampled else 0
-        trace = self._trace(trace_id, result, random, context)
-        if trace.is_sampled:
-            self._note(exchange, trace)
-        return trace
-
-    def _sample(self, context: Context, trace_id: int) -> SamplingResult:
-        return self._head.should_sample(context, trace_id, "HTTP", SpanKind.SERVER)
+        trace.parent = parent
+        exchange.trace = trace
+        note_ids(exchange, trace)
 
     def _trace(
         self, trace_id: int, result: SamplingResult, random: int, context: Context
     ) -> RequestTrace:
-        is_sampled = result.decision is Decision.RECORD_AND_SAMPLE
-        flags = random | _SAMPLED if is_sampled else random
-        new_id = self._source.generate_span_id
+        new_id = self._ids.generate_span_id
         trace = RequestTrace(
             trace_id,
             new_id(),
-            flags,
+            random | _SAMPLED if is_kept(result) else random,
             carry=self._propagation.carry,
             new_span_id=new_id,
             keeps_text=self._keeps_text,
@@ -125,10 +143,6 @@ class Tracing:
         if context or result.trace_state:
             trace.passed = self._propagation.passed(result.trace_state, context)
         return trace
-
-    def _note(self, exchange: Exchange, trace: RequestTrace) -> None:
-        record = exchange.record
-        record.trace_id, record.span_id = trace.hex_id, trace.hex_span_id
 
     def end(self, exchange: Exchange, trace: RequestTrace) -> None:
         """Its answer is with the client, or given up; nothing is raised here."""
@@ -166,6 +180,12 @@ def _in_thread(shutdown: Shutdown) -> asyncio.Future[None]:
 
     threading.Thread(target=run, daemon=True, name="tracing-end").start()
     return done
+
+
+def note_ids(exchange: Exchange, trace: RequestTrace) -> None:
+    """Put them into the access line."""
+    record = exchange.record
+    record.trace_id, record.span_id = trace.hex_id, trace.hex_span_id
 
 
 def _no_id() -> int:

@@ -399,11 +399,13 @@ class TestSampling:
     ) -> None:
         """A stranger's mistake is no error, and goes no further."""
         gateway = await start_traced()
-        raw = {name: value.encode("latin-1") for name, value in headers.items()}
-        auth = {name: value.encode() for name, value in gateway.auth().items()}
+        sent = [
+            (name.encode(), value.encode("latin-1"))
+            for name, value in (gateway.auth() | headers).items()
+        ]
 
         response = await gateway.client.post(
-            "/v1/chat/completions", json=chat_body(), headers=auth | raw
+            "/v1/chat/completions", json=chat_body(), headers=sent
         )
         await received(collector)
 
