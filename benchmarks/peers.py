@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests.servers import debian
+
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
 CACHE: Final = ROOT / ".cache" / "bench"
 LOCKS: Final = HERE / "locks"
-DEBIAN: Final = CACHE / "debian"
 
 # LiteLLM is the largest: some hundred packages.
 _INSTALL_WITHIN_S: Final = 420.0
@@ -101,46 +102,24 @@ def prepare_node() -> bool:
 
 
 def tool(name: str) -> str:
-    """The path of wrk or nginx: the machine's, or Debian's unpacked below the cache."""
-    # Debian keeps nginx where an ordinary user's PATH does not look.
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    found = shutil.which(name, path=path)
-    if found:
-        return found
-    for folder in ("usr/bin", "usr/sbin"):
-        unpacked = DEBIAN / folder / name
-        if unpacked.is_file():
-            return str(unpacked)
-    raise PeerMissing(
-        f"{name} is not on the PATH; install it, or run `make bench-peers`"
-    )
+    """The path of wrk or nginx: the machine's, or Debian's unpacked."""
+    try:
+        return debian.program(name)
+    except debian.ProgramMissing as missing:
+        raise PeerMissing(f"{missing}; install it, or run `make bench-peers`") from None
 
 
 def prepare_tool(name: str) -> bool:
     """Unpack Debian's package without root, where the machine has none itself."""
     try:
-        tool(name)
-    except PeerMissing:
-        pass  # which is what there is to do
-    else:
-        return False
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise PeerMissing(f"{name} is not on the PATH, and there is no apt-get here")
-    packages = CACHE / "packages"
-    packages.mkdir(parents=True, exist_ok=True)
-    # LuaJIT is wrk's only library that a plain Debian may lack.
-    needed = [name, "libluajit-5.1-2"] if name == "wrk" else [name]
-    _run("apt-get", "-qq", "download", *needed, folder=packages)
-    for package in sorted(packages.glob("*.deb")):
-        _run("dpkg", "-x", str(package), str(DEBIAN))
-    tool(name)
-    return True
+        return debian.prepare(name)
+    except debian.ProgramMissing as missing:
+        raise PeerMissing(str(missing)) from None
 
 
 def tool_environment() -> dict[str, str]:
     """Lets unpacked tools find the libraries unpacked with them."""
-    folders = [str(folder) for folder in sorted(DEBIAN.glob("usr/lib/*-linux-*"))]
-    return {"LD_LIBRARY_PATH": os.pathsep.join(folders)} if folders else {}
+    return debian.library_path()
 
 
 def _digest(*parts: bytes) -> str:

@@ -14,10 +14,10 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from gateway.settings import Settings, printable_key
-from gateway.telemetry.metrics import Telemetry
+from gateway.telemetry.metrics import Telemetry, What
 from policies.keyring import Keyring, find_unknown_plans, load_keys_file
 from policies.plan_files import PlanBook, load_plan_book
 from policies.strict_yaml import FileProblems, Problem
@@ -25,7 +25,6 @@ from policies.strict_yaml import FileProblems, Problem
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-What: TypeAlias = Literal["plans", "keys"]
 Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 

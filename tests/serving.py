@@ -189,7 +189,8 @@ async def serving(
     running = Serving(process, keys)
     try:
         await running.until_told("serving", within_s=START_WITHIN_S)
-        await running.until_told("worker serves", workers)
+        if workers > 1:
+            await running.until_told("worker serves", workers)
         yield running
     finally:
         await running.aclose()

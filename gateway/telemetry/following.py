@@ -11,11 +11,12 @@ from typing import Final, Protocol, get_args
 from gateway.telemetry import definitions as d
 from gateway.telemetry.instruments import Reading
 from gateway.telemetry.metrics import Telemetry
-from policies.key_cache import StoredKeys
+from policies.key_cache import LookupOutcome, StoredKeys
 from policies.keyring import Keyring
 from policies.outage.breaker import BreakerState
 from policies.outage.guarded_ledger import GuardedLedger, Outcome, Stand
 from policies.plan_files import PlanBook
+from policies.store.errors import Reason
 
 # All there can be, so that each series is there before its first increase.
 DECIDED_ALONE: Final[tuple[tuple[Stand, Outcome], ...]] = (
@@ -52,7 +53,8 @@ def follow_store(telemetry: Telemetry, ledger: GuardedLedger, keys: StoredKeys) 
     add, add_one = telemetry.followed.add, telemetry.followed.add_one
     health, journal = ledger.health, ledger.journal
     breaker = health.breaker
-    add(d.STORE_ERRORS, lambda: [((r,), n) for r, n in sorted(health.errors.items())])
+    # Each there before its first increase, which a rate does not see of a new series.
+    add(d.STORE_ERRORS, lambda: [((r,), health.errors[r]) for r in get_args(Reason)])
     add(
         d.STORE_BREAKER,
         lambda: [((s,), breaker.state == s) for s in get_args(BreakerState)],
@@ -68,7 +70,7 @@ def follow_store(telemetry: Telemetry, ledger: GuardedLedger, keys: StoredKeys) 
     add_one(d.QUEUE_OLDEST, lambda: journal.oldest_age_s)
     add_one(d.SETTLEMENTS_LOST, lambda: journal.lost_total)
     lookups = telemetry.lookups
-    add(d.KEY_LOOKUPS, lambda: [((o,), n) for o, n in sorted(lookups.items())])
+    add(d.KEY_LOOKUPS, lambda: [((o,), lookups[o]) for o in get_args(LookupOutcome)])
     add_one(d.KEY_CHANGES_FOLLOWED, lambda: keys.is_subscribed)
 
 

@@ -12,12 +12,12 @@ import collections
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gateway import __version__
-from gateway.errors import Outcome
+from gateway.errors import Fault, Outcome
 from gateway.telemetry import definitions as d
 from gateway.telemetry.busiest import Busiest
 from gateway.telemetry.definitions import Definition
@@ -41,6 +41,9 @@ MOST_MODELS: Final = 25
 MOST_WORKSPACES: Final = 20
 # How long it is shown where a busy workspace stood: a rate has refilled by then.
 STANDING_S: Final = 60.0
+
+# The files that are reloaded.
+What: TypeAlias = Literal["plans", "keys"]
 
 
 class Telemetry:
@@ -87,6 +90,9 @@ class Telemetry:
         self._output_token = self._histogram(d.OUTPUT_TOKEN)
         self._added = self._histogram(d.ADDED_LATENCY)
         self._attempts = self._counter(d.UPSTREAM_ATTEMPTS)
+        # There before its first increase, which a rate does not see of a new series.
+        for outcome in ("ok", *get_args(Fault)):
+            self._attempts.add(0, outcome)
         self._attempt_duration = self._histogram(d.UPSTREAM_DURATION)
         self._tokens = self._counter(d.TOKENS)
 
@@ -108,6 +114,10 @@ class Telemetry:
         self._store_calls = self._histogram(d.STORE_DURATION)
         self._reloads = self._counter(d.RELOADS)
         self._reload_is_refused = self._gauge(d.RELOAD_REFUSED)
+        for what in get_args(What):
+            self._reload_is_refused.set(False, what)
+            self._reloads.add(0, what, "ok")
+            self._reloads.add(0, what, "refused")
         self._lag = self._histogram(d.EVENT_LOOP_LAG)
         self.followed.add(d.BUILD, lambda: [((__version__,), 1.0)])
         # One of each process; a supervisor adds up the workers, and its restarts.
@@ -240,7 +250,7 @@ class Telemetry:
     def store_answered(self, call: str, duration_s: float) -> None:
         self._store_calls.observe(duration_s, call)
 
-    def reloaded(self, what: str, *, is_refused: bool) -> None:
+    def reloaded(self, what: What, *, is_refused: bool) -> None:
         self._reloads.inc(what, "refused" if is_refused else "ok")
         self._reload_is_refused.set(is_refused, what)
 
