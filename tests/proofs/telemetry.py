@@ -24,9 +24,10 @@ import httpx
 
 from gateway.simulator.server import running_simulator
 from gateway.simulator.settings import SimulatorSettings
+from grafana.rules import ALERTS
 from tests.gateway_under_test import chat_body, write_policy
 from tests.proofs.check import Check, report, until
-from tests.proofs.queries import ALERTS, dashboard_queries, rule_queries
+from tests.proofs.queries import dashboard_queries, rule_queries, rules_each_second
 from tests.servers.prometheus import Prometheus, prometheus
 from tests.servers.redis_server import RedisServer
 from tests.serving import Samples, Serving, count_of, serving
@@ -35,10 +36,6 @@ REPLICAS: Final = 2
 CLIENTS: Final = 8
 SETTLED_WITHIN_S: Final = 15.0
 ROOT: Final = Path(__file__).parents[2]
-RULES: Final = tuple(
-    ROOT / "grafana" / "rules" / f"{name}.yaml" for name in ("recording", "alerts")
-)
-
 PLANS: Final = {
     "open": """\
 plan: open
@@ -53,6 +50,7 @@ rates: [{of: requests, limit: 30, per: minute}]
 quotas: [{of: tokens, limit: 1000000, per: day, shadow: true}]
 """,
 }
+
 FIRING: Final = 'count(ALERTS{alertstate="firing"}) or vector(0)'
 
 
@@ -232,7 +230,8 @@ async def prove(folder: Path, *, workers: int, seconds: float) -> list[Check]:
     """The whole proof, for replicas of so many workers."""
     async with deployment(folder, workers) as replicas:
         targets = [replica.url.removeprefix("http://") for replica in replicas]
-        async with prometheus(folder, targets, rule_files=RULES) as server:
+        rules = rules_each_second(folder)
+        async with prometheus(folder, targets, rule_files=rules) as server:
             load = Load(replicas, seconds)
             await load.run()
             checks = await compare(replicas, load)
