@@ -56,7 +56,7 @@ class Streams:
             self._upstream.will(STREAM_HEAD, frame({"text": "Hel"}), self._go_on, END)
             self._reading.append(asyncio.ensure_future(self._read()))
         for _ in range(count):
-            await asyncio.wait_for(self._begun.acquire(), PATIENCE_S)
+            await asyncio.wait_for(self._begun.acquire(), PATIENCE_S * 2)
 
     async def _read(self) -> str:
         """How it ends: its last line, or nothing if it broke off."""

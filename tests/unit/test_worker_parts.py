@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.app import Gateway
@@ -32,6 +32,7 @@ from gateway.workers.messages import (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40)), st.lists(st.integers(1, 50)))
 def test_frames_are_the_same_however_they_arrive(
     sizes: list[int], steps: list[int]
