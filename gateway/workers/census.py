@@ -52,6 +52,8 @@ class Census:
         self._ended: Snapshot = []
         self._round = 0
         self._awaited: set[int] = set()
+        # Who did not answer in time and has been told of: a log is read by people.
+        self._silent: set[int] = set()
         self.ends_at_s: float | None = None
         # Who is told at this round's end, and who at the next one's.
         self._asking: dict[int, int] = {}
@@ -82,6 +84,7 @@ class Census:
         if pid not in self._last:
             return
         self._last[pid] = snapshot
+        self._silent.discard(pid)
         if round_number == self._round:
             self._heard(pid)
 
@@ -91,15 +94,16 @@ class Census:
         self._ended = merge([self._ended, growing(_read(told))])
         self._asking.pop(pid, None)
         self._waiting.pop(pid, None)
+        self._silent.discard(pid)
         self._heard(pid)
 
     def look_at_clock(self) -> None:
         """End a round that somebody does not answer in."""
         if self.ends_at_s is not None and self._now_s() >= self.ends_at_s:
-            facts = {"pids": sorted(self._awaited)}
-            logger.warning(
-                "workers did not say what they count", extra={"facts": facts}
-            )
+            if self._awaited - self._silent:
+                facts = {"pids": sorted(self._awaited)}
+                logger.warning("workers did not answer", extra={"facts": facts})
+            self._silent |= self._awaited
             self._end()
 
     def _heard(self, pid: int) -> None:
@@ -124,4 +128,9 @@ class Census:
 
 
 def _read(told: bytes) -> Snapshot:
-    return _decode(told) if told else []
+    try:
+        return _decode(told) if told else []
+    except msgspec.DecodeError:
+        # A bug; but the supervisor has more to do than to count.
+        logger.exception("a worker's count cannot be read")
+        return []

@@ -86,9 +86,15 @@ class Link(asyncio.Protocol):
 
     def say_count(self, round_number: int = 0) -> None:
         """Say what this worker has counted until now."""
-        if self._telemetry is not None:
+        if self._telemetry is None:
+            return
+        try:
             snapshot = _encode(snapshot_of(self._telemetry.registry.collect()))
-            self.say(Counted(round_number, msgspec.Raw(snapshot)))
+        except Exception:
+            # A bug in a metric must not end the channel, and so the worker.
+            logger.exception("what was counted cannot be told")
+            return
+        self.say(Counted(round_number, msgspec.Raw(snapshot)))
 
     async def families(self) -> Families:
         """The metrics of all workers; this one's, if the supervisor does not answer."""

@@ -32,6 +32,7 @@ from gateway.workers.listeners import Listeners
 from gateway.workers.messages import (
     MOST_BYTES,
     Ask,
+    BrokenChannel,
     Counted,
     Failed,
     Leaving,
@@ -309,9 +310,13 @@ class Supervisor:
 
     def _send(self, worker: Worker, message: ToWorker) -> None:
         # What one is owed that does not read must not pile up.
-        if worker.channel.unsent_bytes < MOST_BYTES:
+        if worker.channel.unsent_bytes >= MOST_BYTES:
+            return
+        try:
             worker.channel.send(message)
-            self._want(worker)
+        except BrokenChannel as error:
+            logger.error("a worker cannot be told: %s", error)
+        self._want(worker)
 
     def _want(self, worker: Worker) -> None:
         """Look at what the worker says, and at room for what it has not been sent."""

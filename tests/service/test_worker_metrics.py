@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 import pytest
 
+from tests.redis_fixtures import StartRedis
 from tests.redis_servers import RedisServer
 from tests.serving import (
     Samples,
@@ -120,15 +121,18 @@ async def test_a_worker_that_hangs_counts_with_what_it_said(
         )
         os.kill(running.pids[0], signal.SIGSTOP)
         answers = [asyncio.ensure_future(running.scrape()) for _ in range(12)]
-        done, left = await asyncio.wait(answers, timeout=PATIENCE_S)
+        # Some have connected to the one that hangs.
+        done, left = await asyncio.wait(
+            answers, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
+        )
         for each in left:
             each.cancel()
 
-        # The others have connected to the one that hangs.
         assert done
         for each in done:
             assert [] == shrunk(before, each.result())
-        assert running.told("workers did not say what they count")
+            assert count_of(each.result(), "workers") == 2
+        assert running.told("workers did not answer")
 
 
 async def test_without_a_supervisor_a_worker_shows_its_own(
@@ -145,6 +149,18 @@ async def test_without_a_supervisor_a_worker_shows_its_own(
         assert "no answer in time" == told[0]["reason"]
         await running.until_counted(
             lambda samples: count_of(samples, "workers") == 2, "both workers"
+        )
+
+
+async def test_each_worker_is_a_replica_to_the_store(
+    environment: Environment, start_redis: StartRedis
+) -> None:
+    """While the store is away a plan is divided by all who would spend it."""
+    redis = await start_redis()
+    environment[0]["GATEWAY_STORE_URL"] = redis.url
+    async with serving(environment, workers=3) as running:
+        await running.until_counted(
+            lambda samples: count_of(samples, "replicas_seen") == 3, "three replicas"
         )
 
 

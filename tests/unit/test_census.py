@@ -111,6 +111,25 @@ def test_the_dead_count_and_stand_nowhere(*, is_asked: bool) -> None:
     assert [(1, 1, {"requests_total": 12, "in_flight": 1})] == workers.told
 
 
+def test_what_cannot_be_read_costs_the_others_nothing() -> None:
+    workers = Workers(1, 2)
+    workers.census.hear(1, 0, b"\xc1")
+    workers.census.hear(2, 0, counted(4))
+
+    assert 4 == workers.census.totals()[0].points[0].value
+
+
+def test_who_stays_silent_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    workers = Workers(1, 2)
+    for round_number in (1, 2, 3):
+        workers.census.begin()
+        workers.census.hear(1, round_number, counted(1))
+        workers.now_s += ROUND_WITHIN_S
+        workers.census.look_at_clock()
+
+    assert len(caplog.records) == 1
+
+
 def test_nobody_is_asked_where_nobody_is() -> None:
     workers = Workers()
 

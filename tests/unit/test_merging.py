@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Info
 
@@ -67,6 +67,7 @@ UPDATES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(UPDATES, st.sets(st.integers(0, 3)))
 def test_many_processes_count_as_one_that_did_everything(
     updates: list[tuple[int, str, int]], dead: set[int]
@@ -95,6 +96,7 @@ def growing_values(counts: Counts) -> dict[tuple[Any, ...], float]:
     return values(growing(counts.snapshot()))
 
 
+@settings(deadline=None)
 @given(UPDATES)
 def test_a_merge_is_shown_as_one_registry_is(
     updates: list[tuple[int, str, int]],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.app import Gateway
 from gateway.binding import bind_tcp
 from gateway.server import Address
+from gateway.settings import Settings
 from gateway.workers.channel import Channel
 from gateway.workers.crew import Slot, Worker
 from gateway.workers.listeners import Listeners
@@ -29,6 +32,7 @@ from gateway.workers.messages import (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40)), st.lists(st.integers(1, 50)))
 def test_frames_are_the_same_however_they_arrive(
     sizes: list[int], steps: list[int]
@@ -140,6 +144,15 @@ def test_false_starts_are_counted_until_one_serves() -> None:
     assert slot.false_starts == 2
     deaths(slot, 1)
     assert slot.false_starts == 0
+
+
+def test_making_a_gateway_starts_no_thread() -> None:
+    """A supervisor makes one to check the start, and forks: no thread survives that."""
+    before = threading.active_count()
+    gateway = Gateway(Settings(store_url="redis://127.0.0.1:1"))
+
+    assert before == threading.active_count()
+    assert "standalone" == gateway.shared.status()["kind"]
 
 
 def test_slots_share_one_port_that_nobody_had() -> None:
