@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
-	prove-outage prove-million prove-replays bench bench-quick bench-peers clients check format lock coverage clean
+	prove-outage prove-million prove-replays prove-telemetry prometheus screenshots bench bench-quick bench-peers clients check format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,17 +21,21 @@ help: ## this list
 demo: $(VENV)/.run-time ## simulator and gateway on loopback, with keys to try
 	@$(BIN)/llmtune-gateway demo
 
-test: $(VENV)/.dev clients ## every test; about seven minutes
+test: $(VENV)/.dev clients prometheus ## every test; about nine minutes
 	@if [ -z "$${CI:-}" ] && ! command -v npm >/dev/null; then \
 		echo "== no Node here: the tests of openai-node are left out"; \
 		export LLMTUNE_SKIP_NODE=1; \
+	fi; \
+	if [ -z "$${CI:-}" ] && ! $(BIN)/python -m tests.servers.debian prometheus; then \
+		echo "== no Prometheus here: the tests that ask one are left out"; \
+		export LLMTUNE_SKIP_PROMETHEUS=1; \
 	fi; \
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
 
-prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays ## the slow proofs against real processes, all of them; 22 minutes
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays prove-telemetry ## the slow proofs against real processes, all of them; 22 minutes
 
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
@@ -51,6 +55,13 @@ prove-million: $(VENV)/.dev ## a million workspaces: memory, latency, and nothin
 prove-replays: $(VENV)/.dev ## a thousand askers of one key, clients, a replica and Redis lost, memory; 2 minutes
 	$(BIN)/python -m tests.proofs.replays
 
+prove-telemetry: $(VENV)/.dev prometheus ## a real Prometheus beside two replicas: every query, every count; 2 minutes
+	$(BIN)/python -m tests.proofs.telemetry
+
+screenshots: $(VENV)/.dev prometheus bench-peers ## the overview's panels after a mixed load, as docs/images/overview.png; 2 minutes
+	$(BIN)/python -m tests.proofs.telemetry --workers 1 --seconds 60 --figures .cache/overview.json
+	.cache/bench/charts/bin/python -m benchmarks.overview .cache/overview.json docs/images/overview.png
+
 export BENCH_PYTHON
 bench: $(VENV)/.dev bench-peers ## beside its peers: answers, streams, large prompts, 429s; 28 minutes
 	$(BIN)/python -m benchmarks $(BENCH_OPTIONS)
@@ -62,6 +73,9 @@ bench-quick: $(VENV)/.dev bench-peers ## the same for one peer, ferrogw, and two
 
 bench-peers: $(VENV)/.dev ## the other gateways and the load tools, each in its own environment
 	@$(BIN)/python -m benchmarks.peers
+
+prometheus: $(VENV)/.dev ## a real Prometheus for the tests, unpacked without root if need be
+	@$(BIN)/python -m tests.servers.debian prometheus || test -z "$${CI:-}"
 
 clients: $(VENV)/.dev ## the OpenAI SDKs that the tests drive, each in its own environment
 	@$(BIN)/python -m tests.clients.prepare

@@ -23,8 +23,8 @@ BOARDS: Final = {
 }
 RECORDING: Final = "rules/recording.yaml"
 ALERTS: Final = "rules/alerts.yaml"
-# By file: the cases, and how often there is a sample and an evaluation. Days of a minute
-# each would take promtool minutes.
+# By file: the cases, and how often there is a sample and an evaluation. Days of a
+# minute each would take promtool minutes.
 CASES: Final = {
     "tests/symptoms.yaml": (symptom_cases.CASES, "1m"),
     "tests/budgets-hours.yaml": (budget_cases.HOURS, "1m"),

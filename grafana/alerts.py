@@ -1,9 +1,10 @@
 """
 What wakes somebody, and what is looked at in the morning.
 
-An alert names what clients or operators notice, never a cause, and says whether it pages
-or is a ticket. None selects a job: the prefix of the metrics is ours, and deployments are
-kept apart by namespace and job. Texts hold no templates, so that a chart can carry them.
+An alert names what clients or operators notice, never a cause, and says whether it
+pages or is a ticket. None selects a job: the prefix of the metrics is ours, and
+deployments are kept apart by namespace and job. Texts hold no templates, so that a
+chart can carry them.
 """
 
 from __future__ import annotations
@@ -247,9 +248,7 @@ OPERATION: Final = (
         "GatewayAbsent",
         "page",
         "5m",
-        (
-            Condition(f"group by (namespace, job) ({q.recent(d.BUILD, '6h')})", "== 1"),
-        ),
+        (Condition(f"group by (namespace, job) ({q.recent(d.BUILD, '6h')})", "== 1"),),
         "No replica can be scraped.",
         "A deployment that was there within six hours shows nothing any more: clients"
         " may get no answer at all.",

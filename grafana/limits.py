@@ -60,7 +60,7 @@ def _plans() -> list[Panel]:
             " rejections do: the time to talk about a larger plan.",
             SHARE,
             Query(
-                f"{near}\n/ on (plan) group_left\n({admitted} > 0)",
+                f"{near}\n/ on (plan) group_left ()\n({admitted} > 0)",
                 "{{plan}} {{limit}}",
             ),
         ),

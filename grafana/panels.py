@@ -1,8 +1,8 @@
 """
 Panels as they look on every dashboard of ours.
 
-A panel is a title that names a thing, a description that says what is normal and what to
-do otherwise, and queries with a legend each.
+A panel is a title that names a thing, a description that says what is normal and what
+to do otherwise, and queries with a legend each.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 PromQL, apart from panels and alerts: each function is one way to ask of one metric.
 
 A scope says of whom is asked and over how long, so that dashboards and rules share the
-functions. What a metric cannot be asked is refused here: a gauge under `rate`, a counter
-without it, or a label that the metric does not have.
+functions. What a metric cannot be asked is refused here: a gauge under `rate`, a
+counter without it, or a label that the metric does not have.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BOARD: Final = Scope('job=~"$job",namespace=~"$namespace"', "$__rate_interval")
 
 
 def everyone(window: str) -> Scope:
-    """The scope of rules: whoever exposes our metrics, over a time of the rule's own."""
+    """The scope of rules: whoever exposes our metrics, over the rule's own time."""
     return Scope("", window)
 
 
@@ -58,14 +58,15 @@ def share(part: str, whole: str, *but: str) -> str:
     """
     if not but:
         return f"{part}\n/\n({whole} > 0)"
-    return f"{part}\n/ ignoring ({', '.join(but)}) group_left\n({whole} > 0)"
+    return f"{part}\n/ ignoring ({', '.join(but)}) group_left ()\n({whole} > 0)"
 
 
 def quantile(
     q: float, histogram: Definition, *by: str, where: str = "", scope: Scope = BOARD
 ) -> str:
     """A quantile of all that `by` keeps together; quantiles are never averaged."""
-    return f"histogram_quantile({q:g}, {buckets(histogram, *by, where=where, scope=scope)})"
+    found = buckets(histogram, *by, where=where, scope=scope)
+    return f"histogram_quantile({q:g}, {found})"
 
 
 def buckets(

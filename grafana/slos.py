@@ -1,9 +1,9 @@
 """
 What clients were promised, and how fast the promise is used up.
 
-Several windows at once, as in the SRE workbook ("Alerting on SLOs", chapter 5): the long
-one says that it matters, the short one that it still goes on. The windows are one table;
-rules and alerts are made from it.
+Several windows at once, as in the SRE workbook ("Alerting on SLOs", chapter 5): the
+long one says that it matters, the short one that it still goes on. The windows are one
+table; rules and alerts are made from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from grafana.queries import DEPLOYMENT, Scope, everyone
 
 # Scrapers and probes ask too, and are always answered.
 CLIENTS_ROUTES: Final = 'route=~"/v1/.*"'
-# What a client did wrong, was told to wait for or did not wait for is no failure of ours.
+# What a client did wrong, was told to wait for or did not wait for is not our failure.
 FAILED: Final = "failed|unavailable|upstream_error"
 FAILED_REQUESTS: Final = f'{CLIENTS_ROUTES},outcome=~"{FAILED}"'
 # A bound of the histogram's, written the same in every exposition format.

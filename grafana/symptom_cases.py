@@ -185,7 +185,7 @@ _OPERATION: Final = (
     Case(
         "GatewayPlansDisagree",
         "a roll-out takes five minutes",
-        _plans("1x10 _x30", "_x5 1x35"),
+        _plans("1x10 stale", "_x5 1x35"),
         "15m",
         target=HOST,
     ),

@@ -121,3 +121,6 @@ SERVICE_NAME: Final = "service.name"
 SERVICE_VERSION: Final = "service.version"
 SERVICE_INSTANCE: Final = "service.instance.id"
 DEFAULT_SERVICE: Final = "llmtune-gateway"
+
+# Says which worker of a replica a process is, where it is one of several.
+WORKER_SLOT: Final = "LLMTUNE_WORKER_SLOT"

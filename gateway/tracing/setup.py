@@ -96,10 +96,11 @@ def resource_attributes(environment: Mapping[str, str]) -> dict[str, Any]:
         if value:
             found[name] = value
     found[semconv.SERVICE_VERSION] = __version__
-    # One process a replica: its pod's uid names it, and the SDK draws one elsewhere.
+    # Its pod's uid names a replica, with the slot of a worker; else the SDK draws one.
     uid = environment.get(semconv.K8S_VARIABLES["k8s.pod.uid"], "").strip()
     if uid:
-        found[semconv.SERVICE_INSTANCE] = uid
+        slot = environment.get(semconv.WORKER_SLOT)
+        found[semconv.SERVICE_INSTANCE] = uid if slot is None else f"{uid}-{slot}"
     found = {name: value for name, value in found.items() if name not in names}
     is_named = environment.get("OTEL_SERVICE_NAME", "").strip()
     if not is_named and semconv.SERVICE_NAME not in names:

@@ -21,6 +21,7 @@ from gateway.binding import Bound
 from gateway.complaints import Complaint, complaint_of
 from gateway.server import Address, calm_collector, running_gateway, signalled
 from gateway.settings import Settings
+from gateway.tracing.semconv import WORKER_SLOT
 from gateway.workers.link import Link
 from gateway.workers.messages import Failed, Leaving, Serving
 
@@ -66,9 +67,16 @@ async def _work(post: Post) -> int:
     return 0
 
 
+def _environment(post: Post) -> dict[str, str]:
+    """The process's, and which worker this is: what it exports must not be mixed up."""
+    return {**os.environ, WORKER_SLOT: str(post.slot)}
+
+
 async def _serve(post: Post, link: Link, told: asyncio.Future[signal.Signals]) -> None:
     who = {"worker": post.slot, "pid": os.getpid()}
-    gateway = Gateway(post.settings, families=link.families)
+    gateway = Gateway(
+        post.settings, families=link.families, environment=_environment(post)
+    )
     link.follow(gateway.telemetry)
     ends: set[asyncio.Future[Any]] = {told, link.lost}
     async with running_gateway(gateway, post.address, post.bound):

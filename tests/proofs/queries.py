@@ -21,6 +21,7 @@ _VARIABLES: Final = {
 # What has no data on a healthy loopback, and why.
 _SILENT: Final = {
     "GatewayCertificateNearExpiry": "the upstream here has no TLS",
+    "GatewayReplicaDown": "no replica is down",
 }
 
 
@@ -29,10 +30,24 @@ def dashboard_queries() -> Iterator[tuple[str, str]]:
     for path in sorted((GRAFANA / "dashboards").glob("*.json")):
         for panel in _panels(json.loads(path.read_text())):
             for target in panel.get("targets", ()):
-                expression = target["expr"]
-                for variable, value in _VARIABLES.items():
-                    expression = expression.replace(variable, value)
-                yield f"{path.stem}: {panel['title']}", expression
+                yield f"{path.stem}: {panel['title']}", filled(target["expr"])
+
+
+def overview_panels() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """Of the overview's panels title, unit, and each query with its legend."""
+    board = json.loads((GRAFANA / "dashboards" / "overview.json").read_text())
+    for panel in _panels(board):
+        if panel["type"] == "timeseries":
+            unit = panel["fieldConfig"]["defaults"]["unit"]
+            asked = [(t["legendFormat"], t["expr"]) for t in panel["targets"]]
+            yield panel["title"], unit, [(name, filled(e)) for name, e in asked]
+
+
+def filled(expression: str) -> str:
+    """A query with Grafana's variables filled in."""
+    for variable, value in _VARIABLES.items():
+        expression = expression.replace(variable, value)
+    return expression
 
 
 def _panels(holder: dict[str, Any]) -> Iterator[dict[str, Any]]:

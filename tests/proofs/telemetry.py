@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import math
 import random
 import sys
 import tempfile
@@ -27,7 +29,12 @@ from gateway.simulator.settings import SimulatorSettings
 from grafana.rules import ALERTS
 from tests.gateway_under_test import chat_body, write_policy
 from tests.proofs.check import Check, report, until
-from tests.proofs.queries import dashboard_queries, rule_queries, rules_each_second
+from tests.proofs.queries import (
+    dashboard_queries,
+    overview_panels,
+    rule_queries,
+    rules_each_second,
+)
 from tests.servers.prometheus import Prometheus, prometheus
 from tests.servers.redis_server import RedisServer
 from tests.serving import Samples, Serving, count_of, serving
@@ -47,7 +54,7 @@ cache: {ttl_s: 60}
     "small": """\
 plan: small
 rates: [{of: requests, limit: 30, per: minute}]
-quotas: [{of: tokens, limit: 1000000, per: day, shadow: true}]
+quotas: [{of: tokens, limit: 500, per: day, shadow: true}]
 """,
 }
 
@@ -226,18 +233,45 @@ async def ask_all(server: Prometheus) -> list[Check]:
     ]
 
 
-async def prove(folder: Path, *, workers: int, seconds: float) -> list[Check]:
+async def figures_of(server: Prometheus, started_s: float) -> list[dict[str, Any]]:
+    """What the overview's panels show of the time since then."""
+    panels = []
+    now_s = time.time()
+    for title, unit, queries in overview_panels():
+        lines = []
+        for legend, expression in queries:
+            found = await server.query_range(
+                expression, start_s=started_s, end_s=now_s, step_s=1
+            )
+            lines += [_line(legend, series, started_s) for series in found]
+        panels.append({"title": title, "unit": unit, "lines": lines})
+    return panels
+
+
+def _line(legend: str, series: dict[str, Any], started_s: float) -> list[Any]:
+    for name, value in series["metric"].items():
+        legend = legend.replace("{{" + name + "}}", value)
+    points = [(at - started_s, float(value)) for at, value in series["values"]]
+    return [legend, [point for point in points if math.isfinite(point[1])]]
+
+
+async def prove(
+    folder: Path, *, workers: int, seconds: float, figures: Path | None = None
+) -> list[Check]:
     """The whole proof, for replicas of so many workers."""
     async with deployment(folder, workers) as replicas:
         targets = [replica.url.removeprefix("http://") for replica in replicas]
         rules = rules_each_second(folder)
         async with prometheus(folder, targets, rule_files=rules) as server:
-            load = Load(replicas, seconds)
+            started_s, load = time.time(), Load(replicas, seconds)
             await load.run()
             checks = await compare(replicas, load)
             # Two more scrapes, so that what was counted last is there as well.
             await asyncio.sleep(3)
             checks += await ask_all(server)
+            if figures is not None:
+                shown = await figures_of(server, started_s)
+                await asyncio.to_thread(figures.write_text, json.dumps(shown))
             firing = await server.query(
                 'count(ALERTS{alertstate="firing"}) or vector(0)'
             )
@@ -250,11 +284,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--figures", type=Path, help="write the overview's to here")
     args = parser.parse_args()
     checks: list[Any] = []
     for workers in args.workers:
         with tempfile.TemporaryDirectory() as folder:
-            proof = prove(Path(folder), workers=workers, seconds=args.seconds)
+            proof = prove(
+                Path(folder),
+                workers=workers,
+                seconds=args.seconds,
+                figures=args.figures,
+            )
             checks.append(Check("workers a replica", str(workers)))
             checks += asyncio.run(proof)
     return report(checks)
