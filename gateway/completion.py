@@ -11,7 +11,7 @@ from functools import partial
 
 import msgspec
 
-from gateway.admission import Admission
+from gateway.admission import Admission, Lease
 from gateway.auth import Authenticator, Principal
 from gateway.errors import Header, UpstreamRefused
 from gateway.exchange import Exchange
@@ -19,7 +19,7 @@ from gateway.limit_headers import degraded_headers
 from gateway.streaming import MeteredStream
 from gateway.translation.port import Stamp, Translator
 from gateway.translation.usage import TokenUsage
-from gateway.upstream.client import UpstreamCall, UpstreamClient
+from gateway.upstream.client import UpstreamAnswer, UpstreamCall, UpstreamClient
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,19 +96,7 @@ class CompletionService:
                     # connection and the lease, and gives both back when it ends, fails
                     # or is abandoned.
                     exchange.waited_s += time.perf_counter() - asked_s
-                    stream = translator.stream(call.stamp)
-                    return MeteredStream(
-                        answer,
-                        stream if trace is None else trace.watch(stream),
-                        lease,
-                        learn=partial(
-                            self._admission.learn,
-                            principal,
-                            translator.model,
-                            translator.demand,
-                        ),
-                        max_event_bytes=self._max_event_bytes,
-                    )
+                    return self._stream(call, answer, lease)
                 raw = await answer.read()
                 exchange.waited_s += time.perf_counter() - asked_s
                 whole = translator.from_upstream(raw, call.stamp)
@@ -121,6 +109,24 @@ class CompletionService:
                 principal, translator.model, translator.demand, whole.usage
             )
             return whole.body
+
+    def _stream(
+        self, call: Call, answer: UpstreamAnswer, lease: Lease
+    ) -> MeteredStream:
+        translator, trace = call.translator, call.exchange.trace
+        stream = translator.stream(call.stamp)
+        return MeteredStream(
+            answer,
+            stream if trace is None else trace.watch(stream),
+            lease,
+            learn=partial(
+                self._admission.learn,
+                call.principal,
+                translator.model,
+                translator.demand,
+            ),
+            max_event_bytes=self._max_event_bytes,
+        )
 
     def _upstream_call(self, call: Call) -> UpstreamCall:
         return UpstreamCall(

@@ -157,9 +157,7 @@ class Load:
 async def deployment(folder: Path, workers: int) -> AsyncIterator[list[Serving]]:
     """Two replicas with one Redis, in front of a simulated LLMTune."""
     async with AsyncExitStack() as running:
-        redis = RedisServer()
-        await redis.start()
-        running.push_async_callback(redis.stop)
+        redis = await running.enter_async_context(RedisServer())
         pace = SimulatorSettings(ttft_ms=20, tokens_per_second=400)
         simulator = await running.enter_async_context(running_simulator(pace))
         keys, plans_dir, keys_file = write_policy(folder, PLANS)
