@@ -7,13 +7,21 @@ Dashboards go to `dashboards/`, rules to `rules/`, and their cases to `tests/`.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana import budget_cases, limits, overview, rules, symptom_cases, upstream
-from grafana.cases import case_file
+from grafana import (
+    budget_cases,
+    cases,
+    limits,
+    overview,
+    rules,
+    symptom_cases,
+    upstream,
+)
 
 HERE: Final = Path(__file__).parent
 BOARDS: Final = {
@@ -23,13 +31,8 @@ BOARDS: Final = {
 }
 RECORDING: Final = "rules/recording.yaml"
 ALERTS: Final = "rules/alerts.yaml"
-# By file: the cases, and how often there is a sample and an evaluation. Days of a
-# minute each would take promtool minutes.
-CASES: Final = {
-    "tests/symptoms.yaml": (symptom_cases.CASES, "1m"),
-    "tests/budgets-hours.yaml": (budget_cases.HOURS, "1m"),
-    "tests/budgets-days.yaml": (budget_cases.DAYS, "5m"),
-}
+CASES: Final = "tests/alerts.yaml"
+BUDGET_CASES: Final = "tests/budgets.yaml"
 
 
 def generated(runbooks: str = rules.RUNBOOKS) -> dict[str, str]:
@@ -41,11 +44,18 @@ def generated(runbooks: str = rules.RUNBOOKS) -> dict[str, str]:
     }
     files[RECORDING] = rules.to_yaml(rules.recording_file())
     files[ALERTS] = rules.to_yaml(rules.alert_file(runbooks))
-    rule_files = [f"../{RECORDING}", f"../{ALERTS}"]
-    for name, (cases, every) in CASES.items():
-        tests = case_file(rule_files, cases, every=every, evaluated=every)
-        files[name] = rules.to_yaml(tests)
+    files[CASES] = _cases(
+        (*symptom_cases.CASES, *budget_cases.HOURS), every="1m", evaluated="1m"
+    )
+    # Three days of minutes would be minutes of work for promtool.
+    files[BUDGET_CASES] = _cases(budget_cases.DAYS, every="5m", evaluated="15m")
     return files
+
+
+def _cases(found: Sequence[cases.Case], *, every: str, evaluated: str) -> str:
+    files = [f"../{name}" for name in (RECORDING, ALERTS)]
+    written = cases.case_file(files, found, every=every, evaluated=evaluated)
+    return rules.to_yaml(written)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ BOARD: Final = Scope('job=~"$job",namespace=~"$namespace"', "$__rate_interval")
 
 
 def everyone(window: str) -> Scope:
-    """The scope of rules: whoever exposes our metrics, over the rule's own time."""
+    """The scope of rules: whoever has our metrics, over a time of the rule's own."""
     return Scope("", window)
 
 
@@ -65,8 +65,8 @@ def quantile(
     q: float, histogram: Definition, *by: str, where: str = "", scope: Scope = BOARD
 ) -> str:
     """A quantile of all that `by` keeps together; quantiles are never averaged."""
-    found = buckets(histogram, *by, where=where, scope=scope)
-    return f"histogram_quantile({q:g}, {found})"
+    asked = buckets(histogram, *by, where=where, scope=scope)
+    return f"histogram_quantile({q:g}, {asked})"
 
 
 def buckets(

@@ -14,7 +14,7 @@ import tokenize
 from pathlib import Path
 from typing import Final, NamedTuple
 
-PACKAGES: Final = ("gateway", "policies")
+PACKAGES: Final = ("gateway", "policies", "grafana")
 MAX_FILE_LINES: Final = 400
 MAX_BODY_P90: Final = 25
 MAX_BODY_LINES: Final = 60

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from gateway.telemetry.definitions import DEFINITIONS
-from grafana.__main__ import BOARDS, CASES, HERE, generated
+from grafana.__main__ import BOARDS, BUDGET_CASES, CASES, HERE, generated
 from grafana.budget_cases import DAYS, HOURS
 from grafana.rules import ALERTS, anchor_of
 from grafana.symptom_cases import CASES as SYMPTOMS
@@ -57,7 +57,7 @@ def test_promtool_finds_no_fault_with_the_rules() -> None:
 
 
 @pytest.mark.timeout(PROMTOOL_WITHIN_S)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [CASES, BUDGET_CASES])
 def test_alerts_fire_when_they_should_and_are_silent_when_not(name: str) -> None:
     """On histories of hours and days, evaluated by Prometheus' own engine."""
     promtool("test", "rules", name)

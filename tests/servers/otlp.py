@@ -56,6 +56,8 @@ class Collector:
         self.raw: list[bytes] = []
         self.spans: list[SeenSpan] = []
         self.resource: dict[str, Any] = {}
+        # Of every exporter, what it says it is.
+        self.instances: set[str] = set()
         # Of each metric, the data points' attributes and counts.
         self.points: dict[str, list[tuple[dict[str, Any], Any]]] = {}
         self.headers: list[dict[str, str]] = []
@@ -64,6 +66,7 @@ class Collector:
         self.raw.append(raw)
         for group in ExportTraceServiceRequest.FromString(raw).resource_spans:
             self.resource = _values(group.resource.attributes)
+            self.instances.add(self.resource["service.instance.id"])
             for scope in group.scope_spans:
                 self.spans += map(SeenSpan, scope.spans)
 
