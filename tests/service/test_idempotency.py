@@ -403,7 +403,7 @@ async def test_a_model_that_was_taken_away_is_not_replayed(
     file = gateway.gateway.settings.plans_dir / "some.yaml"
     file.write_text('plan: some\nmodels: ["llmtune-mini"]\n')
     await gateway.until_metric(
-        'llmtune_gateway_reloads_total{outcome="ok",what="plans"}'
+        'llmtune_gateway_reloads_total{outcome="ok",what="plans"} 1.0'
     )
 
     refused = await ask(gateway, plan="some")
