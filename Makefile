@@ -21,7 +21,7 @@ help: ## this list
 demo: $(VENV)/.run-time ## simulator and gateway on loopback, with keys to try
 	@$(BIN)/llmtune-gateway demo
 
-test: $(VENV)/.dev clients prometheus ## every test; about nine minutes
+test: $(VENV)/.dev clients prometheus ## every test; about ten minutes
 	@if [ -z "$${CI:-}" ] && ! command -v npm >/dev/null; then \
 		echo "== no Node here: the tests of openai-node are left out"; \
 		export LLMTUNE_SKIP_NODE=1; \
