@@ -27,7 +27,6 @@ LOCKS: Final = HERE / "locks"
 
 # LiteLLM is the largest: some hundred packages.
 _INSTALL_WITHIN_S: Final = 420.0
-_REASON_CHARS: Final = 300
 
 
 # The environment of the gateway itself; its code is this checkout's.
@@ -139,24 +138,11 @@ def _uv() -> str:
     return found
 
 
-def _run(*command: str, folder: Path = ROOT) -> None:
+def _run(*command: str) -> None:
     try:
-        subprocess.run(
-            command,
-            cwd=folder,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=_INSTALL_WITHIN_S,
-        )
-    except subprocess.CalledProcessError as problem:
-        said = " ".join(problem.stderr.split())[:_REASON_CHARS] or "no reason given"
-        raise PeerMissing(f"{Path(command[0]).name} failed: {said}") from None
-    except subprocess.TimeoutExpired:
-        raise PeerMissing(
-            f"{command[0]} took longer than {_INSTALL_WITHIN_S}s"
-        ) from None
+        debian.run(*command, folder=ROOT, within_s=_INSTALL_WITHIN_S)
+    except debian.ProgramMissing as missing:
+        raise PeerMissing(str(missing)) from None
 
 
 _STEPS: Final[tuple[tuple[str, Callable[[], bool]], ...]] = (

@@ -71,7 +71,7 @@ def bind_unix(path: Path) -> socket.socket:
         if stat.S_ISSOCK(path.stat().st_mode):
             path.unlink()
     except FileNotFoundError:
-        pass
+        pass  # nobody has left one there
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

@@ -47,7 +47,7 @@ class Channel:
                 sent = self.socket.send(self._unsent)
                 del self._unsent[:sent]
         except BlockingIOError:
-            pass
+            pass  # the rest leaves when the selector says that there is room
         except OSError:
             # It has ended, which reading tells too.
             self._unsent.clear()
@@ -61,7 +61,7 @@ class Channel:
         except BlockingIOError:
             return messages, True
         except (OSError, BrokenChannel, msgspec.DecodeError):
-            pass
+            pass  # it has ended or cannot be understood: either way it is hung up on
         return messages, False
 
     def close(self) -> None:

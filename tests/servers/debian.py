@@ -54,9 +54,9 @@ def prepare(package: str) -> bool:
         raise ProgramMissing(f"{package} is not on the PATH, and there is no apt-get")
     folder = _PACKAGES / package
     folder.mkdir(parents=True, exist_ok=True)
-    _run("apt-get", "-qq", "download", package, *_NEEDS.get(package, ()), folder=folder)
+    run("apt-get", "-qq", "download", package, *_NEEDS.get(package, ()), folder=folder)
     for each in sorted(folder.glob("*.deb")):
-        _run("dpkg", "-x", str(each), str(UNPACKED), folder=folder)
+        run("dpkg", "-x", str(each), str(UNPACKED), folder=folder)
     program(package)
     return True
 
@@ -67,7 +67,8 @@ def library_path() -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join(folders)} if folders else {}
 
 
-def _run(*command: str, folder: Path) -> None:
+def run(*command: str, folder: Path, within_s: float = _INSTALL_WITHIN_S) -> None:
+    """Run an installing command; ProgramMissing says in one line why it failed."""
     try:
         subprocess.run(
             command,
@@ -76,13 +77,14 @@ def _run(*command: str, folder: Path) -> None:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=_INSTALL_WITHIN_S,
+            timeout=within_s,
         )
     except subprocess.CalledProcessError as problem:
         said = " ".join(problem.stderr.split())[:_REASON_CHARS] or "no reason given"
-        raise ProgramMissing(f"{command[0]} failed: {said}") from None
+        name = Path(command[0]).name
+        raise ProgramMissing(f"{name} failed: {said}") from None
     except subprocess.TimeoutExpired:
-        raise ProgramMissing(f"{command[0]} took too long") from None
+        raise ProgramMissing(f"{command[0]} took longer than {within_s:g} s") from None
 
 
 if __name__ == "__main__":
