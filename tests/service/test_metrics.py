@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from gateway.app import LAG_LOOK_S, watch_lag
 from gateway.errors import Outcome
 from gateway.telemetry.busiest import PERIOD_S
 from gateway.telemetry.definitions import OTHER
@@ -19,8 +21,14 @@ from policies.keyring import KeyRecord, Keyring
 from policies.ledger import Admitted, LimitState
 from policies.plans import Rate, Unit
 from tests.conftest import StartGateway
-from tests.gateway_under_test import MODEL, GatewayUnderTest
-from tests.upstream import PATIENCE_S, ScriptedUpstream, whole
+from tests.gateway_under_test import MODEL, GatewayUnderTest, chat_body, until
+from tests.upstream import (
+    PATIENCE_S,
+    STREAM_HEAD,
+    ScriptedUpstream,
+    frame,
+    whole,
+)
 
 PREFIX: Final = "llmtune_gateway_"
 
@@ -263,3 +271,47 @@ async def test_the_store_is_timed(
         await gateway.until_metric(count % call)
 
     assert (await scraped(gateway))['store_breaker_state{state="closed"}'] == 1
+
+
+async def test_recorded_answers_their_followers_and_lost_claims_are_told(
+    start_gateway: StartGateway, upstream: ScriptedUpstream
+) -> None:
+    """Whoever took the key over, a claim that is gone is counted once."""
+    gateway = await start_gateway(replay_lease_ttl_s=1.0)
+    go_on = asyncio.Event()
+    upstream.will(STREAM_HEAD, frame({"text": "Hi"}), go_on, frame("[DONE]"))
+    upstream.will_answer({"text": "Hi", "tokens": 2})
+    headers = gateway.auth() | {"idempotency-key": "once"}
+    asked = [
+        asyncio.ensure_future(
+            gateway.client.post(
+                "/v1/chat/completions", json=chat_body(stream=True), headers=headers
+            )
+        )
+        for _ in range(3)
+    ]
+    await gateway.until_metric("replay_followers 2.0")
+    series = await scraped(gateway)
+    assert series["replay_recordings"] == 1
+
+    replays = gateway.gateway.replays
+    [recording] = replays.running.values()
+    await replays.store.release(recording.key, recording.owner)
+    await gateway.until_metric("replay_claims_lost_total 1.0")
+    go_on.set()
+    await asyncio.gather(*asked)
+    await gateway.until_metric("replay_recordings 0.0")
+    assert (await scraped(gateway))["replay_claims_lost_total"] == 1
+
+
+async def test_a_stalled_event_loop_is_seen_as_lag() -> None:
+    """However long it stands still, by about that much."""
+    lags: list[float] = []
+    watching = asyncio.ensure_future(watch_lag(lags.append))
+    loop = asyncio.get_running_loop()
+    # Over the moment at which the watch is due.
+    loop.call_later(LAG_LOOK_S * 0.9, time.sleep, LAG_LOOK_S)
+    await until(lambda: len(lags) >= 2, "two looks")
+    watching.cancel()
+
+    assert lags[0] >= LAG_LOOK_S * 0.7
