@@ -10,6 +10,8 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
+from policies.ledger import Decision, Demand
+from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
 from tests.gateway_under_test import UPSTREAM_KEY, GatewayUnderTest, chat_body, until
 from tests.servers.otlp import Collector, otlp_over_grpc, otlp_over_http
@@ -530,3 +532,51 @@ def _stream_steps() -> tuple[bytes, bytes, bytes]:
         frame({"text": "lo"}),
         frame("[DONE]") + LAST_CHUNK,
     )
+
+
+async def test_a_slow_request_is_found_from_its_metric(
+    start_traced: StartTraced, collector: Collector
+) -> None:
+    """Prometheus' exemplars name the trace, in OpenMetrics and of sampled ones only."""
+    gateway = await start_traced()
+    await ask(gateway, traceparent=SAMPLED)
+    await ask(gateway, traceparent=f"00-{'ab' * 16}-{PARENT}-00")
+    await received(collector)
+
+    accept = {"accept": "application/openmetrics-text"}
+    text = (await gateway.client.get("/metrics", headers=accept)).text
+    named = {line.split("_bucket")[0] for line in text.splitlines() if TRACE in line}
+    assert named == {
+        "llmtune_gateway_request_duration_seconds",
+        "llmtune_gateway_added_latency_seconds",
+    }
+    assert "ab" * 16 not in text
+
+
+class BrokenLedger(MemoryLedger):
+    """Fails as nothing should, with a secret in what it says."""
+
+    async def admit(self, demand: Demand) -> Decision:
+        raise KeyError("the-secret-in-its-text")
+
+
+async def test_a_fault_of_ours_is_found_from_its_log_line(
+    start_traced: StartTraced,
+    start_gateway: StartGateway,
+    collector: Collector,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The line names the trace; the span names the exception's class and no more."""
+    await start_traced()  # sets the variables
+    ledger = BrokenLedger(lambda: 0)
+    gateway = await start_gateway(environment=os.environ, ledger=ledger)
+
+    answer = await ask(gateway, traceparent=SAMPLED)
+    await received(collector)
+
+    [line] = [record for record in caplog.records if record.msg == "internal error"]
+    assert answer.status_code == 500
+    assert line.facts["trace_id"] == TRACE  # type: ignore[attr-defined]
+    assert collector.server.is_error
+    assert collector.server.attributes["error.type"] == "KeyError"
+    assert b"the-secret-in-its-text" not in b"".join(collector.raw)

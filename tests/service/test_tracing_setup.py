@@ -28,6 +28,8 @@ from opentelemetry.sdk.trace.sampling import (
 from gateway.settings import SettingsProblem
 from gateway.tracing.environment import exports_of, open_tracing
 from gateway.tracing.sampling import Head, is_kept
+from gateway.tracing.semconv import WORKER_SLOT
+from gateway.tracing.setup import resource_attributes
 from tests.conftest import StartGateway
 from tests.servers.otlp import silent_collector
 
@@ -286,3 +288,38 @@ def test_every_variable_is_documented() -> None:
     }
 
     assert known - told == set()
+
+
+class TestResource:
+    """Who exports: what a chart says of the pod, and what the pod knows itself."""
+
+    def test_within_kubernetes_the_host_is_the_pod(self) -> None:
+        """Elsewhere a host's name is no pod's."""
+        pod = {"HOSTNAME": "gateway-7f9c", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+
+        assert resource_attributes(pod)["k8s.pod.name"] == "gateway-7f9c"
+        assert "k8s.pod.name" not in resource_attributes({"HOSTNAME": "laptop"})
+
+    def test_what_is_stated_goes_before_what_is_found(self) -> None:
+        """`OTEL_RESOURCE_ATTRIBUTES` before `K8S_*` before the host's name."""
+        environment = {
+            "HOSTNAME": "gateway-7f9c",
+            "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+            "K8S_POD_NAME": "named",
+            "K8S_NAMESPACE_NAME": "edge",
+            "OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=stated,service.name=mine",
+        }
+        found = resource_attributes(environment)
+
+        # What was stated is the SDK's to read.
+        assert found["k8s.pod.name"] == "named"
+        assert "k8s.namespace.name" not in found
+        assert "service.name" not in found
+
+    def test_workers_of_a_pod_are_told_apart(self) -> None:
+        """Two processes that export as one would overwrite each other's metrics."""
+        pod = {"K8S_POD_UID": "uid"}
+
+        assert resource_attributes(pod)["service.instance.id"] == "uid"
+        second = resource_attributes({**pod, WORKER_SLOT: "1"})
+        assert second["service.instance.id"] == "uid-1"
