@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -76,7 +77,8 @@ async def run_demo(settings: Settings, *, port: int) -> None:
                 upstream_api_key=Secret("simulated"),
                 keys_file=keys_file,
             )
-            await _serve(Gateway(here), keys, port, told)
+            gateway = Gateway(here, environment=os.environ)
+            await _serve(gateway, keys, port, told)
 
 
 async def _serve(

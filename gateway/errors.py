@@ -216,6 +216,9 @@ class UpstreamRefused(UpstreamError):
     """The upstream says that the request is wrong; status and code are its own."""
 
     default_fault: ClassVar[Fault] = "refused"
+    # The caller's to mend, like what is refused here: an operator who is paged for it
+    # can do nothing.
+    outcome: ClassVar[Outcome] = "invalid"
     type = "invalid_request_error"
     spends_request = True
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.auth import Principal
-from gateway.errors import AnswerInterrupted, GatewayError, Header
+from gateway.errors import (
+    AnswerInterrupted,
+    GatewayError,
+    Header,
+    UpstreamRefused,
+)
 from gateway.exchange import Exchange
 from gateway.presence import Presence
 from gateway.replay.asking import Terms
@@ -57,7 +62,7 @@ class Follow:
         await self._exchange.respond(first.head.status, body, headers)
         if first.head.status >= 400:
             # All that is kept of these is what the upstream has refused.
-            self._exchange.record.outcome = "upstream_error"
+            self._exchange.record.outcome = UpstreamRefused.outcome
         return True
 
     def _heard(self, reader: Reader) -> bool:

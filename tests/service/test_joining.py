@@ -525,7 +525,7 @@ async def test_what_was_refused_is_counted_as_what_it_was(
 
     await gateway.until_metric(
         "llmtune_gateway_requests_total"
-        '{outcome="upstream_error",route="/v1/chat/completions"} 2.0'
+        '{outcome="invalid",route="/v1/chat/completions"} 2.0'
     )
 
 
