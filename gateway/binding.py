@@ -7,10 +7,15 @@ at one that nobody has begun to serve.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import socket
 import stat
+import struct
+import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Bound(NamedTuple):
@@ -91,3 +96,37 @@ def open_to_all(path: Path) -> None:
     containers of a pod share under different users.
     """
     path.chmod(0o666)
+
+
+# linux/filter.h: one classic BPF instruction, `ret 0`, lets no packet pass.
+_SO_ATTACH_FILTER: Final = 26
+_DROP: Final = struct.pack("HBBI", 0x06, 0, 0, 0)
+
+
+def take_queued(listening_fd: int) -> list[socket.socket]:
+    """
+    The connections that nobody has accepted yet, for a socket that is about to close.
+
+    Whoever is queued has been told that it is connected, and may have asked already;
+    closing resets it. Linux first stops completing handshakes: who comes now asks again
+    a second later, and finds another replica or a closed port, which is safe to retry.
+    """
+    taken = []
+    with socket.socket(fileno=os.dup(listening_fd)) as sock:
+        if sys.platform == "linux" and sock.family != socket.AF_UNIX:
+            _let_nothing_in(sock)
+        # Nobody is left, or no descriptor.
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = sock.accept()
+                connection.setblocking(False)
+                taken.append(connection)
+    return taken
+
+
+def _let_nothing_in(sock: socket.socket) -> None:
+    instruction = ctypes.create_string_buffer(_DROP, len(_DROP))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    # A kernel without it leaves a gap of microseconds, which is no reason to fail.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

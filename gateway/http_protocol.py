@@ -27,6 +27,7 @@ from gateway.errors import (
 from gateway.flow_control import FlowControl
 from gateway.http_cycle import Cycle
 from gateway.ids import new_id
+from gateway.listening import ServerState
 from gateway.unrouted import MalformedRequest, raw_answer
 from gateway.wire import Application, RequestHead
 
@@ -35,6 +36,9 @@ logger = logging.getLogger("gateway.access")
 # Browsers and SDKs do not pipeline at all; a queue of tiny requests behind a slow
 # answer is memory that a stranger fills.
 MAX_PIPELINED: Final = 8
+
+# Who connects asks at once; who only keeps a connection in store loses nothing.
+FIRST_BYTE_S: Final = 0.5
 
 # What a callback of ours raises over bytes that are no request.
 _CLIENTS_DOING: Final = (httptools.HttpParserError, UnicodeDecodeError)
@@ -50,16 +54,6 @@ class EdgeBounds(NamedTuple):
     write_timeout_s: float
     # Between two requests of a connection.
     keep_alive_s: float
-
-
-class ServerState:
-    """What the connections of one process share."""
-
-    def __init__(self) -> None:
-        self.connections: set[EdgeProtocol] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-        # What every answer carries.
-        self.default_headers: list[Header] = []
 
 
 class EdgeProtocol:
@@ -223,7 +217,11 @@ class EdgeProtocol:
             self.transport,
             self._flow,
             default_headers=self._state.default_headers,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            keep_alive=(
+                version != "1.0"
+                and parser.should_keep_alive()
+                and not self._state.is_leaving
+            ),
             write_timeout_s=self._bounds.write_timeout_s,
             on_complete=self.on_response_complete,
         )
@@ -268,12 +266,25 @@ class EdgeProtocol:
         elif not self._running:
             self._mind_the_clock()
 
-    def shutdown(self) -> None:
-        """Take no more requests here: close, or let what runs be the last."""
-        if self._newest is None or self._newest.response_complete:
-            self.transport.close()
-        else:
+    def make_newest_last(self) -> None:
+        """Take no request here after the one that runs."""
+        if self._newest is not None:
             self._newest.keep_alive = False
+
+    def close_if_idle(self) -> None:
+        """Take no more requests here, but those that are on their way."""
+        if not self._running and not self.is_being_asked():
+            self.transport.close()
+
+    def is_being_asked(self) -> bool:
+        """Whether a request is arriving, or may be since the connection is new."""
+        if self._running or self.transport.is_closing():
+            return False
+        if self._newest is None and not self._unparsed_bytes:
+            # Its clock has run since it was made.
+            made_s = self._due_s - self._bounds.header_timeout_s
+            return self._loop.time() < made_s + FIRST_BYTE_S
+        return self._has_begun
 
     def _asks_for_upgrade(self) -> bool:
         # A CONNECT always counts as one and is refused like any unknown method.

@@ -1,10 +1,14 @@
-"""The Date header, which every listener's answers carry."""
+"""What the listeners of one process share, with the Date header of every answer."""
 
 from __future__ import annotations
 
 import asyncio
 from email.utils import formatdate
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gateway.errors import Header
+    from gateway.http_protocol import EdgeProtocol
 
 
 class Dated(Protocol):
@@ -18,3 +22,15 @@ async def keep_date(state: Dated) -> None:
     while True:
         state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         await asyncio.sleep(1)
+
+
+class ServerState:
+    """What the connections of one process share."""
+
+    def __init__(self) -> None:
+        self.connections: set[EdgeProtocol] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        # What every answer carries.
+        self.default_headers: list[Header] = []
+        # Every answer is its connection's last.
+        self.is_leaving = False

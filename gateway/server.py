@@ -14,18 +14,20 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from gateway.app import Gateway
-from gateway.binding import Bound, open_to_all
-from gateway.http_protocol import EdgeBounds, EdgeProtocol, ServerState
-from gateway.listening import keep_date
+from gateway.binding import Bound, open_to_all, take_queued
+from gateway.http_protocol import EdgeBounds, EdgeProtocol
+from gateway.key_options import CommandProblem
+from gateway.listening import ServerState, keep_date
 from gateway.settings import Settings
 from gateway.wire import Application
 
@@ -36,6 +38,9 @@ BACKLOG: Final = 2048
 # What ends at the deadline still has to tell its client so, and to settle.
 FAREWELL_S: Final = 5.0
 
+# How often a drain looks for requests of which only a part has arrived.
+LOOK_EVERY_S: Final = 0.01
+
 
 class Address(msgspec.Struct, frozen=True):
     """Where to listen: a host and port, or a Unix socket."""
@@ -44,11 +49,28 @@ class Address(msgspec.Struct, frozen=True):
     port: int = 8080
     uds: Path | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine, or this pod, can reach it."""
+        if self.uds is not None or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     def __str__(self) -> str:
         if self.uds is not None:
             return f"unix:{self.uds}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+
+def ops_address(settings: Settings, api: Address) -> Address | None:
+    """Where the operation routes have a port of their own, if they have."""
+    if settings.ops_port is None:
+        return None
+    return Address(settings.ops_host or api.host, settings.ops_port)
 
 
 class GatewayServer:
@@ -59,6 +81,14 @@ class GatewayServer:
         self._state = ServerState()
         self._api: list[asyncio.Server] = []
         self._ops: list[asyncio.Server] = []
+
+    @property
+    def connections(self) -> Collection[EdgeProtocol]:
+        return self._state.connections
+
+    @property
+    def is_accepting(self) -> bool:
+        return any(listener.is_serving() for listener in self._api)
 
     async def listen(self, address: Address, bound: Bound | None = None) -> Address:
         """
@@ -73,9 +103,8 @@ class GatewayServer:
             return address
         listener = await self._listen(edge, address)
         self._api.append(listener)
-        ops_port = self._gateway.settings.ops_port
-        if ops_port is not None:
-            ops = Address(address.host, ops_port)
+        ops = ops_address(self._gateway.settings, address)
+        if ops is not None:
             self._ops.append(await self._listen(ops_edge, ops))
         if address.uds is not None:
             return address
@@ -128,13 +157,8 @@ class GatewayServer:
 
     async def drain(self) -> None:
         """Take nothing new, let what runs finish, end the rest when the time is up."""
-        self._gateway.is_draining = True
-        for listener in self._api:
-            listener.close()
-        for connection in list(self._state.connections):
-            # Closes idle connections; the others after their current answer.
-            connection.shutdown()
-        logger.info("draining", extra={"facts": {"in_flight": len(self._state.tasks)}})
+        await self._give_notice()
+        await self._stop_accepting()
         if not await self._finished_within(self._gateway.settings.drain_timeout_s):
             self._gateway.attendance.end_all()
             if not await self._finished_within(FAREWELL_S):
@@ -144,21 +168,76 @@ class GatewayServer:
             listener.close()
         self._hang_up()
 
+    async def _give_notice(self) -> None:
+        """
+        Say that this replica goes, and serve on while the news spreads.
+
+        Readiness is off and every answer ends its connection, so whoever chooses a
+        replica chooses another; whoever has not heard yet is served like before.
+        """
+        notice_s = self._gateway.settings.drain_notice_s
+        self._gateway.is_draining = True
+        self._state.is_leaving = True
+        for connection in self._state.connections:
+            connection.make_newest_last()
+        facts = {"in_flight": len(self._state.tasks), "notice_s": notice_s}
+        logger.info("draining", extra={"facts": facts})
+        await asyncio.sleep(notice_s)
+
+    async def _stop_accepting(self) -> None:
+        taken = await self._take_queued()
+        # What the loop itself accepted just now becomes a connection two turns later.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        taken += await self._take_queued(is_last=True)
+        for protocol in list(self._state.connections):
+            protocol.close_if_idle()
+        facts = {"in_flight": len(self._state.tasks), "taken": taken}
+        logger.info("accepts no more", extra={"facts": facts})
+
+    async def _take_queued(self, *, is_last: bool = False) -> int:
+        """Serve who has connected and was not accepted; how many that were."""
+        create = self._protocols(self._gateway.edge)
+        sockets = [sock for listener in self._api for sock in listener.sockets]
+        queued = [each for sock in sockets for each in take_queued(sock.fileno())]
+        if is_last:
+            # In the same turn: nobody can have come between.
+            for listener in self._api:
+                listener.close()
+        loop = asyncio.get_running_loop()
+        for connection in queued:
+            # Some have left meanwhile.
+            with suppress(OSError):
+                await loop.connect_accepted_socket(create, connection)
+        return len(queued)
+
     async def _finished_within(self, timeout_s: float) -> bool:
         """
-        Whether every request ended in that time; a keep-alive one may bring another.
+        Whether every request ended in that time; also those that are still arriving.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
-        # Asked again and again: a pipelined request starts when the one before it ends.
-        while self._state.tasks:
+        while True:
+            # Asked again and again: a pipelined request starts when the one before it
+            # ends, and one that arrives when its head is complete.
             left_s = ends_at - loop.time()
+            if not self._state.tasks and not self._is_being_asked():
+                return True
             if left_s <= 0:
                 return False
-            ended, _ = await asyncio.wait(list(self._state.tasks), timeout=left_s)
+            ended = await self._wait_for_some(left_s)
             # One that was cancelled before its first step does not leave by itself.
             self._state.tasks -= ended
-        return True
+
+    async def _wait_for_some(self, within_s: float) -> set[asyncio.Task[None]]:
+        if not self._state.tasks:
+            await asyncio.sleep(min(LOOK_EVERY_S, within_s))
+            return set()
+        ended, _ = await asyncio.wait(list(self._state.tasks), timeout=within_s)
+        return ended
+
+    def _is_being_asked(self) -> bool:
+        return any(each.is_being_asked() for each in self._state.connections)
 
     def _hang_up(self) -> None:
         # Tasks first: they settle what they hold while their connection still exists.
@@ -224,6 +303,17 @@ async def serve(settings: Settings, address: Address) -> None:
         logger.info("stopping", extra={"facts": {"signal": number.name}})
 
 
+def check_exposure(settings: Settings, address: Address) -> None:
+    """CommandProblem where callers without a key could be strangers."""
+    if settings.sidecar_workspace is None or address.is_local:
+        return
+    raise CommandProblem(
+        f"GATEWAY_SIDECAR_WORKSPACE lets in whoever reaches {address}: listen on"
+        " loopback or a Unix socket",
+        2,
+    )
+
+
 def facts_of(gateway: Gateway, address: Address) -> dict[str, Any]:
     """What the log says of a start."""
     return {
@@ -233,6 +323,7 @@ def facts_of(gateway: Gateway, address: Address) -> dict[str, Any]:
         "keys": len(gateway.files.keyring),
         # Its kind only: its URL may hold a password.
         "store": gateway.shared.status()["kind"],
+        "sidecar_of": gateway.settings.sidecar_workspace,
     }
 
 
@@ -252,6 +343,8 @@ def calm_collector() -> None:
 def warn_of_keys(gateway: Gateway) -> None:
     """Say at the start what would otherwise look like everybody's mistake."""
     settings = gateway.settings
+    if settings.sidecar_workspace is not None:
+        return
     has_keys = len(gateway.files.keyring) > 0 or gateway.shared.keys is not None
     if not has_keys and settings.default_plan is None:
         logger.warning(

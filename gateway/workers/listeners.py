@@ -18,39 +18,25 @@ from gateway.server import Address
 class Listeners:
     """Bound for all slots; nobody listens yet."""
 
-    def __init__(self, address: Address, ops_port: int | None, *, slots: int) -> None:
+    def __init__(self, address: Address, ops: Address | None, *, slots: int) -> None:
         """OSError if the address is taken."""
-        self._host = address.host
         self._uds = address.uds
         self._shared: tuple[socket.socket, ...] = ()
         if address.uds is not None:
             self._shared = (bind_unix(address.uds),)
-        port = 0 if address.uds is not None else self._take(address.port)
-        self._ops_port = None if ops_port is None else self._take(ops_port)
+        port = 0 if address.uds is not None else _take(address)
+        self._ops = ops and Address(ops.host, _take(ops))
         # The port that was really taken.
         self.address = Address(address.host, port, address.uds)
         self._slots = [self._bind() for _ in range(slots)]
 
-    def _take(self, port: int) -> int:
-        """
-        The port, or a free one for 0, if nobody else listens there.
-
-        Slots share theirs with whoever asks in the same way: a gateway that was started
-        twice would take half of the other's connections.
-        """
-        taken = bind_tcp(self._host, port, is_shared=False)
-        number: int = taken[0].getsockname()[1]
-        for sock in taken:
-            sock.close()
-        return number
-
     def _bind(self) -> Bound:
-        api, ops = self._shared, self._ops_port
+        api = self._shared
         if not api:
-            api = bind_tcp(self._host, self.address.port, is_shared=True)
-        if ops is None:
+            api = bind_tcp(self.address.host, self.address.port, is_shared=True)
+        if self._ops is None:
             return Bound(api)
-        return Bound(api, bind_tcp(self._host, ops, is_shared=True))
+        return Bound(api, bind_tcp(self._ops.host, self._ops.port, is_shared=True))
 
     def of(self, slot: int) -> Bound:
         return self._slots[slot]
@@ -85,3 +71,17 @@ class Listeners:
         if self._uds is not None:
             with contextlib.suppress(OSError):
                 self._uds.unlink()
+
+
+def _take(address: Address) -> int:
+    """
+    The port, or a free one for 0, if nobody else listens there.
+
+    Slots share theirs with whoever asks in the same way: a gateway that was started
+    twice would take half of the other's connections.
+    """
+    taken = bind_tcp(address.host, address.port, is_shared=False)
+    number: int = taken[0].getsockname()[1]
+    for sock in taken:
+        sock.close()
+    return number

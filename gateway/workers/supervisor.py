@@ -22,7 +22,13 @@ import msgspec
 
 from gateway.app import Gateway
 from gateway.key_options import CommandProblem
-from gateway.server import FAREWELL_S, Address, facts_of, warn_of_keys
+from gateway.server import (
+    FAREWELL_S,
+    Address,
+    facts_of,
+    ops_address,
+    warn_of_keys,
+)
 from gateway.settings import Settings
 from gateway.telemetry.supervision import SupervisorTelemetry
 from gateway.workers.census import Census
@@ -57,7 +63,7 @@ def supervise(settings: Settings, address: Address, *, workers: int) -> int:
     """Serve with so many processes until told to stop; the exit code."""
     # Nothing is asked of it. Its making reads every file and opens what will be opened.
     gateway = Gateway(settings)
-    listeners = Listeners(address, settings.ops_port, slots=workers)
+    listeners = Listeners(address, ops_address(settings, address), slots=workers)
     try:
         supervisor = Supervisor(gateway, listeners, workers)
         # What is there now is garbage never, and stays shared with the workers.
@@ -255,7 +261,8 @@ class Supervisor:
         self._listeners.close()
         for slot in self._slots:
             slot.due_s = None
-        self._kill_at_s = time.monotonic() + self._settings.drain_timeout_s + MARGIN_S
+        drain_s = self._settings.drain_notice_s + self._settings.drain_timeout_s
+        self._kill_at_s = time.monotonic() + drain_s + MARGIN_S
         self._kill(signal.SIGTERM)
 
     def _kill(self, number: signal.Signals) -> None:

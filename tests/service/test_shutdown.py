@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.conftest import StartGateway
-from tests.gateway_under_test import MODEL, chat_body, events_of, write_policy
+from tests.gateway_under_test import (
+    MODEL,
+    GatewayUnderTest,
+    chat_body,
+    events_of,
+    until,
+    write_policy,
+)
 from tests.upstream import LAST_CHUNK, PATIENCE_S, STREAM_HEAD, ScriptedUpstream, frame
 
 
@@ -65,6 +75,124 @@ async def test_what_outlives_the_deadline_is_told_so(
     assert error["code"] == "shutting_down"
     assert gateway.held() == 0
     await upstream.saw_disconnect()
+
+
+async def test_while_notice_is_given_everything_is_served(
+    start_gateway: StartGateway,
+) -> None:
+    """Who has not heard yet loses nothing, and every answer says to go elsewhere."""
+    gateway = await start_gateway(drain_notice_s=0.3, drain_timeout_s=PATIENCE_S)
+
+    draining = asyncio.ensure_future(gateway.server.drain())
+    await asyncio.sleep(0)
+    ready, answer = await gateway.get("/readyz"), await gateway.chat()
+
+    assert (503, "draining") == (ready.status_code, ready.json()["status"])
+    assert (200, "close") == (answer.status_code, answer.headers["connection"])
+    await asyncio.wait_for(draining, PATIENCE_S)
+    with pytest.raises(httpx.ConnectError):
+        await gateway.get("/readyz")
+
+
+async def test_a_kept_connection_may_ask_once_more_during_the_notice(
+    start_gateway: StartGateway,
+) -> None:
+    """It is not closed under a request that may be on its way."""
+    gateway = await start_gateway(drain_notice_s=0.3, drain_timeout_s=PATIENCE_S)
+    async with kept_connection(gateway) as (reader, writer):
+        draining = asyncio.ensure_future(gateway.server.drain())
+        await asyncio.sleep(0)
+        writer.write(gateway.raw_chat())
+
+        assert b"200 OK" in await asyncio.wait_for(reader.readline(), PATIENCE_S)
+        assert b"connection: close" in await asyncio.wait_for(reader.read(), PATIENCE_S)
+        await asyncio.wait_for(draining, PATIENCE_S)
+
+
+async def test_an_idle_connection_is_closed_when_nothing_more_is_taken(
+    start_gateway: StartGateway,
+) -> None:
+    """A client that keeps its connection does not keep the process."""
+    gateway = await start_gateway(drain_timeout_s=PATIENCE_S)
+    async with kept_connection(gateway) as (reader, _):
+        await asyncio.wait_for(gateway.server.drain(), PATIENCE_S / 2)
+
+        assert b"" == await asyncio.wait_for(reader.read(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def kept_connection(
+    gateway: GatewayUnderTest,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """One that has had an answer and asks for none."""
+    port = urlsplit(gateway.url).port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"HEAD /livez HTTP/1.1\r\nhost: gw\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_who_is_queued_when_the_listener_closes_is_answered(
+    start_gateway: StartGateway,
+) -> None:
+    """The kernel has told them that they are connected."""
+    gateway = await start_gateway(drain_timeout_s=PATIENCE_S)
+    with contextlib.ExitStack() as stack:
+        # Without a turn of the event loop, so nobody accepts them before the drain.
+        clients = [stack.enter_context(connected(gateway)) for _ in range(20)]
+        for client in clients[:10]:
+            client.sendall(gateway.raw_chat())
+        draining = asyncio.ensure_future(gateway.server.drain())
+        await until(lambda: gateway.gateway.is_draining, "the drain")
+        await asyncio.to_thread(send_to_all, clients[10:], gateway.raw_chat())
+
+        answers = [await asyncio.to_thread(everything, client) for client in clients]
+        await asyncio.wait_for(draining, PATIENCE_S)
+
+    assert [b"HTTP/1.1 200 OK"] * 20 == [answer[:15] for answer in answers]
+
+
+async def test_half_a_request_may_still_arrive(start_gateway: StartGateway) -> None:
+    """Its client began before anybody said that it should not."""
+    gateway = await start_gateway(drain_timeout_s=PATIENCE_S)
+    request = gateway.raw_chat()
+    with connected(gateway) as client:
+        client.sendall(request[:40])
+        await until(
+            lambda: any(c.is_being_asked() for c in gateway.server.connections),
+            "half a request",
+        )
+        draining = asyncio.ensure_future(gateway.server.drain())
+        await until(lambda: not gateway.server.is_accepting, "the listener to close")
+        client.sendall(request[40:])
+
+        answer = await asyncio.to_thread(everything, client)
+        await asyncio.wait_for(draining, PATIENCE_S)
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+def connected(gateway: GatewayUnderTest) -> socket.socket:
+    """A blocking connection."""
+    url = urlsplit(gateway.url)
+    assert url.port is not None
+    return socket.create_connection(("127.0.0.1", url.port), timeout=PATIENCE_S)
+
+
+def send_to_all(clients: list[socket.socket], data: bytes) -> None:
+    for client in clients:
+        client.sendall(data)
+
+
+def everything(client: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    parts = []
+    while part := client.recv(65_536):
+        parts.append(part)
+    return b"".join(parts)
 
 
 # Of a process: importing everything takes seconds on a busy machine.

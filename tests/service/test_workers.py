@@ -116,7 +116,7 @@ async def test_sigterm_drains_every_worker(
         streams = Streams(running, upstream)
         await streams.open()
         running.process.send_signal(signal.SIGTERM)
-        await running.until_told("worker stops", 2)
+        await running.until_told("accepts no more", 2)
         async with running.client() as client:
             # Not queued where nobody would come to accept it.
             with pytest.raises(httpx.ConnectError):

@@ -170,7 +170,7 @@ def test_an_address_that_is_taken_is_not_shared() -> None:
         with pytest.raises(OSError, match="address already in use"):
             Listeners(Address(port=port), None, slots=2)
         with pytest.raises(OSError, match="address already in use"):
-            Listeners(Address(port=0), port, slots=2)
+            Listeners(Address(port=0), Address(port=port), slots=2)
 
 
 def test_a_host_of_two_families_has_one_port() -> None:
