@@ -61,6 +61,10 @@ MAX_REFUSED: Final = 10_000
 MAX_MISSED: Final = 1000
 
 
+# In logs, in place of a key's id.
+SIDECAR_KEY_ID: Final = "sidecar"
+
+
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """The caller, after authentication."""
 
@@ -113,6 +117,7 @@ class Authenticator:
         self._refused_ttl_s = settings.refused_key_ttl_s
         self._refused: OrderedDict[str, float] = OrderedDict()
         self._now = now
+        self._sidecar = Sidecar(settings, files) if settings.sidecar_workspace else None
         # As long as key and plan are the very ones they were made from.
         self._ready: dict[str, tuple[KeyRecord, Principal]] = {}
 
@@ -122,6 +127,8 @@ class Authenticator:
 
         It needs no coroutine, which two layers up saves 2 us a request.
         """
+        if self._sidecar is not None:
+            return self._sidecar.principal()
         api_key = _key_in(authorization)
         record = self._files.keyring.lookup_digest(digest_of(api_key))
         return None if record is None else self._known(api_key, record)
@@ -228,6 +235,40 @@ class Authenticator:
         if own_key is None or principal.is_own_key:
             return Credentials(url, principal.api_key, is_callers_key=True)
         return Credentials(url, own_key, is_callers_key=False)
+
+
+class Sidecar:
+    """
+    The one caller of a gateway that runs next to its application.
+
+    The pod is the identity: who reaches the listener is in it. OpenAI's SDKs insist on
+    sending some key, which says nothing here.
+    """
+
+    def __init__(self, settings: Settings, files: PolicyFiles) -> None:
+        assert settings.sidecar_workspace is not None  # noqa: S101 - the caller's test
+        self._workspace = settings.sidecar_workspace
+        self._plan = settings.sidecar_plan or ""
+        self._files = files
+        self._ready: Principal | None = None
+
+    def principal(self) -> Principal:
+        """On the plan as it is now; a book without that plan is never taken."""
+        plan = self._files.book.plan_for(self._plan, self._workspace)
+        ready = self._ready
+        if ready is not None and ready.plan is plan:
+            return ready
+        assert plan is not None  # noqa: S101 - as the files promise
+        self._ready = ready = Principal(
+            workspace=self._workspace,
+            plan=plan,
+            key_id=SIDECAR_KEY_ID,
+            models=None,
+            # Nobody's: a private fleet without its key must not be sent another's.
+            api_key=Secret(SIDECAR_KEY_ID),
+            is_own_key=False,
+        )
+        return ready
 
 
 async def _stored(keys: StoredKeys, digest: str) -> KeyRecord | None:

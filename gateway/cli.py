@@ -19,7 +19,7 @@ from gateway.complaints import complaint_of
 from gateway.conformance import cli as conformance_cli
 from gateway.demo import run_demo
 from gateway.key_options import CommandProblem
-from gateway.server import Address, serve
+from gateway.server import Address, check_exposure, serve
 from gateway.settings import Settings, load_settings, unknown_variables
 from gateway.simulator import cli as simulator_cli
 from gateway.workers.supervisor import supervise
@@ -140,6 +140,7 @@ def _run(main_task: Coroutine[Any, Any, None]) -> int:
 def _serve(args: argparse.Namespace) -> int:
     address = Address(args.host, args.port, args.uds)
     settings = _settings(shares_output=args.workers > 1)
+    check_exposure(settings, address)
     if args.workers == 1:
         return _run(serve(settings, address))
     if parse_store_url(settings.store_url).kind == "memory":

@@ -46,6 +46,9 @@ class Cors:
         self._origins = frozenset(origin.encode("ascii") for origin in origins)
         self._is_any = b"*" in self._origins
 
+    def allows(self, origin: bytes) -> bool:
+        return self._is_any or origin in self._origins
+
     def headers(self, origin: bytes | None) -> tuple[Header, ...]:
         """What every answer to a request from this origin carries."""
         if not self._origins:
@@ -53,7 +56,7 @@ class Cors:
         # Caches must not serve one origin's answer to another, nor to a request
         # without.
         vary = (b"vary", b"Origin")
-        if origin is None or not (self._is_any or origin in self._origins):
+        if origin is None or not self.allows(origin):
             return (vary,)
         return (
             vary,

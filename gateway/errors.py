@@ -7,6 +7,7 @@ GatewayError                       status  code                     the client m
 │   ├── UnsupportedParameter       400     unsupported_parameter    no
 │   ├── ContextTooLong             400     context_length_exceeded  no
 │   ├── InvalidApiKey              401     invalid_api_key          no
+│   ├── OriginRefused              403     origin_not_allowed       no
 │   ├── ModelNotFound              404     model_not_found          no
 │   ├── RouteNotFound              404     route_not_found          no
 │   ├── MethodNotAllowed           405     method_not_allowed       no
@@ -88,6 +89,14 @@ class InvalidApiKey(RequestError):
     outcome: ClassVar[Outcome] = "unauthorized"
     # The short id of the key that was refused: for the log, not for the client.
     key_id: str | None = None
+
+
+class OriginRefused(RequestError):
+    """A web page asked a gateway that takes callers without a key."""
+
+    status = 403
+    code = "origin_not_allowed"
+    outcome: ClassVar[Outcome] = "unauthorized"
 
 
 class ModelNotFound(RequestError):

@@ -35,7 +35,11 @@ class PolicyFiles:
         """Load everything; FileProblems if anything is wrong."""
         self._plans_dir = settings.plans_dir
         self._keys_file = settings.keys_file
-        self._default_plan = settings.default_plan
+        # By the variable that names them.
+        self._named_plans = {
+            "GATEWAY_DEFAULT_PLAN": settings.default_plan,
+            "GATEWAY_SIDECAR_PLAN": settings.sidecar_plan,
+        }
         self._interval_s = settings.reload_interval_s
         self._telemetry = telemetry
         self._seen = self._look()
@@ -52,17 +56,18 @@ class PolicyFiles:
             path = str(self._plans_dir)
             raise FileProblems([_unreadable("GATEWAY_PLANS_DIR", path)])
         book = load_plan_book(self._plans_dir)
-        problems = [*self._default_problems(book), *fleet_problems(book)]
+        problems = [*self._unknown_plans(book), *fleet_problems(book)]
         if problems:
             raise FileProblems(problems)
         return book
 
-    def _default_problems(self, book: PlanBook) -> list[Problem]:
-        if self._default_plan is None or self._default_plan in book.names:
-            return []
+    def _unknown_plans(self, book: PlanBook) -> list[Problem]:
         allowed = ", ".join(book.names)
-        problem = f"{self._default_plan!r} is not a plan; there are {allowed}"
-        return [Problem("environment", "GATEWAY_DEFAULT_PLAN", problem)]
+        return [
+            Problem("environment", name, f"{plan!r} is not a plan; there are {allowed}")
+            for name, plan in self._named_plans.items()
+            if plan is not None and plan not in book.names
+        ]
 
     def _load_keys(self) -> Keyring:
         if self._keys_file is None:

@@ -25,6 +25,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     fault: Fault | None = None
     limit: str | None = None
     client: str | None = None
+    # Whom a trusted proxy says the client to be, as its certificate's URI.
+    peer_identity: str | None = None
     workspace: str | None = None
     key_id: str | None = None
     plan: str | None = None

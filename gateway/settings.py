@@ -18,6 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from gateway.secret import Secret
+from gateway.trusted_peers import TrustedPeers
+from policies.names import find_workspace_problem
 from policies.store.url import StoreUrlProblem, parse_store_url
 
 if TYPE_CHECKING:
@@ -84,6 +86,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     plans_dir: Path | None = None
     keys_file: Path | None = None
     default_plan: str | None = None
+    # Next to one application: whoever reaches the listener is this workspace, on this
+    # plan, whatever key it sends. Loopback and Unix sockets only.
+    sidecar_workspace: str | None = None
+    sidecar_plan: str | None = None
     refused_key_ttl_s: Seconds = 60.0
     key_cache_ttl_s: Seconds = 30.0
     lease_ttl_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
@@ -105,11 +111,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_keepalive_timeout_s: Seconds = 75.0
     http_max_in_flight: Count = 10_000
     cors_origins: tuple[str, ...] = ()
+    # Networks, and `unix`, whose word on a client's identity is believed.
+    trusted_proxies: tuple[str, ...] = ()
 
     # How it is operated.
     ops_port: Port | None = None
+    # Where that port is, if not where the API is: probes come over the pod's address to
+    # a sidecar whose API is on loopback.
+    ops_host: str | None = None
     # Load balancers cut connections that are silent for 30 to 60 s.
     stream_ping_interval_s: Seconds = 15.0
+    # After SIGTERM: no longer ready, still serving, until who sends requests knows.
+    drain_notice_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    # Then nothing new is taken, and what runs has this long.
     drain_timeout_s: Seconds = 30.0
     log_level: LogLevel = "info"
     # Of the access lines of answered requests; the others are always written.
@@ -134,6 +148,8 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     _check_store(settings.store_url)
     _check_sealing_keys(settings.replay_sealing_keys)
     _check_origins(settings.cors_origins)
+    _check_sidecar(settings)
+    _check_proxies(settings.trusted_proxies)
     return settings
 
 
@@ -158,7 +174,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def _converted(field: msgspec.structs.FieldInfo, text: str) -> Any:
     value: Any = text
-    if field.name in {"models", "cors_origins"}:
+    if field.name in {"models", "cors_origins", "trusted_proxies"}:
         value = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
         return msgspec.convert(value, field.type, strict=False, dec_hook=_own_type)
@@ -293,3 +309,31 @@ def _is_origin(text: str) -> bool:
     # An origin is scheme, host and port, and nothing else: browsers compare it whole.
     is_web = parts.scheme in {"http", "https"} and parts.hostname is not None
     return is_web and text == rebuilt and "@" not in text and text.isascii()
+
+
+def _check_sidecar(settings: Settings) -> None:
+    workspace, plan = settings.sidecar_workspace, settings.sidecar_plan
+    if workspace is None:
+        if plan is not None:
+            raise _problem("sidecar_plan", plan, "needs GATEWAY_SIDECAR_WORKSPACE")
+        return
+    wrong = find_workspace_problem(workspace)
+    if wrong is not None:
+        raise _problem("sidecar_workspace", workspace, wrong)
+    if plan is None:
+        raise _problem("sidecar_workspace", workspace, "needs GATEWAY_SIDECAR_PLAN")
+    if settings.upstream_api_key is None:
+        # The application has no key that could go upstream.
+        allowed = "needs GATEWAY_UPSTREAM_API_KEY"
+        raise _problem("sidecar_workspace", workspace, allowed)
+    if settings.default_plan is not None:
+        allowed = "not with GATEWAY_DEFAULT_PLAN, which lets callers bring their keys"
+        raise _problem("sidecar_workspace", workspace, allowed)
+
+
+def _check_proxies(proxies: tuple[str, ...]) -> None:
+    try:
+        TrustedPeers(proxies)
+    except ValueError as problem:
+        allowed = f"networks such as 10.0.0.0/8, or unix; {problem}"
+        raise _problem("trusted_proxies", ",".join(proxies), allowed) from None

@@ -16,7 +16,7 @@ from gateway.replay.asking import may_have_terms
 from gateway.replay.delivery import end_in
 from gateway.replay.once import Once
 from gateway.replay.replays import Replays
-from gateway.routes.door import Door, Route, trace_headers
+from gateway.routes.door import Door, Route
 from gateway.settings import Settings
 from gateway.streaming import EventStreamResponse, MeteredStream
 from gateway.telemetry.metrics import Telemetry
@@ -107,7 +107,7 @@ class CompletionRoutes:
                     principal=principal,
                     translator=translator,
                     stamp=Stamp(prefix + new_id(), int(self._now_s())),
-                    trace_headers=trace_headers(exchange),
+                    trace_headers=self._door.mesh.carried(exchange),
                     exchange=exchange,
                     lease_id=None if once is None else once.lease_id,
                 )

@@ -20,19 +20,22 @@ from litestar.handlers import ASGIRouteHandler, asgi
 from gateway.admission import Admission
 from gateway.asgi import Receive, Scope, Send
 from gateway.auth import Authenticator, Principal
+from gateway.cors import Cors
 from gateway.errors import (
     ClientGone,
     GatewayError,
-    Header,
     InternalError,
     InvalidApiKey,
     LimitExceeded,
     MethodNotAllowed,
+    OriginRefused,
 )
 from gateway.exchange import Exchange, exchange_of
+from gateway.mesh import MeshHeaders
 from gateway.middleware import Begin
 from gateway.settings import Settings
 from gateway.translation.port import Parse, Translator
+from gateway.trusted_peers import TrustedPeers
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +43,6 @@ Handle: TypeAlias = Callable[[Exchange], Awaitable[None]]
 
 # The slowest body of this size takes about 3 ms, and a thread's hand-over 50 us.
 PARSED_BESIDE_BYTES: Final = 128 * 1024
-
-TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -63,6 +64,10 @@ class Door:
         self._settings = settings
         self._authenticator = authenticator
         self._admission = admission
+        self._keyless_cors = (
+            None if settings.sidecar_workspace is None else Cors(settings.cors_origins)
+        )
+        self.mesh = MeshHeaders(TrustedPeers(settings.trusted_proxies))
 
     def route(self, *paths: str, **handles: Handle) -> Route:
         """
@@ -113,6 +118,8 @@ class Door:
 
     async def authenticate(self, exchange: Exchange) -> Principal:
         """The principal of this request; InvalidApiKey or StoreUnavailable."""
+        if self._keyless_cors is not None:
+            _refuse_page(exchange, self._keyless_cors)
         authorization = exchange.headers.get(b"authorization")
         try:
             principal = self._authenticator.recognise(authorization)
@@ -123,6 +130,7 @@ class Door:
             raise
         exchange.principal = principal
         record = exchange.record
+        record.peer_identity = self.mesh.identity(exchange)
         record.workspace, record.key_id = principal.workspace, principal.key_id
         record.plan = principal.plan.plan
         return principal
@@ -157,6 +165,20 @@ class Door:
         await exchange.respond(200, _encode(value))
 
 
+def _refuse_page(exchange: Exchange, cors: Cors) -> None:
+    """
+    Any web page can have its reader's browser ask loopback; it needs no answer to harm.
+
+    Browsers name the page in every such POST; applications have no origin.
+    """
+    origin = exchange.headers.get(b"origin")
+    if origin is not None and not cors.allows(origin):
+        raise OriginRefused(
+            "This gateway takes calls without a key, and so none from web pages but"
+            " those of GATEWAY_CORS_ORIGINS."
+        )
+
+
 def _head_of(handles: Mapping[str, Handle]) -> set[str]:
     return {"HEAD"} if "GET" in handles else set()
 
@@ -187,13 +209,3 @@ def internal_error(exchange: Exchange, cause: Exception) -> InternalError:
         facts["span_id"] = exchange.record.span_id or ""
     logger.error("internal error", exc_info=cause, extra={"facts": facts})
     return InternalError(error_id)
-
-
-def trace_headers(exchange: Exchange) -> tuple[Header, ...]:
-    """What carries the caller's trace on, unless each attempt does so for itself."""
-    headers = exchange.headers
-    if exchange.carried is not None:
-        return exchange.carried
-    if exchange.trace is not None or TRACE_HEADERS.isdisjoint(headers):
-        return ()
-    return tuple((name, headers[name]) for name in TRACE_HEADERS if name in headers)

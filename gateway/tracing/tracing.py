@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import SamplingResult
 
 from gateway.errors import Header
+from gateway.mesh import W3C_HEADERS
 from gateway.tracing.facts import RequestTrace
 from gateway.tracing.propagation import NOWHERE, Propagation, parent_of
 from gateway.tracing.sampling import Head, is_kept
@@ -197,6 +198,5 @@ def _as_it_came(
 ) -> Callable[[RequestTrace, int], tuple[Header, ...]]:
     # As the gateway does where nothing is exported.
     headers = exchange.headers
-    names = (b"traceparent", b"tracestate", b"baggage")
-    found = tuple((name, headers[name]) for name in names if name in headers)
+    found = tuple((name, headers[name]) for name in W3C_HEADERS if name in headers)
     return lambda trace, span_id: found

@@ -174,7 +174,6 @@ async def envoy(
     folder: Path, *, listeners: Sequence[Json], clusters: Sequence[Json]
 ) -> AsyncIterator[Envoy]:
     """An Envoy of one worker thread; gone with the block."""
-    folder.mkdir(parents=True, exist_ok=True)
     admin = ReservedPort()
     config = folder / "envoy.json"
     settings = {

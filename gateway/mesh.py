@@ -1,0 +1,100 @@
+"""
+What a service mesh says in headers: whose trace a request is part of, and who sent it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from gateway.trusted_peers import TrustedPeers
+
+if TYPE_CHECKING:
+    from gateway.errors import Header
+    from gateway.exchange import Exchange
+
+# What Istio asks applications to carry on, so that proxies of any tracer can join the
+# calls before and behind. W3C's headers are our own tracing's, where that is on.
+W3C_HEADERS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_FOREIGN_TRACES: Final = frozenset(
+    {
+        *(b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid"),
+        *(b"x-b3-sampled", b"x-b3-flags", b"x-ot-span-context"),
+        *(b"x-cloud-trace-context", b"grpc-trace-bin", b"sw8"),
+        *(b"x-datadog-trace-id", b"x-datadog-parent-id"),
+        b"x-datadog-sampling-priority",
+    }
+)
+# https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers
+IDENTITY_HEADER: Final = b"x-forwarded-client-cert"
+_CARRIED: Final = _FOREIGN_TRACES | W3C_HEADERS | {IDENTITY_HEADER}
+
+# Longer values are dropped: a chain of certificates in headers is more than anybody
+# behind this gateway needs to be told.
+MOST_BYTES: Final = 8192
+
+# The URI of an element, quoted or not; a SPIFFE id has none of what ends it here.
+_URI: Final = re.compile(rb"(?:^|;)\s*URI=\"?([^;,\"\s]{1,512})\"?", re.IGNORECASE)
+_QUOTED: Final = re.compile(rb"\"(?:[^\"\\]|\\.)*\"")
+
+
+class MeshHeaders:
+    """What of a request's headers goes upstream with it."""
+
+    def __init__(self, peers: TrustedPeers) -> None:
+        self._peers = peers
+
+    def carried(self, exchange: Exchange) -> tuple[Header, ...]:
+        """
+        The headers that carry a caller's trace and identity on.
+
+        W3C's are left to tracing where an attempt has a span of its own.
+        """
+        headers = exchange.headers
+        own = exchange.carried or ()
+        if _CARRIED.isdisjoint(headers):
+            return own
+        names = _FOREIGN_TRACES
+        if exchange.carried is None and exchange.trace is None:
+            names = names | W3C_HEADERS
+        found = [
+            (name, headers[name])
+            for name in names
+            if name in headers and len(headers[name]) <= MOST_BYTES
+        ]
+        identity = headers.get(IDENTITY_HEADER)
+        if identity is not None and self.believes(exchange):
+            found.append((IDENTITY_HEADER, identity))
+        return (*own, *found)
+
+    def believes(self, exchange: Exchange) -> bool:
+        """Whether this request's peer may say who its client is."""
+        if not self._peers:
+            return False
+        value = exchange.headers.get(IDENTITY_HEADER, b"")
+        return len(value) <= MOST_BYTES and self._peers.trusts(exchange.record.client)
+
+    def identity(self, exchange: Exchange) -> str | None:
+        """
+        The URI, such as spiffe://cluster.local/ns/a/sa/b, a trusted peer vouches for.
+
+        That is the last element: those before it are what that peer was told.
+        """
+        value = exchange.headers.get(IDENTITY_HEADER)
+        if value is None or not self.believes(exchange):
+            return None
+        return last_uri(value)
+
+
+def last_uri(value: bytes) -> str | None:
+    """The URI of the last element of an `x-forwarded-client-cert`, if it has one."""
+    # Quoted values, of subjects and certificates, may hold what separates elements.
+    plain = _QUOTED.sub(_without_separators, value)
+    found = _URI.search(plain.rpartition(b",")[2])
+    if found is None:
+        return None
+    return found[1].decode("ascii", "replace")
+
+
+def _without_separators(quoted: re.Match[bytes]) -> bytes:
+    return re.sub(rb"[,;\\]", b"_", quoted[0])
