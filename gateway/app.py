@@ -6,41 +6,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
-
-from litestar import Litestar, Request, Response
-from litestar.exceptions import HTTPException
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.access_log import AccessLog
 from gateway.admission import Admission
-from gateway.asgi import ASGIApp
 from gateway.auth import Authenticator
 from gateway.completion import CompletionService
 from gateway.cors import Cors
-from gateway.errors import (
-    GatewayError,
-    InvalidRequest,
-    MethodNotAllowed,
-    RouteNotFound,
-    envelope,
-    retry_headers,
-)
-from gateway.exchange import exchange_of
 from gateway.middleware import EdgeMiddleware
 from gateway.model_catalog import ModelCatalog
 from gateway.policy_files import PolicyFiles
 from gateway.presence import Attendance
 from gateway.replay.replays import Replays
 from gateway.routes.completions import CompletionRoutes
-from gateway.routes.door import Door, Route, internal_error
+from gateway.routes.door import Door, Route
 from gateway.routes.limits import LimitRoutes
 from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
+from gateway.routes.router import LateRouter
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
 from gateway.telemetry import definitions as d
@@ -54,6 +42,7 @@ from gateway.upstream.listing import list_models
 from gateway.upstream.transport import (
     certificate_expiry_s,
     open_transport,
+    read_certificates,
     to_sender,
 )
 from policies.estimate import OutputEstimator
@@ -116,6 +105,8 @@ class Gateway:
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog(success_ratio=settings.log_success_ratio)
+        # What is not needed to begin serving.
+        self._late: list[Callable[[], Awaitable[object]]] = []
         self.edge = self._edge(self._api_routes(), self.tracing)
         # The same operation routes on a port of their own; no lifespan of its own.
         self.ops_edge = self._edge(self._operation(has_metrics=True).routes())
@@ -181,16 +172,10 @@ class Gateway:
     def _edge(
         self, routes: list[Route], tracing: Tracing | None = None
     ) -> EdgeMiddleware:
-        # Only what the router refuses reaches the exception handler; our handlers end
-        # in `Door.answer`.
-        router = Litestar(
-            route_handlers=[route.handler for route in routes],
-            exception_handlers={Exception: to_envelope},
-            openapi_config=None,
-            logging_config=None,
-        )
+        router = LateRouter(routes)
+        self._late.append(router.made)
         return EdgeMiddleware(
-            cast(ASGIApp, router),  # Litestar types ASGI's dicts more narrowly
+            router,
             exact={path: app for route in routes for path, app in route.exact.items()},
             telemetry=self.telemetry,
             access_log=self.access_log,
@@ -198,6 +183,13 @@ class Gateway:
             write_timeout_s=self.settings.http_write_timeout_s,
             tracing=tracing,
         )
+
+    async def finish_making(self) -> None:
+        """Make what the first request may do without, beside those that come."""
+        for make in self._late:
+            await make()
+        if self.settings.upstream_url.startswith("https:"):
+            await asyncio.to_thread(read_certificates, self.transport)
 
     def _certificate_expiry(self) -> list[Reading]:
         expires_s = certificate_expiry_s(self.transport)
@@ -255,34 +247,3 @@ def steady_clock_us() -> Callable[[], int]:
     """
     offset_ns = time.time_ns() - time.monotonic_ns()
     return lambda: (offset_ns + time.monotonic_ns()) // 1000
-
-
-def to_envelope(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """What the router refuses, and bugs outside of our handlers, as envelopes."""
-    exchange = exchange_of(request.scope)
-    shown = _shown(request, error)
-    if shown is None:
-        shown = internal_error(exchange, error)
-    exchange.note(shown)
-    exchange.record.status = shown.http_status
-    headers = (*shown.headers, *retry_headers(shown), *exchange.common_headers)
-    return Response(
-        envelope(shown),
-        status_code=shown.http_status,
-        media_type="application/json",
-        headers={name.decode(): value.decode("latin-1") for name, value in headers},
-    )
-
-
-def _shown(request: Request[Any, Any, Any], error: Exception) -> GatewayError | None:
-    if not isinstance(error, HTTPException):
-        return None
-    path = request.scope["path"][:128]
-    match error.status_code:
-        case 404:
-            return RouteNotFound(f"There is no route {path}; the API is below /v1.")
-        case 405:
-            allowed = (error.headers or {}).get("allow", "")
-            return MethodNotAllowed(request.method, allowed)
-        case _:
-            return InvalidRequest(error.detail or "The request is not valid.")

@@ -103,17 +103,18 @@ _SO_ATTACH_FILTER: Final = 26
 _DROP: Final = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 
-def take_queued(listening_fd: int) -> list[socket.socket]:
+def take_queued(listening_fd: int, *, is_shared: bool) -> list[socket.socket]:
     """
-    The connections that nobody has accepted yet, for a socket that is about to close.
+    The connections that nobody has accepted yet, for a process that stops accepting.
 
     Whoever is queued has been told that it is connected, and may have asked already;
-    closing resets it. Linux first stops completing handshakes: who comes now asks again
-    a second later, and finds another replica or a closed port, which is safe to retry.
+    closing resets it. Where nobody else accepts there, Linux first stops
+    completing handshakes: who comes now asks again a second later, and finds another
+    replica or a closed port, which is safe to retry.
     """
     taken = []
     with socket.socket(fileno=os.dup(listening_fd)) as sock:
-        if sys.platform == "linux" and sock.family != socket.AF_UNIX:
+        if not is_shared and sys.platform == "linux" and sock.family != socket.AF_UNIX:
             _let_nothing_in(sock)
         # Nobody is left, or no descriptor.
         with contextlib.suppress(OSError):

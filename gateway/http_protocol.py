@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from gateway.alarm import Alarm
 from gateway.errors import (
@@ -27,7 +26,7 @@ from gateway.errors import (
 from gateway.flow_control import FlowControl
 from gateway.http_cycle import Cycle
 from gateway.ids import new_id
-from gateway.listening import ServerState
+from gateway.listening import ServerState, address_of
 from gateway.unrouted import MalformedRequest, raw_answer
 from gateway.wire import Application, RequestHead
 
@@ -99,8 +98,8 @@ class EdgeProtocol:
         # uvloop's transports do not derive from asyncio's.
         self.transport = cast(asyncio.Transport, transport)
         self._flow = FlowControl(self.transport)
-        self._server = get_local_addr(self.transport)
-        self._client = get_remote_addr(self.transport)
+        self._server = address_of(transport, "sockname")
+        self._client = address_of(transport, "peername")
         self._state.connections.add(self)
         self._mind_the_clock()
 

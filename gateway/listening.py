@@ -17,6 +17,12 @@ class Dated(Protocol):
     default_headers: list[tuple[bytes, bytes]]
 
 
+def address_of(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
+    """The host and port of an end of a connection; None for a Unix socket's."""
+    info = transport.get_extra_info(name)
+    return (info[0], info[1]) if isinstance(info, tuple) else None
+
+
 async def keep_date(state: Dated) -> None:
     """Keep the Date header right, once a second as uvicorn's server does."""
     while True:

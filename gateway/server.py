@@ -81,6 +81,8 @@ class GatewayServer:
         self._state = ServerState()
         self._api: list[asyncio.Server] = []
         self._ops: list[asyncio.Server] = []
+        # A supervisor keeps its workers' sockets, for those who come after them.
+        self._is_worker = False
 
     @property
     def connections(self) -> Collection[EdgeProtocol]:
@@ -98,6 +100,7 @@ class GatewayServer:
         """
         edge, ops_edge = self._gateway.edge, self._gateway.ops_edge
         if bound is not None:
+            self._is_worker = True
             self._api = [await self._listen_at(edge, sock) for sock in bound.api]
             self._ops = [await self._listen_at(ops_edge, sock) for sock in bound.ops]
             return address
@@ -199,7 +202,11 @@ class GatewayServer:
         """Serve who has connected and was not accepted; how many that were."""
         create = self._protocols(self._gateway.edge)
         sockets = [sock for listener in self._api for sock in listener.sockets]
-        queued = [each for sock in sockets for each in take_queued(sock.fileno())]
+        queued = [
+            each
+            for sock in sockets
+            for each in take_queued(sock.fileno(), is_shared=self._is_worker)
+        ]
         if is_last:
             # In the same turn: nobody can have come between.
             for listener in self._api:
@@ -298,6 +305,7 @@ async def serve(settings: Settings, address: Address) -> None:
     async with running_gateway(gateway, address) as (_, taken):
         logger.info("serving", extra={"facts": facts_of(gateway, taken)})
         warn_of_keys(gateway)
+        await gateway.finish_making()
         calm_collector()
         number = await told
         logger.info("stopping", extra={"facts": {"signal": number.name}})

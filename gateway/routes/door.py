@@ -15,10 +15,9 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-from litestar.handlers import ASGIRouteHandler, asgi
 
 from gateway.admission import Admission
-from gateway.asgi import Receive, Scope, Send
+from gateway.asgi import ASGIApp, Receive, Scope, Send
 from gateway.auth import Authenticator, Principal
 from gateway.cors import Cors
 from gateway.errors import (
@@ -48,9 +47,12 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Route(NamedTuple):
-    """A handler for Litestar's router, and what it does for whole paths."""
+    """What Litestar's router hands on to an application, and what needs no router."""
 
-    handler: ASGIRouteHandler
+    paths: tuple[str, ...]
+    app: ASGIApp
+    # Whether all below the paths is the application's, too.
+    is_mount: bool = False
     # What the router would find only after a walk.
     exact: Mapping[str, Begin] = MappingProxyType({})
 
@@ -84,8 +86,7 @@ class Door:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             await begin(exchange_of(scope), scope["method"])
 
-        handler = asgi(list(paths), copy_scope=False)(handle)
-        return Route(handler, dict.fromkeys(paths, begin))
+        return Route(paths, handle, exact=dict.fromkeys(paths, begin))
 
     async def answer(self, exchange: Exchange, handle: Handle) -> None:
         """Run a handler; whatever it raises becomes the one answer it should be."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
-from litestar.handlers import asgi
-
 from gateway.asgi import Receive, Scope, Send
 from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from gateway.exchange import Exchange, exchange_of
@@ -41,8 +39,7 @@ class ModelRoutes:
     def routes(self) -> list[Route]:
         # A mount, because an id's slashes leave the router nothing to match, and
         # because Litestar resolves path parameters for its HTTP handlers only.
-        mount = asgi(["/v1/models", "/models"], is_mount=True, copy_scope=False)
-        return [Route(mount(self.handle))]
+        return [Route(("/v1/models", "/models"), self.handle, is_mount=True)]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The list, or what is below it: Litestar leaves only that part of the path."""

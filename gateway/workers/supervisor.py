@@ -7,6 +7,7 @@ is wrong with a start is found before the first fork, and told once.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -63,6 +64,8 @@ def supervise(settings: Settings, address: Address, *, workers: int) -> int:
     """Serve with so many processes until told to stop; the exit code."""
     # Nothing is asked of it. Its making reads every file and opens what will be opened.
     gateway = Gateway(settings)
+    # Imported before the forks, so that the workers share it.
+    asyncio.run(gateway.finish_making())
     listeners = Listeners(address, ops_address(settings, address), slots=workers)
     try:
         supervisor = Supervisor(gateway, listeners, workers)

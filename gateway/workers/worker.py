@@ -82,6 +82,7 @@ async def _serve(post: Post, link: Link, told: asyncio.Future[signal.Signals]) -
     async with running_gateway(gateway, post.address, post.bound):
         link.say(Serving())
         logger.info("worker serves", extra={"facts": who})
+        await gateway.finish_making()
         calm_collector()
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         link.say(Leaving())

@@ -16,15 +16,12 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from policies.store.bounds import PING_EVERY_S
 from policies.store.dialer import close_connection, connect
 from policies.store.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-# A peer that vanished without a word is noticed after this silence and the wait for one
-# answer. At half, idle replicas ask twice as often for nothing; at double, what is
-# announced may go unheard for as much longer.
-PING_EVERY_S: Final = 2.0
 ANSWER_TIMEOUT_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.05
 # All replicas of a gateway come back at once after a restart of Redis; longer pauses

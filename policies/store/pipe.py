@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
 
+from policies.store.bounds import MAX_WAITING
 from policies.store.dialer import open_link
 from policies.store.errors import (
     Reason,
@@ -24,9 +25,6 @@ from policies.store.errors import (
 from policies.store.link import Command, Link, pack
 from policies.store.scripts import Script
 
-# A tenth of a second's full load. A Redis that is so far behind answers nobody in time,
-# and each waiting command holds a request's memory.
-MAX_WAITING: Final = 10_000
 # How long an overdue reply may still be on its way through our own event loop: at least
 # one more look at the sockets.
 _GRACE_S: Final = 0.002

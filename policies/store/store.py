@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from redis.asyncio.connection import AbstractConnection
-
-from policies.store.cluster import Cluster
-from policies.store.dialer import Dialer
+from policies.store.bounds import MAX_WAITING, PING_EVERY_S
 from policies.store.errors import Address
 from policies.store.link import pack
-from policies.store.listener import PING_EVERY_S, Listener
-from policies.store.pipe import MAX_WAITING, Pipe
 from policies.store.scripts import Script
 from policies.store.url import StoreUrl, StoreUrlProblem, parse_store_url
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+    from policies.store.dialer import Dialer
+    from policies.store.pipe import Pipe
 
 Argument: TypeAlias = str | int | bytes
 T = TypeVar("T")
@@ -165,6 +166,8 @@ class Store:
 
         `on_up` follows each successful subscription, `on_down` the loss of each.
         """
+        from policies.store.listener import Listener  # noqa: PLC0415 - as below
+
         listener = Listener(
             self._nodes.to_connection,
             channel,
@@ -216,6 +219,11 @@ def open_store(
         url = parse_store_url(url)
     if url.kind == "memory":
         raise StoreUrlProblem("memory:// is no store to connect to")
+    # redis-py is a fifth of a start, and memory:// needs none of it.
+    from policies.store.cluster import Cluster  # noqa: PLC0415
+    from policies.store.dialer import Dialer  # noqa: PLC0415
+    from policies.store.pipe import Pipe  # noqa: PLC0415
+
     dialer = Dialer(url, connect_timeout_s=connect_timeout_s, client_name=client_name)
 
     def to_pipe(address: Address | None = None) -> Pipe:

@@ -33,7 +33,10 @@ def test_who_has_connected_is_taken_with_what_was_sent(
             client = stack.enter_context(connect(listening))
             client.sendall(bytes([number]))
 
-        taken = [stack.enter_context(each) for each in take_queued(listening.fileno())]
+        taken = [
+            stack.enter_context(each)
+            for each in take_queued(listening.fileno(), is_shared=False)
+        ]
         listening.close()
 
         assert list(range(5)) == sorted(each.recv(1)[0] for each in taken)
@@ -42,10 +45,19 @@ def test_who_has_connected_is_taken_with_what_was_sent(
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a gap remains")
 def test_nobody_connects_after_the_queue_was_taken(listening: socket.socket) -> None:
     """Whoever was let in now would be reset when the socket closes."""
-    take_queued(listening.fileno())
+    take_queued(listening.fileno(), is_shared=False)
 
     with pytest.raises(TimeoutError):
         connect(listening, within_s=REFUSED_AFTER_S)
+
+
+def test_whoever_shares_the_socket_goes_on_accepting(listening: socket.socket) -> None:
+    """A worker leaves; its supervisor has kept the socket for the next one."""
+    take_queued(listening.fileno(), is_shared=True)
+
+    with connect(listening) as client, listening.accept()[0] as accepted:
+        client.sendall(b"x")
+        assert b"x" == accepted.recv(1)
 
 
 def test_a_unix_sockets_queue_is_taken_too(tmp_path: Path) -> None:
@@ -59,7 +71,7 @@ def test_a_unix_sockets_queue_is_taken_too(tmp_path: Path) -> None:
         client.connect(str(path))
         client.sendall(b"x")
 
-        (taken,) = take_queued(listening.fileno())
+        (taken,) = take_queued(listening.fileno(), is_shared=False)
 
         with taken:
             assert b"x" == taken.recv(1)
