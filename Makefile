@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
-	prove-outage prove-million prove-replays prove-telemetry prometheus screenshots bench bench-quick bench-peers clients check format lock coverage clean
+	prove-outage prove-million prove-replays prove-telemetry prove-mesh prometheus screenshots bench bench-quick bench-peers clients check format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,7 +35,7 @@ test: $(VENV)/.dev clients prometheus ## every test; about ten minutes
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
 
-prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays prove-telemetry ## the slow proofs against real processes, all of them; 22 minutes
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays prove-telemetry prove-mesh ## the slow proofs against real processes, all of them; 24 minutes
 
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
@@ -57,6 +57,10 @@ prove-replays: $(VENV)/.dev ## a thousand askers of one key, clients, a replica 
 
 prove-telemetry: $(VENV)/.dev prometheus ## a real Prometheus beside two replicas: every query, every count; 2 minutes
 	$(BIN)/python -m tests.proofs.telemetry
+
+prove-mesh: $(VENV)/.dev ## a real Envoy: replicas replaced under 200 streams, latency, leavers; 2 minutes
+	$(BIN)/python -m tests.proofs.rolling
+	$(BIN)/python -m tests.proofs.proxied
 
 screenshots: $(VENV)/.dev prometheus bench-peers ## the overview's panels after a mixed load, as docs/images/overview.png; 2 minutes
 	$(BIN)/python -m tests.proofs.telemetry --workers 1 --seconds 60 --figures .cache/overview.json

@@ -62,6 +62,8 @@ class GatewayError(Exception):
     # client is at fault, no where the gateway or the upstream is. Tokens are never
     # spent.
     spends_request: bool = False
+    # Whether another replica may answer what this one cannot.
+    helps_elsewhere: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -130,9 +132,18 @@ def to_error_body(error: GatewayError) -> ErrorBody:
     )
 
 
+# Besides 5xx: conflicts, and too many.
+RETRIED_BY_PROXIES: Final = frozenset({409, 429})
+
+
 def retry_headers(error: GatewayError) -> tuple[Header, ...]:
-    """How long to wait and whether to, in the headers that SDKs read."""
+    """How long to wait and whether to, in the headers that SDKs and Envoy read."""
     headers: list[Header] = []
+    status = error.http_status
+    if (status >= 500 or status in RETRIED_BY_PROXIES) and not error.helps_elsewhere:
+        # What Envoy does not retry, whatever its routes say: the gateway has done so
+        # where that is safe, and the client's SDK will. A third would multiply them.
+        headers.append((b"x-envoy-ratelimited", b"true"))
     is_retryable = error.is_retryable
     if error.retry_after_ms is not None:
         wait_ms = error.retry_after_ms

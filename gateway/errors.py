@@ -287,6 +287,7 @@ class Overloaded(GatewayError):
     """This replica has as many requests in flight as it may."""
 
     outcome: ClassVar[Outcome] = "unavailable"
+    helps_elsewhere = True
     status = 503
     code = "server_is_overloaded"
     type = "service_unavailable_error"
@@ -296,6 +297,7 @@ class StoreUnavailable(GatewayError):
     """What the shared store knows is needed for an answer, and it is away."""
 
     outcome: ClassVar[Outcome] = "unavailable"
+    helps_elsewhere = True
     status = 503
     code = "store_unavailable"
     type = "service_unavailable_error"
@@ -305,6 +307,7 @@ class ShuttingDown(GatewayError):
     """This replica is draining; another one will do."""
 
     outcome: ClassVar[Outcome] = "unavailable"
+    helps_elsewhere = True
     status = 503
     code = "shutting_down"
     type = "service_unavailable_error"

@@ -25,6 +25,8 @@ _FIXED: Final = (
     # Compressed events would wait for each other in the compressor.
     (b"accept-encoding", b"identity"),
     (b"user-agent", b"llmtune-gateway"),
+    # To a mesh's proxy on the way: the gateway knows what may be tried again, and does.
+    (b"x-envoy-max-retries", b"0"),
 )
 _ACCEPT: Final = {
     False: (b"accept", b"application/json"),

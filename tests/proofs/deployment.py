@@ -28,11 +28,28 @@ STOP_WITHIN_S: Final = 15.0
 class GatewayProcess:
     """One replica."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        url: str,
+        environment: dict[str, str],
+    ) -> None:
         self.process = process
         self.url = url
+        self._environment = environment
         # Read to the end, or the pipe would fill and the gateway wait for us.
         self._drained = asyncio.ensure_future(_drain(process))
+
+    async def roll(self, within_s: float) -> None:
+        """Ask it to end, let it take its time, and start its successor in its place."""
+        self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(within_s):
+            await self.process.wait()
+        await self._drained
+        assert self.process.returncode == 0, self.process.returncode
+        port = int(self.url.rpartition(":")[2])
+        self.process, self.url = await _start(self._environment, port)
+        self._drained = asyncio.ensure_future(_drain(self.process))
 
     def kill(self) -> None:
         self.process.kill()
@@ -129,23 +146,29 @@ async def _start_upstream(held: AsyncExitStack) -> str:
 async def _start_gateway(
     held: AsyncExitStack, environment: dict[str, str]
 ) -> GatewayProcess:
+    process, url = await _start(environment, 0)
+    gateway = GatewayProcess(process, url, environment)
+    held.push_async_callback(gateway.stop)
+    return gateway
+
+
+async def _start(
+    environment: dict[str, str], port: int
+) -> tuple[asyncio.subprocess.Process, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "gateway", "serve", "--port", "0"),
+        *("-m", "gateway", "serve", "--port", str(port)),
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(START_WITHIN_S):
-            url = await _address(process)
+            return process, await _address(process)
     except BaseException:
         # One that ended by itself has said why.
         with suppress(ProcessLookupError):
             process.kill()
         raise
-    gateway = GatewayProcess(process, url)
-    held.push_async_callback(gateway.stop)
-    return gateway
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:

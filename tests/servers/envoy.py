@@ -179,6 +179,17 @@ async def envoy(
     settings = {
         "admin": {"address": address(admin.number)},
         "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
+        # Spans leave as they end, not five at a time.
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "static",
+                    "static_layer": {
+                        "tracing": {"opentelemetry": {"min_flush_spans": 1}}
+                    },
+                }
+            ]
+        },
     }
     config.write_text(json.dumps(settings))
     log = folder / "envoy.log"

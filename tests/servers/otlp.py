@@ -65,8 +65,11 @@ class Collector:
     def take_traces(self, raw: bytes) -> None:
         self.raw.append(raw)
         for group in ExportTraceServiceRequest.FromString(raw).resource_spans:
-            self.resource = _values(group.resource.attributes)
-            self.instances.add(self.resource["service.instance.id"])
+            resource = _values(group.resource.attributes)
+            # A proxy's, which exports to the same place, has none.
+            if "service.instance.id" in resource:
+                self.resource = resource
+                self.instances.add(resource["service.instance.id"])
             for scope in group.scope_spans:
                 self.spans += map(SeenSpan, scope.spans)
 
@@ -100,7 +103,7 @@ class Collector:
                 line, *rest = head.strip().split("\r\n")
                 pairs = (each.split(":", 1) for each in rest)
                 headers = {name.lower(): value.strip() for name, value in pairs}
-                body = await reader.readexactly(int(headers["content-length"]))
+                body = await _body(reader, headers)
                 if headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
                 self.headers.append(headers)
@@ -111,6 +114,18 @@ class Collector:
             pass  # the exporter has closed its connection
         finally:
             writer.close()
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if "content-length" in headers:
+        return await reader.readexactly(int(headers["content-length"]))
+    # As Envoy sends it: in chunks, without trailers.
+    parts = []
+    while size := int(await reader.readline(), 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readline()
+    await reader.readline()
+    return b"".join(parts)
 
 
 @asynccontextmanager
