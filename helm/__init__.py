@@ -1,0 +1,1 @@
+"""What of the chart is generated: `python -m helm`."""
