@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
+IMAGE_EXTRAS := --extra encryption --extra http2 --extra otlp-grpc --extra otlp-http
+
 # The first of these that is Python 3.11 or newer and really runs.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -100,11 +102,17 @@ coverage: $(VENV)/.dev ## branch coverage, with its gate; the SDK and fuzz suite
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 \
 		--ignore=tests/clients --ignore=tests/fuzz -n 2 --dist loadfile
 
-lock: $(VENV)/.uv ## renew both lock files
+lock: $(VENV)/.uv ## renew the lock files of the gateway, its development and its image
 	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
 		--generate-hashes --no-header --upgrade -o requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --upgrade -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile -q pyproject.toml $(IMAGE_EXTRAS) --universal --python-version 3.11 \
+		--generate-hashes --no-header --upgrade -c requirements.lock -o image/locks/runtime.lock
+	for name in build sbom; do \
+		$(BIN)/uv pip compile -q image/locks/$$name.in --universal --python-version 3.11 \
+			--generate-hashes --no-header --upgrade -o image/locks/$$name.lock; \
+	done
 
 clean: ## remove everything that was installed or cached
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis
