@@ -108,7 +108,7 @@ lock: $(VENV)/.uv ## renew the lock files of the gateway, its development and it
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --upgrade -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile -q pyproject.toml $(IMAGE_EXTRAS) --universal --python-version 3.11 \
-		--generate-hashes --no-header --upgrade -c requirements.lock -o image/locks/runtime.lock
+		--generate-hashes --no-header --upgrade -c requirements.lock -c requirements-dev.lock -o image/locks/runtime.lock
 	for name in build sbom; do \
 		$(BIN)/uv pip compile -q image/locks/$$name.in --universal --python-version 3.11 \
 			--generate-hashes --no-header --upgrade -o image/locks/$$name.lock; \
