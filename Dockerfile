@@ -51,14 +51,18 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /sbom
-COPY image/locks/sbom.lock pyproject.toml ./
+COPY image/locks/sbom.lock ./
 RUN python3 -m venv --without-pip /sbom/venv
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     python3 -m pip --python /sbom/venv/bin/python install --quiet --no-compile \
       --require-hashes --only-binary :all: --requirement sbom.lock
 COPY --from=builder /opt/llmtune /opt/llmtune
 # It asks the environment itself, not the lock: a package that came otherwise is told.
-RUN /sbom/venv/bin/cyclonedx-py environment --output-reproducible \
+# The project file gives the root component, whose version ours takes from its code.
+ARG VERSION=0.1.0
+RUN printf '[project]\nname = "llmtune-gateway"\nversion = "%s"\n' "${VERSION}" \
+      > pyproject.toml && \
+    /sbom/venv/bin/cyclonedx-py environment --output-reproducible \
       --output-format JSON --output-file /sbom/llmtune-gateway.cdx.json \
       --pyproject pyproject.toml --mc-type application /opt/llmtune/bin/python
 
