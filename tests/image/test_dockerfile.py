@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -33,7 +34,10 @@ def hadolint() -> str | None:
     return str(beside) if beside.is_file() else shutil.which("hadolint")
 
 
-@pytest.mark.skipif(hadolint() is None, reason="no hadolint is built for this system")
+# CI always has one: there it may not be missing unseen.
+@pytest.mark.skipif(
+    hadolint() is None and "CI" not in os.environ, reason="no hadolint here"
+)
 def test_hadolint_has_nothing_to_say() -> None:
     """Not even as advice, save where the Dockerfile says why."""
     command = [str(hadolint()), "--no-color", "--failure-threshold", "style"]
