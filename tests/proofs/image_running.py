@@ -132,8 +132,9 @@ class Look:
             for path in each.iterdir()
             if _TOOLS.fullmatch(path.name)
         ]
-        importable = [*self._asked(_IMPORTABLE), *self._asked(_IMPORTABLE, "python3")]
-        found += importable
+        # The environment's Python, and the one of the base that it was made from.
+        base = self._asked("import json, sys; print(json.dumps(sys._base_executable))")
+        found += [*self._asked(_IMPORTABLE), *self._asked(_IMPORTABLE, base)]
         return Check("no installer, no compiler", str(found or "none"), not found)
 
     def _writes_check(self) -> Check:
