@@ -1,4 +1,5 @@
-# Every target sets up what it needs and is safe to repeat. Nothing needs root.
+# Every target sets up what it needs and is safe to repeat. Nothing needs root, save
+# prove-image, which is skipped without it.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,12 +9,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
+IMAGE_EXTRAS := --extra encryption --extra http2 --extra otlp-grpc --extra otlp-http
+
 # The first of these that is Python 3.11 or newer and really runs.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
-	prove-outage prove-million prove-replays prove-telemetry prove-mesh prometheus helm-tools chart screenshots bench bench-quick bench-peers clients check format lock coverage clean
+	prove-outage prove-million prove-replays prove-telemetry prove-mesh prove-image image \
+	prometheus helm-tools chart screenshots bench bench-quick bench-peers clients check \
+	format lock coverage clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,7 +44,7 @@ test: $(VENV)/.dev clients prometheus helm-tools ## every test; about ten minute
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
 
-prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays prove-telemetry prove-mesh ## the slow proofs against real processes, all of them; 24 minutes
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays prove-telemetry prove-mesh prove-image ## the slow proofs against real processes, all of them; 27 minutes
 
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
@@ -66,6 +71,20 @@ prove-mesh: $(VENV)/.dev ## a real Envoy: replicas replaced under 200 streams, l
 	$(BIN)/python -m tests.proofs.rolling
 	$(BIN)/python -m tests.proofs.proxied
 	$(BIN)/python -m tests.proofs.sidecar
+
+prove-image: $(VENV)/.dev ## the image, built without a registry and run read-only; root, 3 minutes
+	$(BIN)/python -m tests.proofs.image
+
+ENGINE ?= docker
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' gateway/__init__.py)
+COMMITTED = $(shell git log -1 --format=%ct)
+image: ## the container image; PYTHON_DIGEST=sha256:... is its base, as docs/image.md says
+	@test -n "$(PYTHON_DIGEST)" || { echo "no base: set PYTHON_DIGEST=sha256:... as docs/image.md says"; exit 2; }
+	$(ENGINE) build --build-arg PYTHON_DIGEST=$(PYTHON_DIGEST) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--build-arg CREATED=$$($(PYTHON) -c 'import datetime as d, sys; print(d.datetime.fromtimestamp(int(sys.argv[1]), d.timezone.utc).isoformat())' $(COMMITTED)) \
+		--build-arg SOURCE_DATE_EPOCH=$(COMMITTED) $(IMAGE_OPTIONS) \
+		--tag llmtune-gateway:$(VERSION) .
 
 screenshots: $(VENV)/.dev prometheus bench-peers ## the overview's panels after a mixed load, as docs/images/overview.png; 2 minutes
 	$(BIN)/python -m tests.proofs.telemetry --workers 1 --seconds 60 --figures .cache/overview.json
@@ -95,11 +114,12 @@ chart: $(VENV)/.dev ## write what of the chart is generated: schema, table of va
 clients: $(VENV)/.dev ## the OpenAI SDKs that the tests drive, each in its own environment
 	@$(BIN)/python -m tests.clients.prepare
 
-check: $(VENV)/.dev ## format, lint, types, import contracts, plans, style figures; seconds
+check: $(VENV)/.dev ## format, lint, types, import contracts, Dockerfile, plans, style figures; seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/llmtune-gateway plans check
 	$(BIN)/python -m tests.contract.style_figures
 
@@ -111,11 +131,17 @@ coverage: $(VENV)/.dev ## branch coverage, with its gate; the SDK and fuzz suite
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 \
 		--ignore=tests/clients --ignore=tests/fuzz -n 2 --dist loadfile
 
-lock: $(VENV)/.uv ## renew both lock files
+lock: $(VENV)/.uv ## renew the lock files of the gateway, its development and its image
 	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
 		--generate-hashes --no-header --upgrade -o requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --upgrade -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile -q pyproject.toml $(IMAGE_EXTRAS) --universal --python-version 3.11 \
+		--generate-hashes --no-header --upgrade -c requirements.lock -c requirements-dev.lock -o image/locks/runtime.lock
+	for name in build sbom; do \
+		$(BIN)/uv pip compile -q image/locks/$$name.in --universal --python-version 3.11 \
+			--generate-hashes --no-header --upgrade -o image/locks/$$name.lock; \
+	done
 
 clean: ## remove everything that was installed or cached
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis

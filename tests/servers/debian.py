@@ -18,8 +18,11 @@ ROOT: Final = Path(__file__).parents[2]
 UNPACKED: Final = ROOT / ".cache" / "debian"
 _PACKAGES: Final = ROOT / ".cache" / "debian-packages"
 
-# LuaJIT is wrk's only library that a plain Debian may lack.
-_NEEDS: Final = {"wrk": ("libluajit-5.1-2",)}
+# Libraries that a plain Debian may lack.
+_NEEDS: Final = {
+    "wrk": ("libluajit-5.1-2",),
+    "buildah": ("libassuan0", "libdevmapper1.02.1", "libgpgme11", "libsubid4"),
+}
 _INSTALL_WITHIN_S: Final = 300.0
 _REASON_CHARS: Final = 300
 
