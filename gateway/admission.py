@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Self
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
 from gateway.auth import Principal
 from gateway.errors import (
-    GatewayError,
     StoreUnavailable,
 )
 from gateway.ids import new_id
+from gateway.lease import Lease
 from gateway.limit_headers import rejection_error
 from gateway.request_bounds import capacities, check_bounds
 from gateway.telemetry import definitions as d
@@ -30,15 +31,16 @@ from policies.estimate import OutputEstimator, estimate_usage
 from policies.futures import to_future
 from policies.ledger import (
     NOTHING,
-    Admitted,
     Decision,
     Demand,
+    KeyScope,
     Ledger,
     LedgerUnavailable,
     LimitState,
     Rejected,
     Usage,
 )
+from policies.plans import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -51,111 +53,6 @@ RENEWED_TOGETHER: Final = 64
 
 # What a store that does not answer may add to a shutdown.
 SETTLE_TIMEOUT_S: Final = 5.0
-
-
-class Lease:
-    """
-    The right to be in flight, and the meter of what it will be settled at.
-
-    A block that holds it settles it on every way out, unless it was handed over.
-    """
-
-    __slots__ = (
-        "_end",
-        "_failed_at",
-        "_is_handed_over",
-        "_is_over",
-        "_meter",
-        "_settled_at",
-        "is_exact",
-        "lease_id",
-        "model",
-        "plan",
-        "reserved",
-        "states",
-        "workspace",
-    )
-
-    def __init__(
-        self,
-        decision: Admitted,
-        principal: Principal,
-        model: str,
-        reserved: Usage,
-        end: Callable[[Lease], None],
-        is_over: Callable[[], bool],
-    ) -> None:
-        self.lease_id = decision.lease_id
-        self.workspace = principal.workspace
-        self.plan = principal.plan
-        self.model = model
-        self.reserved = reserved
-        self.states = decision.states
-        # False where the shared store was away when it was admitted.
-        self.is_exact = decision.is_exact
-        self._end: Callable[[Lease], None] | None = end
-        self._is_over = is_over
-        self._is_handed_over = False
-        # Nothing is spent until the upstream is called: a request that ends before is
-        # refunded whole.
-        self._settled_at: TokenUsage | None = None
-        self._meter: Callable[[], TokenUsage] | None = None
-        self._failed_at = NOTHING
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: object, error: BaseException | None, traceback: object
-    ) -> None:
-        if not self._is_handed_over:
-            self.end(error)
-
-    def hand_over(self) -> None:
-        """Somebody else ends it: leaving its block does not."""
-        self._is_handed_over = True
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Give it back, as what ended the request says. Safe to call twice."""
-        end, self._end = self._end, None
-        if end is None:
-            return
-        if isinstance(error, GatewayError):
-            self.refund(error)
-        elif isinstance(error, Exception):
-            # A fault of ours costs the caller nothing.
-            self.refund(GatewayError(""))
-        elif isinstance(error, asyncio.CancelledError) and self._is_over():
-            # We ended it, unanswered, and the client is told to send it again.
-            self.refund(GatewayError(""))
-        end(self)
-
-    def settle(self, usage: TokenUsage) -> None:
-        """Note what is spent up to now; the last note is what is settled."""
-        self._settled_at = usage
-
-    def follow(self, meter: Callable[[], TokenUsage]) -> None:
-        """Settle at whatever this meter says by then."""
-        self._meter = meter
-
-    def refund(self, error: GatewayError) -> None:
-        """Note that the request failed, and is charged as its error says."""
-        self._meter = self._settled_at = None
-        self._failed_at = Usage(requests=1) if error.spends_request else NOTHING
-
-    @property
-    def usage(self) -> TokenUsage | None:
-        """What was answered; None if nothing was, or not yet."""
-        return self._meter() if self._meter is not None else self._settled_at
-
-    @property
-    def actual(self) -> Usage:
-        """What the lease is settled at if it ends now."""
-        return self.charge_of(self.usage)
-
-    def charge_of(self, usage: TokenUsage | None) -> Usage:
-        """What is charged for an answer, or for none."""
-        return self._failed_at if usage is None else Usage(1, usage.total_tokens)
 
 
 class Preview(msgspec.Struct, frozen=True):
@@ -253,6 +150,45 @@ class Admission:
         check_bounds(principal.plan, demand)
         reserve = self._reservation(principal, model, demand)
         return Preview(reserve, await self._preview(principal, reserve))
+
+    async def spend(self, principal: Principal, usage: Usage) -> Decision:
+        """
+        Admit and settle at once, for whoever cannot say when a request ends.
+
+        No place is held, so `concurrency` does not count.
+        """
+        demand = _placeless(principal, usage, new_id())
+        try:
+            decision = await self._ledger.admit(demand)
+        except LedgerUnavailable as error:
+            raise store_unavailable(error) from error
+        except BaseException:
+            self._release(principal.workspace, demand.lease_id, NOTHING)
+            raise
+        plan, workspace = principal.plan.plan, principal.workspace
+        if isinstance(decision, Rejected):
+            self._telemetry.rejected(plan, workspace, decision)
+        else:
+            self._telemetry.admitted(plan, workspace, decision)
+            self._release(workspace, demand.lease_id, usage)
+        return decision
+
+    async def charge(self, principal: Principal, usage: Usage) -> None:
+        """Charge what was spent already, whatever the limits say."""
+        demand = _placeless(principal, usage, new_id())
+        try:
+            await self._ledger.adopt(demand)
+        except LedgerUnavailable as error:
+            raise store_unavailable(error) from error
+        finally:
+            self._release(principal.workspace, demand.lease_id, usage)
+
+    async def look(self, principal: Principal, usage: Usage) -> Decision:
+        """What `spend` would do now; charges nothing."""
+        try:
+            return await self._ledger.preview(_placeless(principal, usage, "preview"))
+        except LedgerUnavailable as error:
+            raise store_unavailable(error) from error
 
     async def survey(self, principal: Principal) -> Decision:
         """
@@ -364,6 +300,26 @@ def _asked(principal: Principal, reserve: Usage, lease_id: str) -> Demand:
         reserve=reserve,
         key=principal.key_scope,
     )
+
+
+def _placeless(principal: Principal, usage: Usage, lease_id: str) -> Demand:
+    key = principal.key_scope
+    if key is not None and key.limits.concurrency is not None:
+        limits = msgspec.structs.replace(key.limits, concurrency=None)
+        key = KeyScope(key.id, limits)
+    return Demand(
+        workspace=principal.workspace,
+        plan=_without_places(principal.plan),
+        lease_id=lease_id,
+        reserve=usage,
+        key=key,
+    )
+
+
+# Plans in use at such a service; a plan is the same one until it is reloaded.
+@lru_cache(maxsize=1024)
+def _without_places(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, concurrency=None)
 
 
 def store_unavailable(error: LedgerUnavailable) -> StoreUnavailable:

@@ -49,6 +49,7 @@ from policies.estimate import OutputEstimator
 from policies.ledger import Ledger
 
 if TYPE_CHECKING:
+    from gateway.rate_limit.listening import RateLimitListener
     from gateway.tracing.tracing import Tracing
 
 # Of a stall, a quarter of a second is missed; more looks would cost what they watch.
@@ -160,6 +161,21 @@ class Gateway:
         operation = self._operation(has_metrics=self.settings.ops_port is None)
         groups = (completions, models, limits, operation)
         return [route for group in groups for route in group.routes()]
+
+    def rate_limit_listener(self, *, is_shared: bool) -> RateLimitListener:
+        """What the mesh's proxies ask, ready to be started."""
+        # Whose gRPC nobody else needs.
+        from gateway.rate_limit.listening import RateLimitListener  # noqa: PLC0415
+        from gateway.rate_limit.service import RateLimitService  # noqa: PLC0415
+
+        service = RateLimitService(
+            self.settings.rate_limit_domain,
+            authenticator=self.authenticator,
+            admission=self.admission,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+            count=self.telemetry.rate_limit_called,
+        )
+        return RateLimitListener(service, is_shared=is_shared)
 
     def _operation(self, *, has_metrics: bool) -> OperationRoutes:
         return OperationRoutes(

@@ -40,6 +40,7 @@ from policies.keyring import (
 )
 from policies.ledger import KeyScope
 from policies.model_patterns import matches_any
+from policies.names import find_workspace_problem
 from policies.plans import Plan
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ MAX_MISSED: Final = 1000
 
 # In logs, in place of a key's id.
 SIDECAR_KEY_ID: Final = "sidecar"
+VOUCHED_KEY_ID: Final = "vouched"
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +202,22 @@ class Authenticator:
             models=None,
             api_key=Secret(api_key),
             is_own_key=True,
+        )
+
+    def vouched(self, workspace: str, plan: str) -> Principal | None:
+        """
+        The principal of a workspace that somebody trusted names; None if it cannot be.
+        """
+        found = self._files.book.plan_for(plan, workspace)
+        if found is None or find_workspace_problem(workspace) is not None:
+            return None
+        return Principal(
+            workspace=workspace,
+            plan=found,
+            key_id=VOUCHED_KEY_ID,
+            models=None,
+            api_key=Secret(VOUCHED_KEY_ID),
+            is_own_key=False,
         )
 
     def hear_refusal(self, principal: Principal, error: UpstreamRefused) -> None:

@@ -11,10 +11,11 @@ from functools import partial
 
 import msgspec
 
-from gateway.admission import Admission, Lease
+from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
 from gateway.errors import Header, UpstreamRefused
 from gateway.exchange import Exchange
+from gateway.lease import Lease
 from gateway.limit_headers import degraded_headers
 from gateway.streaming import MeteredStream
 from gateway.translation.port import Stamp, Translator

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -30,6 +30,9 @@ from gateway.key_options import CommandProblem
 from gateway.listening import ServerState, keep_date
 from gateway.settings import Settings
 from gateway.wire import Application
+
+if TYPE_CHECKING:
+    from gateway.rate_limit.listening import RateLimitListener
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,8 @@ class GatewayServer:
         self._state = ServerState()
         self._api: list[asyncio.Server] = []
         self._ops: list[asyncio.Server] = []
+        self._rate_limit: RateLimitListener | None = None
+        self.rate_limit_port: int | None = None
         # A supervisor keeps its workers' sockets, for those who come after them.
         self._is_worker = False
 
@@ -99,6 +104,7 @@ class GatewayServer:
         What is bound already is served as it is.
         """
         edge, ops_edge = self._gateway.edge, self._gateway.ops_edge
+        await self._listen_for_mesh(address.host, is_shared=bound is not None)
         if bound is not None:
             self._is_worker = True
             self._api = [await self._listen_at(edge, sock) for sock in bound.api]
@@ -113,6 +119,13 @@ class GatewayServer:
             return address
         # Port 0 asks for any; who asked wants to know which.
         return Address(address.host, listener.sockets[0].getsockname()[1])
+
+    async def _listen_for_mesh(self, host: str, *, is_shared: bool) -> None:
+        port = self._gateway.settings.rate_limit_port
+        if port is not None:
+            listener = self._gateway.rate_limit_listener(is_shared=is_shared)
+            self.rate_limit_port = await listener.start(host, port)
+            self._rate_limit = listener
 
     async def _listen(self, app: Application, address: Address) -> asyncio.Server:
         create = self._protocols(app)
@@ -188,6 +201,8 @@ class GatewayServer:
         await asyncio.sleep(notice_s)
 
     async def _stop_accepting(self) -> None:
+        if self._rate_limit is not None:
+            await self._rate_limit.stop()
         taken = await self._take_queued()
         # What the loop itself accepted just now becomes a connection two turns later.
         for _ in range(3):

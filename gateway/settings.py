@@ -119,6 +119,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Where that port is, if not where the API is: probes come over the pod's address to
     # a sidecar whose API is on loopback.
     ops_host: str | None = None
+    # Envoy's rate-limit service on the same ledger, for the mesh's proxies only.
+    rate_limit_port: Port | None = None
+    rate_limit_domain: str = "llmtune"
     # Load balancers cut connections that are silent for 30 to 60 s.
     stream_ping_interval_s: Seconds = 15.0
     # After SIGTERM: no longer ready, still serving, until who sends requests knows.
@@ -150,6 +153,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     _check_origins(settings.cors_origins)
     _check_sidecar(settings)
     _check_proxies(settings.trusted_proxies)
+    _check_rate_limit(settings)
     return settings
 
 
@@ -337,3 +341,11 @@ def _check_proxies(proxies: tuple[str, ...]) -> None:
     except ValueError as problem:
         allowed = f"networks such as 10.0.0.0/8, or unix; {problem}"
         raise _problem("trusted_proxies", ",".join(proxies), allowed) from None
+
+
+def _check_rate_limit(settings: Settings) -> None:
+    port = settings.rate_limit_port
+    if port is not None and find_spec("grpc") is None:
+        raise _problem("rate_limit_port", str(port), "needs the package grpcio")
+    if port is not None and port == settings.ops_port:
+        raise _problem("rate_limit_port", str(port), "is GATEWAY_OPS_PORT already")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from gateway.admission import Lease
 from gateway.errors import (
     ClientGone,
     GatewayError,
@@ -22,6 +21,7 @@ from gateway.errors import (
     envelope,
 )
 from gateway.exchange import Exchange
+from gateway.lease import Lease
 from gateway.presence import Presence, shutting_down
 from gateway.sse import PING, EventDecoder, ServerSentEvent
 from gateway.telemetry.metrics import Telemetry

@@ -277,6 +277,12 @@ SETTLEMENTS_LOST: Final = _counter(
     "settlements_lost",
     "Settlements given up: the queue was full, or the process ended.",
 )
+RATE_LIMIT_CALLS: Final = _counter(
+    "rate_limit_calls",
+    "Calls of Envoy's rate-limit service, counted when decided, by outcome (ok,"
+    " over_limit, reported, unmatched, unknown_key, invalid, unavailable).",
+    "outcome",
+)
 KEY_LOOKUPS: Final = _counter(
     "key_lookups",
     "Look-ups of API keys in the store's cache, by outcome (hit, unknown_hit, found,"

@@ -109,6 +109,7 @@ class Telemetry:
         self.followed.add(d.WORKSPACE_USED, self._used_ratios)
 
     def _define_operation(self) -> None:
+        self._rate_limit_calls = self._counter(d.RATE_LIMIT_CALLS)
         self._replays = self._counter(d.REPLAYS)
         self._claims_lost = self._counter(d.REPLAY_CLAIMS_LOST)
         self._store_calls = self._histogram(d.STORE_DURATION)
@@ -256,6 +257,9 @@ class Telemetry:
 
     def lagged(self, lag_s: float) -> None:
         self._lag.observe(lag_s)
+
+    def rate_limit_called(self, outcome: str) -> None:
+        self._rate_limit_calls.inc(outcome)
 
     def looked_up(self, outcome: LookupOutcome) -> None:
         self.lookups[outcome] += 1

@@ -17,7 +17,7 @@ from gateway.tracing.bodies import Parameters, read_parameters
 from gateway.tracing.watching import WatchedStream
 
 if TYPE_CHECKING:
-    from gateway.admission import Lease
+    from gateway.lease import Lease
     from gateway.translation.port import StreamTranslator
 
 # Larger bodies are not looked through for their parameters: 0.1 ms for 128 KiB.

@@ -175,7 +175,7 @@ async def envoy(
 ) -> AsyncIterator[Envoy]:
     """An Envoy of one worker thread; gone with the block."""
     admin = ReservedPort()
-    config = folder / "envoy.json"
+    config = folder / f"envoy-{admin.number}.json"
     settings = {
         "admin": {"address": address(admin.number)},
         "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
@@ -192,7 +192,7 @@ async def envoy(
         },
     }
     config.write_text(json.dumps(settings))
-    log = folder / "envoy.log"
+    log = folder / f"envoy-{admin.number}.log"
     process = ServerProcess(
         [
             *(envoy_program(), "-c", str(config)),

@@ -1,0 +1,70 @@
+"""The service's own listener: gRPC, for the mesh's proxies only."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import grpc
+
+from gateway.envelope import GatewayError
+from gateway.rate_limit import messages as m
+from gateway.rate_limit.asking import InvalidAsking
+
+# A request is some hundred bytes.
+MOST_BYTES: Final = 64 * 1024
+# Each holds a call to the ledger, which ends within its own time-out.
+MOST_CALLS: Final = 1000
+# Calls take milliseconds; what is still running then has no caller any more.
+STOP_WITHIN_S: Final = 1.0
+
+
+class Decides(Protocol):
+    """What answers a request with a response."""
+
+    async def decide(self, request: Any) -> Any: ...
+
+
+class RateLimitListener:
+    """A gRPC server in this event loop."""
+
+    def __init__(self, service: Decides, *, is_shared: bool) -> None:
+        """`is_shared`: workers of one replica listen on the one port."""
+        self._service = service
+        self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=MOST_CALLS,
+            options=(
+                ("grpc.so_reuseport", int(is_shared)),
+                ("grpc.max_receive_message_length", MOST_BYTES),
+                ("grpc.max_metadata_size", 16 * 1024),
+            ),
+        )
+        handler = grpc.unary_unary_rpc_method_handler(
+            self._should_rate_limit,
+            request_deserializer=m.Request.FromString,
+            response_serializer=m.Response.SerializeToString,
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(m.SERVICE, {m.METHOD: handler}),)
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port that was taken. OSError if it is another's."""
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            taken: int = self._server.add_insecure_port(where)
+        except RuntimeError as error:
+            raise OSError(f"error while attempting to bind on {where}") from error
+        await self._server.start()
+        return taken
+
+    async def stop(self) -> None:
+        """Tell the proxies to go elsewhere, and let what runs finish."""
+        await self._server.stop(STOP_WITHIN_S)
+
+    async def _should_rate_limit(self, request: Any, context: Any) -> Any:
+        try:
+            return await self._service.decide(request)
+        except InvalidAsking as problem:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
+        except GatewayError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
