@@ -57,6 +57,10 @@ SPECIAL: Final[Json] = {
         "propertyNames": {"pattern": "^OTEL_[A-Z0-9_]+$"},
         "additionalProperties": _SCALAR,
     },
+    # As far as the gateway's own settings go.
+    "drain.endpointRemovalSeconds": {"type": "integer", "minimum": 1, "maximum": 3600},
+    "drain.noticeSeconds": {"type": "integer", "minimum": 0, "maximum": 3600},
+    "drain.timeoutSeconds": {"type": "integer", "minimum": 1, "maximum": 86400},
     "service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "service.port": _PORT,
     "service.annotations": _TEXTS,

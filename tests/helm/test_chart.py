@@ -124,6 +124,7 @@ class TestMistakes:
             ({"openTelemetry": {"OTLP_ENDPOINT": "x"}}, "OTLP_ENDPOINT"),
             ({"drain": {"timeoutSeconds": "10s"}}, "timeoutSeconds"),
             ({"replicaCount": -1}, "replicaCount"),
+            ({"drain": {"timeoutSeconds": 100_000}}, "timeoutSeconds"),
             ({"image": {"digest": "latest"}}, "digest"),
             ({"runAsUser": ISTIO_UID}, "runAsUser"),
             ({"sidecar": {"port": 15001}}, "port"),
@@ -165,6 +166,44 @@ class TestMistakes:
             *("networkPolicy.ingressFrom[]", "networkPolicy.opsFrom[]"),
             "httpRoute.parentRefs[]",
         } == set(is_open)
+
+
+class TestAwkwardValues:
+    """Legal, and easily written wrong in YAML."""
+
+    def test_large_numbers_stay_whole(self) -> None:
+        """YAML's are floats, and a million's own form is 1e+06."""
+        release = rendered(
+            settings={
+                "GATEWAY_HTTP_MAX_BODY_BYTES": 33_554_432,
+                "GATEWAY_LOG_SUCCESS_RATIO": 0.25,
+                "GATEWAY_LOG_LEVEL": "debug",
+            },
+            drain={"timeoutSeconds": 86_400, "noticeSeconds": 3_600},
+            runAsUser=1_000_660_000,
+        )
+        settings = load_settings(release.variables)
+        assert (33_554_432, 0.25) == (
+            settings.http_max_body_bytes,
+            settings.log_success_ratio,
+        )
+        pod = release.of("Deployment")["spec"]["template"]["spec"]
+        assert 1_000_660_000 == pod["securityContext"]["runAsUser"]
+        assert 90_020 == pod["terminationGracePeriodSeconds"]
+
+    def test_a_wildcard_is_a_host(self) -> None:
+        """Which YAML takes for an alias."""
+        host = "*.example.com"
+        release = rendered(
+            ingress={"enabled": True, "host": host, "tlsSecretName": "wild"}
+        )
+        ingress = release.of("Ingress")["spec"]
+        assert host == ingress["rules"][0]["host"] == ingress["tls"][0]["hosts"][0]
+
+    def test_a_plan_is_mounted_as_it_was_written(self) -> None:
+        plan = 'plan: "a"\n# {{ not a template }}\nconcurrency: 2\n'
+        release = rendered(policies={"plans": {"a.yaml": plan}})
+        assert plan == release.of("ConfigMap", f"{NAME}-plans")["data"]["a.yaml"]
 
 
 class TestAgreements:
@@ -326,6 +365,16 @@ class TestPlatforms:
         policy = preset("production-values.yaml").of("NetworkPolicy")["spec"]
         ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
         assert {53, 443, 6380, 4317} == ports
+
+    def test_it_lets_helms_own_test_in(self) -> None:
+        release = preset("production-values.yaml")
+        peers = release.of("NetworkPolicy")["spec"]["ingress"][0]["from"]
+        labels = release.of("Pod", f"{NAME}-test-completion")["metadata"]["labels"]
+        assert any(
+            peer["podSelector"]["matchLabels"].items() <= labels.items()
+            for peer in peers
+            if "podSelector" in peer
+        )
 
     def test_scaling_asks_for_open_streams(self) -> None:
         hpa = preset("production-values.yaml").of("HorizontalPodAutoscaler")["spec"]

@@ -10,7 +10,7 @@
 
 {{- define "llmtune-gateway.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "llmtune-gateway.labels" -}}
@@ -26,7 +26,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 gateway's matches; takes a dict of `root` and `component`. */ -}}
 {{- define "llmtune-gateway.besideSelectorLabels" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}-{{ .component }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- end -}}
 
 {{- define "llmtune-gateway.besideLabels" -}}
