@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
@@ -54,13 +54,16 @@ class RateLimitService:
         authenticator: Authenticator,
         admission: Admission,
         now_ms: Callable[[], int],
-        count: Callable[[Outcome], None],
+        count: Callable[[Outcome, int], None],
     ) -> None:
         self._domain = domain
         self._authenticator = authenticator
         self._admission = admission
         self._now_ms = now_ms
         self._count = count
+        # There before its first increase, which a rate does not see of a new series.
+        for outcome in get_args(Outcome):
+            count(outcome, 0)
 
     async def decide(self, request: Any) -> Any:
         """
@@ -72,13 +75,13 @@ class RateLimitService:
         try:
             outcome, response = await self._decide(request)
         except InvalidAsking as problem:
-            self._count("invalid")
+            self._count("invalid", 1)
             logger.warning("rate limits cannot be told: %s", problem)
             raise
         except StoreUnavailable:
-            self._count("unavailable")
+            self._count("unavailable", 1)
             raise
-        self._count(outcome)
+        self._count(outcome, 1)
         return response
 
     async def _decide(self, request: Any) -> tuple[Outcome, Any]:

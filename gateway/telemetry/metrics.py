@@ -258,8 +258,8 @@ class Telemetry:
     def lagged(self, lag_s: float) -> None:
         self._lag.observe(lag_s)
 
-    def rate_limit_called(self, outcome: str) -> None:
-        self._rate_limit_calls.inc(outcome)
+    def rate_limit_called(self, outcome: str, times: int = 1) -> None:
+        self._rate_limit_calls.add(times, outcome)
 
     def looked_up(self, outcome: LookupOutcome) -> None:
         self.lookups[outcome] += 1

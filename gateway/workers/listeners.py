@@ -24,8 +24,8 @@ class Listeners:
         self._shared: tuple[socket.socket, ...] = ()
         if address.uds is not None:
             self._shared = (bind_unix(address.uds),)
-        port = 0 if address.uds is not None else _take(address)
-        self._ops = ops and Address(ops.host, _take(ops))
+        port = 0 if address.uds is not None else free_port(address)
+        self._ops = ops and Address(ops.host, free_port(ops))
         # The port that was really taken.
         self.address = Address(address.host, port, address.uds)
         self._slots = [self._bind() for _ in range(slots)]
@@ -73,7 +73,7 @@ class Listeners:
                 self._uds.unlink()
 
 
-def _take(address: Address) -> int:
+def free_port(address: Address) -> int:
     """
     The port, or a free one for 0, if nobody else listens there.
 

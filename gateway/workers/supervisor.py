@@ -35,7 +35,7 @@ from gateway.telemetry.supervision import SupervisorTelemetry
 from gateway.workers.census import Census
 from gateway.workers.channel import Channel
 from gateway.workers.crew import Slot, Worker
-from gateway.workers.listeners import Listeners
+from gateway.workers.listeners import Listeners, free_port
 from gateway.workers.messages import (
     MOST_BYTES,
     Ask,
@@ -66,6 +66,9 @@ def supervise(settings: Settings, address: Address, *, workers: int) -> int:
     gateway = Gateway(settings)
     # Imported before the forks, so that the workers share it.
     asyncio.run(gateway.finish_making())
+    if settings.rate_limit_port is not None:
+        # Each worker's own listener shares it, and would with a stranger's.
+        free_port(Address(address.host, settings.rate_limit_port))
     listeners = Listeners(address, ops_address(settings, address), slots=workers)
     try:
         supervisor = Supervisor(gateway, listeners, workers)
