@@ -152,6 +152,20 @@ def test_model_is_shown_but_never_at_unbounded_length() -> None:
     assert len(ModelNotFound("m" * 10_000).message) < 300
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_a_proxy_retries_only_what_another_replica_may_answer(
+    kind: type[GatewayError],
+) -> None:
+    """All else it would multiply: the gateway and the SDKs retry for themselves."""
+    error = example(kind)
+    is_retried_by_proxies = error.http_status >= 500 or error.http_status in {409, 429}
+    is_told = (b"x-envoy-ratelimited", b"true") in retry_headers(error)
+
+    assert is_told == (is_retried_by_proxies and not error.helps_elsewhere)
+    elsewhere = {errors.ShuttingDown, errors.Overloaded, errors.StoreUnavailable}
+    assert (kind in elsewhere) == error.helps_elsewhere
+
+
 def test_refused_method_names_the_allowed_ones() -> None:
     assert ((b"allow", b"GET, HEAD"),) == MethodNotAllowed("PUT", "GET, HEAD").headers
 

@@ -318,6 +318,8 @@ def test_rejection_says_when_and_whether_to_retry(
     wait_ms: int | None,
     expected: dict[str, str],
 ) -> None:
+    # And to proxies on the way: never.
+    expected = {**expected, "x-envoy-ratelimited": "true"}
     assert expected == retry(rejected(limit, reason, wait_ms=wait_ms))
 
 
