@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,10 @@ PLAN: Final = (
 )
 RATE: Final = "plan: paced\nrates: [{of: requests, limit: 1, per: hour}]\n"
 CLOSED: Final = f"{PLAN}on_store_failure: closed\n".replace("small", "closed")
-PLANS: Final = {"small": PLAN, "paced": RATE, "closed": CLOSED}
+SINGLE: Final = (
+    "plan: single\nconcurrency: 1\nquotas: [{of: requests, limit: 100000, per: day}]\n"
+)
+PLANS: Final = {"small": PLAN, "paced": RATE, "closed": CLOSED, "single": SINGLE}
 
 
 class Mesh:
@@ -161,6 +165,26 @@ class TestDecisions:
         await mesh.ask(named())
 
         assert 200 == (await mesh.gateway.chat("small", max_tokens=1)).status_code
+
+    async def test_the_api_keeps_its_places_beside_a_busy_mesh(
+        self, mesh: Mesh
+    ) -> None:
+        """Not even between a call's admission and its settlement is one taken."""
+        are_asking = True
+
+        async def ask_on() -> None:
+            while are_asking:
+                await mesh.ask(named("single"))
+
+        asking = [asyncio.create_task(ask_on()) for _ in range(4)]
+        statuses = {
+            (await mesh.gateway.chat("single", max_tokens=1)).status_code
+            for _ in range(20)
+        }
+        are_asking = False
+        await asyncio.gather(*asking)
+
+        assert {200} == statuses
 
     async def test_the_most_hits_are_counted(self, mesh: Mesh) -> None:
         """And do not break the ledger's integers."""
