@@ -184,11 +184,16 @@ class Admission:
             self._release(principal.workspace, demand.lease_id, usage)
 
     async def look(self, principal: Principal, usage: Usage) -> Decision:
-        """What `spend` would do now; charges nothing."""
+        """What `spend` would do now; charges nothing. A no refuses somebody, too."""
         try:
-            return await self._ledger.preview(_placeless(principal, usage, "preview"))
+            decision = await self._ledger.preview(
+                _placeless(principal, usage, "preview")
+            )
         except LedgerUnavailable as error:
             raise store_unavailable(error) from error
+        if isinstance(decision, Rejected):
+            self._telemetry.rejected(principal.plan.plan, principal.workspace, decision)
+        return decision
 
     async def survey(self, principal: Principal) -> Decision:
         """

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import repeat
 from typing import Any, Final
 
 import grpc
@@ -35,6 +36,7 @@ class Mesh:
 
     def __init__(self, gateway: GatewayUnderTest, channel: grpc.aio.Channel) -> None:
         self.gateway = gateway
+        self.send = channel.unary_unary(f"/{m.SERVICE}/{m.METHOD}")
         self._call = channel.unary_unary(
             f"/{m.SERVICE}/{m.METHOD}",
             request_serializer=m.Request.SerializeToString,
@@ -46,17 +48,19 @@ class Mesh:
         *descriptors: dict[str, str],
         hits: int = 0,
         domain: str = "llmtune",
-        own_hits: int | None = None,
+        own_hits: int | tuple[int, ...] | None = None,
+        timeout: float = 10,
     ) -> Any:
         """`own_hits` are the descriptors' own, which overrule the request's."""
+        owned = own_hits if isinstance(own_hits, tuple) else repeat(own_hits)
         request = m.Request(domain=domain, hits_addend=hits)
-        for entries in descriptors:
+        for entries, own in zip(descriptors, owned, strict=False):
             descriptor = request.descriptors.add()
             for key, value in entries.items():
                 descriptor.entries.add(key=key, value=value)
-            if own_hits is not None:
-                descriptor.hits_addend.value = own_hits
-        return await self._call(request, timeout=10)
+            if own is not None:
+                descriptor.hits_addend.value = own
+        return await self._call(request, timeout=timeout)
 
     async def codes(self, *descriptors: dict[str, str], **fields: Any) -> list[int]:
         return [each.code for each in (await self.ask(*descriptors, **fields)).statuses]
@@ -158,6 +162,19 @@ class TestDecisions:
             before,
             await mesh.codes(named(), own_hits=0),
         )
+
+    async def test_a_look_at_one_unit_holds_what_is_spent_of_the_other(
+        self, mesh: Mesh
+    ) -> None:
+        """A request that spends itself, while no token is left: no, and none spent."""
+        both = (named(), named(of="tokens"))
+        assert [m.OK, m.OK] == await mesh.codes(*both, own_hits=(1, 0))
+        await mesh.ask(named(of="tokens", report="true"), hits=100)
+
+        codes = await mesh.codes(*both, own_hits=(1, 0))
+
+        assert [m.OK, m.OVER_LIMIT] == codes
+        assert 1 == (await mesh.used())["requests-per-calendar-day"]
 
     async def test_no_place_is_held(self, mesh: Mesh) -> None:
         """The protocol has no end of a request; the plan's one place stays free."""
@@ -270,6 +287,22 @@ class TestAnswers:
             assert f'rate_limit_calls_total{{outcome="{outcome}"}} 1.0' in metrics
         for outcome in ("unknown_key", "invalid"):
             assert f'rate_limit_calls_total{{outcome="{outcome}"}} 1.0' in metrics
+        for outcome in ("unavailable", "proxy_gone", "failed"):
+            assert f'rate_limit_calls_total{{outcome="{outcome}"}} 0.0' in metrics
+
+    async def test_a_refused_look_is_a_rejection(self, mesh: Mesh) -> None:
+        """For who is refused by it: counted by plan and dimension as the API's."""
+        await mesh.ask(named(), hits=3)
+        await mesh.ask(named(), own_hits=0)
+
+        metrics = (await mesh.gateway.client.get("/metrics")).text
+        rejections = [
+            line
+            for line in metrics.splitlines()
+            if line.startswith("llmtune_gateway_rejections_total")
+        ]
+        assert ["1.0"] == [line.split()[-1] for line in rejections]
+        assert 'limit="requests-per-calendar-day"' in rejections[0]
 
 
 class TestBadInput:
@@ -293,8 +326,8 @@ class TestBadInput:
             ([named()], {"hits": 2**32 - 1}, "is more than"),
             ([named()], {"own_hits": 2**64 - 1}, "is more than"),
             ([named()] * 33, {}, "more than 32"),
-            ([{"workspace": "a", "plan": "none"}], {}, "is no workspace on a plan"),
-            ([{"workspace": "a b\n", "plan": "small"}], {}, "is no workspace"),
+            ([{"workspace": "a", "plan": "none"}], {}, "'none' is no plan"),
+            ([{"workspace": "a b\n", "plan": "small"}], {}, "no workspace's name"),
         ],
     )
     async def test_it_is_told_to_the_mesh(
@@ -318,10 +351,43 @@ class TestBadInput:
         assert m.OVER_LIMIT == answer.overall_code
         assert "invalid_api_key" == json.loads(answer.raw_body)["error"]["code"]
 
-    async def test_a_message_has_a_bound(self, mesh: Mesh) -> None:
-        code, _ = await mesh.refused({"api_key": "k" * 70_000})
+    @pytest.mark.parametrize("characters", [70_000, 1_000_000])
+    async def test_a_message_has_a_bound(self, mesh: Mesh, characters: int) -> None:
+        code, _ = await mesh.refused({"api_key": "k" * characters})
 
         assert "RESOURCE_EXHAUSTED" == code
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            pytest.param(b"\x0a\x02\xff\xfe", id="no UTF-8"),
+            pytest.param(b"\xff" * 50, id="no protobuf"),
+            pytest.param(b"\x12\x7f", id="cut short"),
+        ],
+    )
+    async def test_what_cannot_be_read_is_said_and_counted(
+        self, mesh: Mesh, message: bytes
+    ) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await mesh.send(message, timeout=10)
+
+        assert grpc.StatusCode.INVALID_ARGUMENT == refusal.value.code()
+        assert "the message cannot be read" == refusal.value.details()
+        invalid = 'llmtune_gateway_rate_limit_calls_total{outcome="invalid"} 1.0'
+        await mesh.gateway.until_metric(invalid)
+
+    async def test_a_mesh_that_asks_wrongly_fills_no_log(
+        self, mesh: Mesh, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It would do so with each of its requests; nor is there a client's key in."""
+        secret = "llmtune_gw_secret"
+        for _ in range(5):
+            await mesh.refused({"workspace": f"Bearer {secret}", "plan": "small"})
+            await mesh.refused(named(of=secret))
+
+        told = [r for r in caplog.records if r.name == "gateway.rate_limit.service"]
+        assert 1 == len(told)
+        assert secret not in caplog.text
 
     async def test_what_names_nobody_is_another_limiters(self, mesh: Mesh) -> None:
         answer = await mesh.ask({"generic_key": "x"}, {"remote_address": "::1"})
@@ -349,6 +415,29 @@ async def test_while_the_store_is_away_the_plan_says_what_happens(
     assert "share" == headers_of(shared)["x-llmtune-degraded"]
     assert "UNAVAILABLE" == code
     assert "limits cannot be checked" in said
+
+
+async def test_a_proxy_that_waits_no_longer_is_charged_nothing(
+    start_gateway: StartGateway,
+) -> None:
+    """Its mesh has decided by then; the decision that nobody heard is taken back."""
+    async with (
+        RedisServer() as server,
+        mesh_of(start_gateway, store_url=server.url, store_timeout_s=5.0) as mesh,
+    ):
+        await mesh.ask(named())
+        server.freeze()
+        with pytest.raises(grpc.aio.AioRpcError) as gone:
+            await mesh.ask(named(), timeout=0.2)
+        counted = 'llmtune_gateway_rate_limit_calls_total{outcome="proxy_gone"} 1.0'
+        await mesh.gateway.until_metric(counted)
+        server.thaw()
+
+        async with asyncio.timeout(10):
+            while (await mesh.used())["requests-per-calendar-day"] != 1:
+                pass
+
+    assert grpc.StatusCode.DEADLINE_EXCEEDED == gone.value.code()
 
 
 async def test_a_gateway_that_ends_takes_no_more_calls(
