@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import repeat
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -18,6 +19,8 @@ from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest, workspace_of
 from tests.servers.process import ReservedPort
 from tests.servers.redis_server import RedisServer
+from tests.serving import count_of, environment_of, free_port, serving
+from tests.upstream import ScriptedUpstream
 
 PLAN: Final = (
     "plan: small\nconcurrency: 1\n"
@@ -31,11 +34,10 @@ SINGLE: Final = (
 PLANS: Final = {"small": PLAN, "paced": RATE, "closed": CLOSED, "single": SINGLE}
 
 
-class Mesh:
+class Proxy:
     """A proxy that asks."""
 
-    def __init__(self, gateway: GatewayUnderTest, channel: grpc.aio.Channel) -> None:
-        self.gateway = gateway
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self.send = channel.unary_unary(f"/{m.SERVICE}/{m.METHOD}")
         self._call = channel.unary_unary(
             f"/{m.SERVICE}/{m.METHOD}",
@@ -61,6 +63,14 @@ class Mesh:
             if own is not None:
                 descriptor.hits_addend.value = own
         return await self._call(request, timeout=timeout)
+
+
+class Mesh(Proxy):
+    """A proxy, and the gateway it asks."""
+
+    def __init__(self, gateway: GatewayUnderTest, channel: grpc.aio.Channel) -> None:
+        super().__init__(channel)
+        self.gateway = gateway
 
     async def codes(self, *descriptors: dict[str, str], **fields: Any) -> list[int]:
         return [each.code for each in (await self.ask(*descriptors, **fields)).statuses]
@@ -451,6 +461,43 @@ async def test_a_gateway_that_ends_takes_no_more_calls(
         code, _ = await mesh.refused(named())
 
     assert "UNAVAILABLE" == code
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_command_serves_the_mesh_and_ends_in_order(
+    tmp_path: Path, upstream: ScriptedUpstream, workers: int
+) -> None:
+    """On uvloop, every worker on the one port, with proxies that stay connected."""
+    connections, calls = 8, 10
+    async with RedisServer() as server, AsyncExitStack() as held:
+        variables, keys = environment_of(tmp_path, upstream, server.url)
+        port = free_port()
+        environment = variables | {"GATEWAY_RATE_LIMIT_PORT": str(port)}
+        running = await held.enter_async_context(
+            serving((environment, keys), workers=workers)
+        )
+        # Else gRPC's channels of one address share a connection.
+        own = (("grpc.use_local_subchannel_pool", 1),)
+        proxies = [
+            Proxy(
+                await held.enter_async_context(
+                    grpc.aio.insecure_channel(f"127.0.0.1:{port}", own)
+                )
+            )
+            for _ in range(connections)
+        ]
+
+        key = {"api_key": f"Bearer {keys['open']}"}
+        asking = [each.ask(key) for each in proxies for _ in range(calls)]
+        codes = {answer.overall_code for answer in await asyncio.gather(*asking)}
+
+        assert {m.OK} == codes
+        counted = await running.scrape()
+        assert connections * calls == count_of(
+            counted, "rate_limit_calls_total", outcome="ok"
+        )
+        assert 0 == await running.end()
+        assert [] == [x for x in running.lines if x["level"] not in {"info", "debug"}]
 
 
 def test_its_port_is_its_own() -> None:
