@@ -50,15 +50,14 @@ class RateLimitListener:
             (grpc.method_handlers_generic_handler(m.SERVICE, {m.METHOD: handler}),)
         )
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port that was taken. OSError if it is another's."""
+    async def start(self, host: str, port: int) -> None:
+        """Listen; OSError where that cannot be."""
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            taken: int = self._server.add_insecure_port(where)
+            self._server.add_insecure_port(where)
         except RuntimeError as error:
             raise OSError(f"error while attempting to bind on {where}") from error
         await self._server.start()
-        return taken
 
     async def stop(self) -> None:
         """Tell the proxies to go elsewhere, and let what runs finish."""

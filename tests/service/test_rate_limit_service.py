@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import repeat
@@ -109,6 +110,8 @@ async def mesh(
         settings = {"store_url": server.url, "store_timeout_s": 2.0}
         async with mesh_of(start_gateway, **settings) as mesh:
             yield mesh
+            # What is not settled yet would wait for a server that is gone.
+            await mesh.gateway.gateway.admission.finish_settling()
 
 
 def named(plan: str = "small", **more: str) -> dict[str, str]:
@@ -510,8 +513,33 @@ async def test_a_taken_port_stops_the_start(start_gateway: StartGateway) -> None
     """As the API's does."""
     async with mesh_of(start_gateway) as mesh:
         taken = mesh.gateway.gateway.settings.rate_limit_port
-        with pytest.raises(OSError, match="attempting to bind"):
+        said = f"GATEWAY_RATE_LIMIT_PORT={taken}: .* already in use"
+        with pytest.raises(OSError, match=said):
             await start_gateway(PLANS, rate_limit_port=taken)
+
+
+@pytest.mark.parametrize("taken", ["--port", "GATEWAY_RATE_LIMIT_PORT"])
+async def test_a_start_that_fails_says_why_in_one_line(
+    tmp_path: Path, upstream: ScriptedUpstream, taken: str
+) -> None:
+    """Nothing of gRPC's own beside it."""
+    occupied = upstream.port
+    variables, _ = environment_of(tmp_path, upstream, "redis://127.0.0.1:1/0")
+    is_api = taken == "--port"
+    mesh_port, api_port = (free_port(), occupied) if is_api else (occupied, 0)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve", "--port", str(api_port)),
+        env=variables | {"GATEWAY_RATE_LIMIT_PORT": str(mesh_port)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+
+    assert 1 == process.returncode
+    lines = said.decode().splitlines()
+    assert 1 == len(lines), lines
+    assert taken in lines[0]
+    assert "already in use" in lines[0]
 
 
 def headers_of(answer: Any) -> dict[str, str]:
