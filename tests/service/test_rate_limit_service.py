@@ -430,6 +430,34 @@ async def test_while_the_store_is_away_the_plan_says_what_happens(
     assert "limits cannot be checked" in said
 
 
+@pytest.mark.parametrize("plan", ["small", "closed"])
+async def test_a_report_is_kept_while_the_store_is_away(
+    start_gateway: StartGateway, plan: str
+) -> None:
+    """It was spent, and is charged when there is a store again."""
+    async with (
+        RedisServer() as server,
+        mesh_of(start_gateway, store_url=server.url) as mesh,
+    ):
+        server.kill()
+        told = await mesh.ask(named(plan, of="tokens", report="true"), hits=70)
+        await server.restart()
+
+        async with asyncio.timeout(20):
+            while not await charged(mesh, plan, 70):
+                pass
+
+    assert m.OK == told.overall_code
+
+
+async def charged(mesh: Mesh, plan: str, tokens: int) -> bool:
+    """Whether the store says so; false while it is away."""
+    status = (await mesh.gateway.client.get("/readyz")).json()
+    if '"is_exact": true' not in json.dumps(status):
+        return False
+    return (await mesh.used(plan))["tokens-per-calendar-day"] == tokens
+
+
 async def test_a_proxy_that_waits_no_longer_is_charged_nothing(
     start_gateway: StartGateway,
 ) -> None:
