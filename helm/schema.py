@@ -38,6 +38,10 @@ SPECIAL: Final[Json] = {
     "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "image.pullSecrets": {"type": "array", "items": {"type": "string"}},
     "upstream.url": {"type": "string", "pattern": "^https?://[^@?#]+$"},
+    "fullnameOverride": {
+        "type": "string",
+        "pattern": "^([a-z]([-a-z0-9]*[a-z0-9])?)?$",
+    },
     "redis.url": {
         "type": "string",
         "pattern": "^(memory://|(redis|rediss)(\\+sentinel|\\+cluster)?://).*$",
@@ -84,7 +88,12 @@ SPECIAL: Final[Json] = {
         "additionalProperties": False,
     },
     "topologySpread": {"enum": ["ScheduleAnyway", "DoNotSchedule"]},
-    "maxUnavailable": {"type": ["integer", "string"]},
+    "maxUnavailable": {
+        "anyOf": [
+            {"type": "integer", "minimum": 0},
+            {"type": "string", "pattern": "^[0-9]{1,3}%$"},
+        ]
+    },
     "autoscaling.minReplicas": _ONE_OR_MORE,
     "autoscaling.maxReplicas": _ONE_OR_MORE,
     "autoscaling.streamsPerPod": _ONE_OR_MORE,

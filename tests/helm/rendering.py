@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,18 @@ NAMESPACE: Final = "team"
 NAME: Final = f"{RELEASE}-llmtune-gateway"
 
 _RENDER_WITHIN_S: Final = 30
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML in which a name given twice is an error, as it is for Kubernetes."""
+
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, Any]:
+        names = [self.construct_object(name, deep=True) for name, _ in node.value]
+        twice = {name for name in names if names.count(name) > 1}
+        assert not twice, f"rendered twice: {twice}"
+        return super().construct_mapping(node, deep)
 
 
 class Refused(Exception):
@@ -98,4 +111,4 @@ def _render(*options: str) -> list[Json]:
     )
     if done.returncode != 0:
         raise Refused(done.stderr)
-    return [each for each in yaml.safe_load_all(done.stdout) if each]
+    return [each for each in yaml.load_all(done.stdout, _Strict) if each]

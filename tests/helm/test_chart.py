@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import subprocess
+import sys
 from typing import Any, Final
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -15,17 +15,14 @@ from gateway.server import FAREWELL_S
 from gateway.settings import Settings, load_settings, variable_of
 from helm.__main__ import generated
 from helm.schema import OWN, SETTINGS
-from tests.helm.rendering import CHART, NAME, Json, Refused, preset, rendered
-from tests.helm.test_presets import VERSIONS
+from tests.helm.rendering import CHART, NAME, NAMESPACE, Json, preset, rendered
+from tests.helm.test_values import FLEET_PLAN, SCALED, SCALED_BY_KEDA
 
-DOCS: Final = Path(__file__).parents[2] / "docs"
 OPTIONAL: Final = {
     "HorizontalPodAutoscaler",
     *("Ingress", "HTTPRoute", "NetworkPolicy"),
     *("ServiceMonitor", "PrometheusRule", "ScaledObject"),
 }
-ISTIO_PORTS: Final = range(15000, 15100)
-ISTIO_UID: Final = 1337
 
 
 class TestDrain:
@@ -82,11 +79,8 @@ class TestOffByDefault:
     @pytest.mark.parametrize(
         ("values", "kind"),
         [
-            ({"autoscaling": {"enabled": True}}, "HorizontalPodAutoscaler"),
-            (
-                {"autoscaling": {"enabled": True, "prometheusUrl": "http://p:9090"}},
-                "ScaledObject",
-            ),
+            (SCALED, "HorizontalPodAutoscaler"),
+            (SCALED_BY_KEDA, "ScaledObject"),
             ({"ingress": {"enabled": True, "host": "llm.example.com"}}, "Ingress"),
             (
                 {"httpRoute": {"enabled": True, "parentRefs": [{"name": "edge"}]}},
@@ -106,104 +100,8 @@ class TestOffByDefault:
     def test_what_scales_leaves_the_number_of_replicas_alone(self) -> None:
         """Else each upgrade would undo it."""
         assert 2 == rendered().of("Deployment")["spec"]["replicas"]
-        scaled = rendered(autoscaling={"enabled": True})
+        scaled = rendered(**SCALED)
         assert "replicas" not in scaled.of("Deployment")["spec"]
-
-
-class TestMistakes:
-    """A wrong value stops the install, and is named."""
-
-    @pytest.mark.parametrize(
-        ("values", "named"),
-        [
-            ({"replicas": 3}, "replicas"),
-            ({"redis": {"uri": "redis://r"}}, "uri"),
-            ({"drain": {"timeoutSecond": 3}}, "timeoutSecond"),
-            ({"settings": {"GATEWAY_LOGLEVEL": "debug"}}, "GATEWAY_LOGLEVEL"),
-            ({"settings": {"GATEWAY_STORE_URL": "redis://r"}}, "GATEWAY_STORE_URL"),
-            ({"openTelemetry": {"OTLP_ENDPOINT": "x"}}, "OTLP_ENDPOINT"),
-            ({"drain": {"timeoutSeconds": "10s"}}, "timeoutSeconds"),
-            ({"replicaCount": -1}, "replicaCount"),
-            ({"drain": {"timeoutSeconds": 100_000}}, "timeoutSeconds"),
-            ({"image": {"digest": "latest"}}, "digest"),
-            ({"runAsUser": ISTIO_UID}, "runAsUser"),
-            ({"sidecar": {"port": 15001}}, "port"),
-            ({"service": {"type": "Clusterip"}}, "type"),
-            ({"topologySpread": "Sometimes"}, "topologySpread"),
-            ({"policies": {"plans": {"a.txt": "plan: a"}}}, "a.txt"),
-            ({"resources": {"limit": {}}}, "limit"),
-            ({"redis": {"url": "http://r"}}, "url"),
-            ({"upstream": {"url": "https://key@llm"}}, "url"),
-            ({"redis": {"url": "redis://:pw@r:6379"}}, "redis.existingSecret"),
-            ({"redis": {"url": "memory://"}}, "counts for one process alone"),
-            ({"ingress": {"enabled": True}}, "ingress.host"),
-            ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
-            ({"sidecar": {"enabled": True}}, "upstream.existingSecret"),
-        ],
-        ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
-    )
-    def test_it_stops_the_render(self, values: Json, named: str) -> None:
-        with pytest.raises(Refused, match=named):
-            rendered(**values)
-
-    def test_memory_is_for_one_replica(self) -> None:
-        """Which is a fine trial."""
-        release = rendered(redis={"url": "memory://"}, replicaCount=1)
-        assert "memory://" == release.variables["GATEWAY_STORE_URL"]
-
-    def test_every_object_of_ours_refuses_what_it_does_not_know(self) -> None:
-        """At every level that is not Kubernetes' own."""
-        schema = json.loads((CHART / "values.schema.json").read_text())
-        is_open = [
-            path
-            for path, each in objects_of(schema)
-            if "additionalProperties" not in each
-        ]
-        # As in a pod or a NetworkPolicy: Kubernetes refuses what is wrong there.
-        assert {
-            *("global", "resources.limits", "resources.requests"),
-            *("scheduling.affinity", "scheduling.tolerations[]"),
-            *("networkPolicy.ingressFrom[]", "networkPolicy.opsFrom[]"),
-            "httpRoute.parentRefs[]",
-        } == set(is_open)
-
-
-class TestAwkwardValues:
-    """Legal, and easily written wrong in YAML."""
-
-    def test_large_numbers_stay_whole(self) -> None:
-        """YAML's are floats, and a million's own form is 1e+06."""
-        release = rendered(
-            settings={
-                "GATEWAY_HTTP_MAX_BODY_BYTES": 33_554_432,
-                "GATEWAY_LOG_SUCCESS_RATIO": 0.25,
-                "GATEWAY_LOG_LEVEL": "debug",
-            },
-            drain={"timeoutSeconds": 86_400, "noticeSeconds": 3_600},
-            runAsUser=1_000_660_000,
-        )
-        settings = load_settings(release.variables)
-        assert (33_554_432, 0.25) == (
-            settings.http_max_body_bytes,
-            settings.log_success_ratio,
-        )
-        pod = release.of("Deployment")["spec"]["template"]["spec"]
-        assert 1_000_660_000 == pod["securityContext"]["runAsUser"]
-        assert 90_020 == pod["terminationGracePeriodSeconds"]
-
-    def test_a_wildcard_is_a_host(self) -> None:
-        """Which YAML takes for an alias."""
-        host = "*.example.com"
-        release = rendered(
-            ingress={"enabled": True, "host": host, "tlsSecretName": "wild"}
-        )
-        ingress = release.of("Ingress")["spec"]
-        assert host == ingress["rules"][0]["host"] == ingress["tls"][0]["hosts"][0]
-
-    def test_a_plan_is_mounted_as_it_was_written(self) -> None:
-        plan = 'plan: "a"\n# {{ not a template }}\nconcurrency: 2\n'
-        release = rendered(policies={"plans": {"a.yaml": plan}})
-        assert plan == release.of("ConfigMap", f"{NAME}-plans")["data"]["a.yaml"]
 
 
 class TestAgreements:
@@ -257,13 +155,78 @@ class TestAgreements:
         } == set(boards)
         assert all(json.loads(board)["panels"] for board in boards.values())
 
-    def test_the_scrapes_job_is_the_one_that_rules_ask_for(self) -> None:
-        monitor = preset("production-values.yaml").of("ServiceMonitor")
-        label = monitor["spec"]["jobLabel"]
-        service = preset("production-values.yaml").of("Service")
+    @pytest.mark.parametrize("kind", ["ClusterIP", "LoadBalancer"])
+    def test_the_scrapes_job_is_the_one_that_rules_ask_for(self, kind: str) -> None:
+        """However the API itself is published."""
+        release = rendered(serviceMonitor={"enabled": True}, service={"type": kind})
+        monitor = release.of("ServiceMonitor")["spec"]
+        scraped = [
+            each
+            for each in release.all
+            if each["kind"] == "Service"
+            and monitor["selector"]["matchLabels"].items()
+            <= each["metadata"]["labels"].items()
+            and {port["name"] for port in each["spec"]["ports"]}
+            & {endpoint["port"] for endpoint in monitor["endpoints"]}
+        ]
+        (service,) = scraped
+        label = monitor["jobLabel"]
         assert "llmtune-gateway" == service["metadata"]["labels"][label]
-        ports = {port["name"] for port in service["spec"]["ports"]}
-        assert {each["port"] for each in monitor["spec"]["endpoints"]} <= ports
+
+    def test_the_store_is_told_of_every_replica_there_will_be(self) -> None:
+        """Else a share is too large while the store is away; a worker is a replica."""
+
+        def told(**values: Any) -> int:
+            return load_settings(rendered(**values).variables).store_min_replicas
+
+        assert 2 == told()
+        assert 12 == told(replicaCount=3, workers=4)
+        assert 2 == told(**SCALED, replicaCount=9)
+        assert 7 == told(settings={"GATEWAY_STORE_MIN_REPLICAS": 7})
+
+    def test_private_fleets_get_their_keys(self) -> None:
+        """Each variable that a plan names is a key of the upstream's Secret."""
+        release = rendered(
+            upstream={"existingSecret": "llmtune"},
+            policies={"plans": {"a.yaml": FLEET_PLAN}},
+        )
+        found = {
+            each["name"]: each["valueFrom"]["secretKeyRef"]
+            for each in release.container["env"]
+            if each["name"] in {"OWN_KEY", "ACME_KEY"}
+        }
+        assert {
+            name: {"name": "llmtune", "key": name} for name in ("OWN_KEY", "ACME_KEY")
+        } == found
+
+    def test_a_proxy_is_asked_only_by_what_can(self) -> None:
+        """The lean transport takes none, and would not start."""
+        secret = {"existingSecret": "llmtune"}
+        lean = rendered(upstream=secret)
+        stock = rendered(
+            upstream=secret, settings={"GATEWAY_UPSTREAM_TRANSPORT": "stock"}
+        )
+        assert "GATEWAY_UPSTREAM_PROXY_URL" not in lean.variables
+        (proxy,) = [
+            each["valueFrom"]["secretKeyRef"]
+            for each in stock.container["env"]
+            if each["name"] == "GATEWAY_UPSTREAM_PROXY_URL"
+        ]
+        assert proxy["optional"] is True
+
+    def test_the_image_understands_its_arguments(self) -> None:
+        """By the command line's own parser."""
+        release = preset("trial-values.yaml")
+        for name in (NAME, f"{NAME}-simulator"):
+            pod = release.of("Deployment", name)["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            done = subprocess.run(
+                [sys.executable, "-m", "gateway", *container["args"], "--help"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert 0 == done.returncode, done.stderr
 
     def test_the_password_is_put_in_by_kubernetes(self) -> None:
         """After a variable that comes from the Secret, and before what names it."""
@@ -276,67 +239,6 @@ class TestAgreements:
         )
         assert "rediss://gateway:$(REDIS_PASSWORD)@redis.data.svc:6380/0" == url
         assert names.index("REDIS_PASSWORD") < names.index("GATEWAY_STORE_URL")
-
-
-class TestSidecar:
-    """Next to an application, in both forms."""
-
-    @pytest.mark.parametrize("version", VERSIONS)
-    @pytest.mark.parametrize("form", ["native", "classic"])
-    @pytest.mark.parametrize("port", [8790, 0], ids=["loopback", "Unix socket"])
-    def test_the_patched_application_is_valid(
-        self, form: str, version: str, port: int
-    ) -> None:
-        """As `kubectl patch` merges it."""
-        patched = merged(APPLICATION, patch_of(form, port=port))
-
-        kubernetes_validate.validate(patched, version, strict=True)
-
-    def test_a_native_one_starts_first_and_ends_last(self) -> None:
-        (sidecar,) = patch_of("native")["spec"]["template"]["spec"]["initContainers"]
-        assert "Always" == sidecar["restartPolicy"]
-        assert "/livez" == sidecar["startupProbe"]["httpGet"]["path"]
-
-    def test_both_forms_are_the_same_gateway(self) -> None:
-        native = patch_of("native")["spec"]["template"]["spec"]["initContainers"][0]
-        classic = patch_of("classic")["spec"]["template"]["spec"]["containers"][0]
-        del native["restartPolicy"], classic["lifecycle"]
-        assert native == classic
-
-    @pytest.mark.parametrize("form", ["native", "classic"])
-    def test_the_pod_waits_for_its_drain(self, form: str) -> None:
-        pod = patch_of(form)["spec"]["template"]["spec"]
-        settings = sidecar_settings()
-        assert 0 == settings.drain_notice_s
-        needed_s = settings.drain_timeout_s + FAREWELL_S
-        assert pod["terminationGracePeriodSeconds"] >= needed_s + 10
-
-    def test_the_application_is_one_workspace_without_a_key(self) -> None:
-        settings = sidecar_settings()
-        assert ("shop", "growth") == (settings.sidecar_workspace, settings.sidecar_plan)
-
-    def test_only_the_pod_reaches_its_api(self) -> None:
-        """Probes and scrapes come over the pod's address, to a port of their own."""
-        container = sidecar_container("native")
-        assert "--host=127.0.0.1" in container["args"]
-        assert "0.0.0.0" == sidecar_settings().ops_host  # noqa: S104
-        (port,) = container["ports"]
-        assert sidecar_settings().ops_port == port["containerPort"]
-
-    def test_it_collides_with_nothing_of_istios(self) -> None:
-        for container in (sidecar_container("native"), rendered().container):
-            ports = {port["containerPort"] for port in container["ports"]}
-            assert not ports & set(ISTIO_PORTS)
-        release = preset("istio-values.yaml").of("Deployment")
-        pod = release["spec"]["template"]["spec"]
-        assert ISTIO_UID != pod["securityContext"]["runAsUser"]
-        assert ISTIO_UID != sidecar_container("native")["securityContext"]["runAsUser"]
-
-    def test_the_documented_snippet_is_what_the_chart_renders(self) -> None:
-        """A reader without Helm copies it."""
-        text = (DOCS / "kubernetes.md").read_text(encoding="utf-8")
-        snippet = text.partition("<!-- sidecar -->\n```yaml\n")[2].partition("```")[0]
-        assert patch_of("native") == yaml.safe_load(snippet)
 
 
 class TestPlatforms:
@@ -366,6 +268,27 @@ class TestPlatforms:
         ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
         assert {53, 443, 6380, 4317} == ports
 
+    def test_callers_do_not_reach_metrics_or_rate_limits(self) -> None:
+        """Neither asks for a credential."""
+        policy = preset("istio-values.yaml").of("NetworkPolicy")["spec"]
+        callers, operators = (
+            {port["port"] for port in rule["ports"]} for rule in policy["ingress"]
+        )
+        assert {"http", 15008} == callers
+        assert {"http-ops", "grpc-ratelimit", 15020, 15090} == operators
+
+    def test_a_load_balancer_publishes_the_api_alone(self) -> None:
+        release = rendered(service={"type": "LoadBalancer"}, rateLimitService=True)
+        public = [
+            port["name"]
+            for each in release.all
+            if each["kind"] == "Service" and each["spec"]["type"] != "ClusterIP"
+            for port in each["spec"]["ports"]
+        ]
+        internal = release.of("Service", f"{NAME}-internal")["spec"]["ports"]
+        assert ["http"] == public
+        assert ["http-ops", "grpc-ratelimit"] == [port["name"] for port in internal]
+
     def test_it_lets_helms_own_test_in(self) -> None:
         release = preset("production-values.yaml")
         peers = release.of("NetworkPolicy")["spec"]["ingress"][0]["from"]
@@ -381,70 +304,23 @@ class TestPlatforms:
         (pods, cpu) = hpa["metrics"]
         assert "llmtune_gateway_streams_in_flight" == pods["pods"]["metric"]["name"]
         assert "gateway" == cpu["containerResource"]["container"]
-        scaled = preset("redis-cluster-values.yaml").of("ScaledObject")["spec"]
+        assert hpa["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 600
+
+    def test_keda_asks_the_same_of_prometheus(self) -> None:
+        """Of this release's pods, and it lets them drain as slowly."""
+        release = preset("redis-cluster-values.yaml")
+        scaled = release.of("ScaledObject")["spec"]
         trigger = scaled["triggers"][0]["metadata"]
-        assert "llmtune_gateway_streams_in_flight" in trigger["query"]
+        service = release.of("Service", f"{NAME}-internal")["metadata"]["name"]
+        hpa = preset("production-values.yaml").of("HorizontalPodAutoscaler")["spec"]
+
+        assert (
+            "sum(llmtune_gateway_streams_in_flight"
+            f'{{namespace="{NAMESPACE}",service="{service}"}})'
+        ) == trigger["query"]
         assert {"serverAddress", "query", "threshold", "ignoreNullValues"} == set(
             trigger
         )
-
-
-APPLICATION: Final[Json] = {
-    "apiVersion": "apps/v1",
-    "kind": "Deployment",
-    "metadata": {"name": "shop"},
-    "spec": {
-        "selector": {"matchLabels": {"app": "shop"}},
-        "template": {
-            "metadata": {"labels": {"app": "shop", "llmtune.io/workspace": "shop"}},
-            "spec": {"containers": [{"name": "shop", "image": "shop:1"}]},
-        },
-    },
-}
-
-
-def patch_of(form: str, port: int = 8790) -> Json:
-    """The patch of a release as `ci/sidecar-injection-values.yaml` describes it."""
-    values = yaml.safe_load((CHART / "ci/sidecar-injection-values.yaml").read_text())
-    values["sidecar"]["port"] = port
-    config = rendered(**values).of("ConfigMap", f"{NAME}-sidecar")
-    found: Json = yaml.safe_load(config["data"][f"{form}.yaml"])
-    return found
-
-
-def sidecar_container(form: str) -> Json:
-    pod = patch_of(form)["spec"]["template"]["spec"]
-    found: Json = pod["initContainers" if form == "native" else "containers"][0]
-    return found
-
-
-def sidecar_settings() -> Settings:
-    """As the gateway reads them in a pod of the workspace `shop`."""
-    told = {
-        each["name"]: each.get("value", "shop")
-        for each in sidecar_container("native")["env"]
-    }
-    return load_settings(told)
-
-
-def merged(base: Json, patch: Json) -> Json:
-    """A strategic merge, as far as these patches need one: lists grow."""
-    result = dict(base)
-    for name, value in patch.items():
-        if isinstance(value, dict):
-            result[name] = merged(base.get(name, {}), value)
-        elif isinstance(value, list):
-            result[name] = [*value, *base.get(name, [])]
-        else:
-            result[name] = value
-    return result
-
-
-def objects_of(schema: Any, path: str = "") -> list[tuple[str, Json]]:
-    """Every object of a schema, by the path of its value."""
-    found = [(path, schema)] if schema.get("type") == "object" else []
-    for name, each in schema.get("properties", {}).items():
-        found += objects_of(each, f"{path}.{name}".lstrip("."))
-    if isinstance(schema.get("items"), dict):
-        found += objects_of(schema["items"], f"{path}[]")
-    return found
+        assert {"behavior": hpa["behavior"]} == scaled["advanced"][
+            "horizontalPodAutoscalerConfig"
+        ]

