@@ -86,6 +86,11 @@ def preset(name: str) -> Rendered:
     return Rendered(_render("--values", str(CHART / "ci" / name)))
 
 
+def for_kubernetes(version: str) -> Rendered:
+    """The defaults, as Helm renders them in front of a cluster of this version."""
+    return Rendered(_render("--kube-version", version))
+
+
 def rendered(**values: Any) -> Rendered:
     """These values over the defaults."""
     return _rendered(json.dumps(values))
@@ -100,10 +105,24 @@ def _rendered(values: str) -> Rendered:
         return Rendered(_render("--values", file.name))
 
 
+def notes(**values: Any) -> str:
+    """What `helm install` says at its end; nothing is installed."""
+    told = _helm("install", "--dry-run=client", "--set-json", *_assigned(values))
+    return told.partition("NOTES:\n")[2]
+
+
+def _assigned(values: Json) -> list[str]:
+    return [",".join(f"{name}={json.dumps(each)}" for name, each in values.items())]
+
+
 def _render(*options: str) -> list[Json]:
-    command = [helm_program(), "template", RELEASE, str(CHART), "-n", NAMESPACE]
+    told = _helm("template", *options)
+    return [each for each in yaml.load_all(told, _Strict) if each]
+
+
+def _helm(action: str, *options: str) -> str:
     done = subprocess.run(
-        [*command, *options],
+        [helm_program(), action, RELEASE, str(CHART), "-n", NAMESPACE, *options],
         capture_output=True,
         text=True,
         check=False,
@@ -111,4 +130,4 @@ def _render(*options: str) -> list[Json]:
     )
     if done.returncode != 0:
         raise Refused(done.stderr)
-    return [each for each in yaml.load_all(done.stdout, _Strict) if each]
+    return done.stdout

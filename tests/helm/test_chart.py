@@ -15,7 +15,7 @@ from gateway.server import FAREWELL_S
 from gateway.settings import Settings, load_settings, variable_of
 from helm.__main__ import generated
 from helm.schema import OWN, SETTINGS
-from tests.helm.rendering import CHART, NAME, NAMESPACE, Json, preset, rendered
+from tests.helm.rendering import CHART, NAME, NAMESPACE, Json, notes, preset, rendered
 from tests.helm.test_values import FLEET_PLAN, SCALED, SCALED_BY_KEDA
 
 OPTIONAL: Final = {
@@ -241,6 +241,30 @@ class TestAgreements:
         assert names.index("REDIS_PASSWORD") < names.index("GATEWAY_STORE_URL")
 
 
+class TestNotes:
+    """What to do next, which is not the same for everybody."""
+
+    def test_keys_are_made_in_redis(self) -> None:
+        assert "llmtune-gateway keys create" in notes()
+
+    def test_without_a_redis_they_come_from_a_file(self) -> None:
+        """`keys create` has nowhere to put one then."""
+        told = notes(redis={"url": "memory://"}, replicaCount=1)
+        assert "llmtune-gateway keys hash" in told
+        assert "keys create" not in told
+
+    def test_a_trial_says_that_it_is_one(self) -> None:
+        told = notes(trial={"redis": True, "simulator": True})
+        assert "FOR TRIALS ONLY" in told
+        assert "FOR TRIALS ONLY" not in notes()
+
+    def test_they_name_the_next_commands(self) -> None:
+        told = notes(upstream={"existingSecret": "llmtune"}, sidecar={"enabled": True})
+        assert f"helm -n {NAMESPACE} test" in told
+        assert f"http://{NAME}.{NAMESPACE}/v1" in told
+        assert "kubectl patch deployment" in told
+
+
 class TestPlatforms:
     """What one platform wants."""
 
@@ -260,6 +284,7 @@ class TestPlatforms:
             said[f"{prefix}-next-upstream"],
         )
         assert int(said[f"{prefix}-read-timeout"]) >= 600
+        assert "0" == said[f"{prefix}-body-size"]
         (rule,) = preset("istio-values.yaml").of("HTTPRoute")["spec"]["rules"]
         assert {"request": "0s", "backendRequest": "0s"} == rule["timeouts"]
 

@@ -11,14 +11,14 @@ from tests.gateway_under_test import GatewayUnderTest
 from tests.helm.rendering import NAME, rendered
 
 
-async def run_hook(gateway: GatewayUnderTest, key: str) -> tuple[int, str]:
+async def run_hook(gateway_url: str, key: str) -> tuple[int, str]:
     """The pod's own command, with this key; its exit code and what it prints."""
     container = rendered().of("Pod", f"{NAME}-test-completion")["spec"]["containers"][0]
     assert ["python", "-c"] == container["command"]
     told = {each["name"]: each.get("value", "") for each in container["env"]}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", *container["args"]),
-        env={**os.environ, **told, "BASE_URL": f"{gateway.url}/v1", "API_KEY": key},
+        env={**os.environ, **told, "BASE_URL": f"{gateway_url}/v1", "API_KEY": key},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -29,7 +29,7 @@ async def run_hook(gateway: GatewayUnderTest, key: str) -> tuple[int, str]:
 async def test_it_makes_a_real_completion(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(models=("meta-llama/Llama-3.1-8B-Instruct",))
 
-    code, output = await run_hook(gateway, gateway.key())
+    code, output = await run_hook(gateway.url, gateway.key())
 
     assert 0 == code, output
     assert output.strip()
@@ -37,7 +37,7 @@ async def test_it_makes_a_real_completion(start_gateway: StartGateway) -> None:
 
 async def test_it_says_what_is_missing(gateway: GatewayUnderTest) -> None:
     """Where LLMTune lists no model, nor does the operator."""
-    code, output = await run_hook(gateway, gateway.key())
+    code, output = await run_hook(gateway.url, gateway.key())
 
     assert 1 == code
     assert "GATEWAY_MODELS" in output
@@ -45,7 +45,7 @@ async def test_it_says_what_is_missing(gateway: GatewayUnderTest) -> None:
 
 async def test_it_says_why_it_fails(gateway: GatewayUnderTest) -> None:
     """In the log that `helm test --logs` shows."""
-    code, output = await run_hook(gateway, "nobodys")
+    code, output = await run_hook(gateway.url, "nobodys")
 
     assert 1 == code
     assert "401" in output

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 
 from gateway.settings import load_settings, unknown_variables
-from tests.helm.rendering import CHART, PRESETS, Json, preset
+from tests.helm.rendering import CHART, PRESETS, Json, Refused, for_kubernetes, preset
 from tests.servers.helm import helm_program
 
 # The oldest that Chart.yaml admits, and the newest there is.
@@ -44,6 +44,17 @@ def test_every_manifest_is_valid(name: str, version: str) -> None:
             kubernetes_validate.validate(manifest, version, strict=True)
             checked += 1
     assert checked >= 6
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_supported_kubernetes_is_not_refused(version: str) -> None:
+    assert "Deployment" in for_kubernetes(version).kinds()
+
+
+def test_older_kubernetes_is_refused() -> None:
+    """Before it finds out by itself, with half of a release installed."""
+    with pytest.raises(Refused, match="kubeVersion"):
+        for_kubernetes("1.29")
 
 
 def test_a_wrong_field_would_be_noticed() -> None:

@@ -104,3 +104,13 @@ GATEWAY_RATE_LIMIT_PORT: "8081"
       {{- end }}
 {{- end -}}
 {{- end -}}
+
+{{- /* What traces say of the pod. */ -}}
+{{- define "llmtune-gateway.podVariables" -}}
+{{- range $name, $field := dict "POD_NAME" "metadata.name" "NAMESPACE_NAME" "metadata.namespace" "NODE_NAME" "spec.nodeName" }}
+- name: K8S_{{ $name }}
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ $field }}
+{{- end }}
+{{- end -}}
