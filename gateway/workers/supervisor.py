@@ -193,13 +193,14 @@ class Supervisor:
             self._failure = CommandProblem(text, exit_code)
             self._stop()
             return
-        if worker.failure is not None:
-            facts = {"worker": slot.number, "reason": worker.failure[0]}
-            logger.error("worker could not start", extra={"facts": facts})
         self._telemetry.worker_restarted()
         slot.lost(worker, time.monotonic())
         if slot.false_starts > 1:
             self._renew(slot)
+        # Told last: whoever hears of it finds its sockets renewed.
+        if worker.failure is not None:
+            facts = {"worker": slot.number, "reason": worker.failure[0]}
+            logger.error("worker could not start", extra={"facts": facts})
 
     def _renew(self, slot: Slot) -> None:
         try:
