@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
-from tests.proofs.check import Check
+from tests.proofs.check import Check, until
 from tests.proofs.deployment import Deployment
+
+SETTLED_WITHIN_S: Final = 5.0
 
 
 async def sum_checks(
@@ -17,6 +20,13 @@ async def sum_checks(
     tokens: int,
 ) -> list[Check]:
     """Held against each other to the unit; requests and tokens are the clients'."""
+    # No client waits for its settlement, and a busy machine is late with them.
+    with suppress(TimeoutError):
+        await until(
+            lambda: _is_settled(deployment, plan),
+            "the settlements",
+            within_s=SETTLED_WITHIN_S,
+        )
     limits = await deployment.limits(plan)
     given = tally[f"ws-{plan}"]
     return [
@@ -33,6 +43,11 @@ async def sum_checks(
             given["tokens"],
         ),
     ]
+
+
+async def _is_settled(deployment: Deployment, plan: str) -> bool:
+    limits = await deployment.limits(plan)
+    return not any(limit["reserved"] for limit in limits.values())
 
 
 def _equal(name: str, *figures: int) -> Check:
