@@ -300,7 +300,7 @@ class TestPlatforms:
             {port["port"] for port in rule["ports"]} for rule in policy["ingress"]
         )
         assert {"http", 15008} == callers
-        assert {"http-ops", "grpc-ratelimit", 15020, 15090} == operators
+        assert {"http-ops", "grpc-ratelimit", 15008, 15020, 15090} == operators
 
     def test_both_routes_lead_to_the_api(self) -> None:
         """The HTTPRoute's schema is another project's, so its shape is told here."""
