@@ -40,7 +40,7 @@ from policies.ledger import (
     Rejected,
     Usage,
 )
-from policies.plans import Plan
+from policies.plans import KeyLimits, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -184,11 +184,16 @@ class Admission:
             self._release(principal.workspace, demand.lease_id, usage)
 
     async def look(self, principal: Principal, usage: Usage) -> Decision:
-        """What `spend` would do now; charges nothing."""
+        """What `spend` would do now; charges nothing. A no refuses somebody, too."""
         try:
-            return await self._ledger.preview(_placeless(principal, usage, "preview"))
+            decision = await self._ledger.preview(
+                _placeless(principal, usage, "preview")
+            )
         except LedgerUnavailable as error:
             raise store_unavailable(error) from error
+        if isinstance(decision, Rejected):
+            self._telemetry.rejected(principal.plan.plan, principal.workspace, decision)
+        return decision
 
     async def survey(self, principal: Principal) -> Decision:
         """
@@ -303,23 +308,28 @@ def _asked(principal: Principal, reserve: Usage, lease_id: str) -> Demand:
 
 
 def _placeless(principal: Principal, usage: Usage, lease_id: str) -> Demand:
+    """A demand that neither needs a place nor takes one."""
     key = principal.key_scope
-    if key is not None and key.limits.concurrency is not None:
-        limits = msgspec.structs.replace(key.limits, concurrency=None)
-        key = KeyScope(key.id, limits)
     return Demand(
         workspace=principal.workspace,
         plan=_without_places(principal.plan),
         lease_id=lease_id,
         reserve=usage,
-        key=key,
+        key=key and KeyScope(key.id, _key_without_places(key.limits)),
+        takes_place=False,
     )
 
 
-# Plans in use at such a service; a plan is the same one until it is reloaded.
+# Plans in use at such a service, and keys' limits. Ledgers know them by identity, and
+# make anew what they keep for one that they have not seen.
 @lru_cache(maxsize=1024)
 def _without_places(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, concurrency=None)
+
+
+@lru_cache(maxsize=4096)
+def _key_without_places(limits: KeyLimits) -> KeyLimits:
+    return msgspec.structs.replace(limits, concurrency=None)
 
 
 def store_unavailable(error: LedgerUnavailable) -> StoreUnavailable:

@@ -50,6 +50,17 @@ def bind_tcp(host: str, port: int, *, is_shared: bool) -> tuple[socket.socket, .
     return tuple(bound)
 
 
+def check_free(host: str, port: int, variable: str) -> None:
+    """OSError that names the variable, if somebody else listens there."""
+    try:
+        bound = bind_tcp(host, port, is_shared=False)
+    except OSError as error:
+        # Without a number: what it is about is said, and no other hint fits.
+        raise OSError(f"{variable}={port}: {error.strerror or error}") from None
+    for sock in bound:
+        sock.close()
+
+
 def _prepare(sock: socket.socket, *, is_shared: bool) -> None:
     sock.setblocking(False)
     # As event loops do: a port whose last connections linger can be taken again.

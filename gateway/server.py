@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from gateway.app import Gateway
-from gateway.binding import Bound, open_to_all, take_queued
+from gateway.binding import Bound, check_free, open_to_all, take_queued
 from gateway.http_protocol import EdgeBounds, EdgeProtocol
 from gateway.key_options import CommandProblem
 from gateway.listening import ServerState, keep_date
@@ -85,7 +85,6 @@ class GatewayServer:
         self._api: list[asyncio.Server] = []
         self._ops: list[asyncio.Server] = []
         self._rate_limit: RateLimitListener | None = None
-        self.rate_limit_port: int | None = None
         # A supervisor keeps its workers' sockets, for those who come after them.
         self._is_worker = False
 
@@ -103,8 +102,22 @@ class GatewayServer:
 
         What is bound already is served as it is.
         """
+        port = self._gateway.settings.rate_limit_port
+        if port is not None and bound is None:
+            # gRPC says it in lines of its own, on stderr.
+            check_free(address.host, port, "GATEWAY_RATE_LIMIT_PORT")
+        taken = await self._listen_for_clients(address, bound)
+        if port is not None:
+            # Last: gRPC's server does not bear that what comes after it fails.
+            is_shared = bound is not None
+            self._rate_limit = self._gateway.rate_limit_listener(is_shared=is_shared)
+            await self._rate_limit.start(address.host, port)
+        return taken
+
+    async def _listen_for_clients(
+        self, address: Address, bound: Bound | None
+    ) -> Address:
         edge, ops_edge = self._gateway.edge, self._gateway.ops_edge
-        await self._listen_for_mesh(address.host, is_shared=bound is not None)
         if bound is not None:
             self._is_worker = True
             self._api = [await self._listen_at(edge, sock) for sock in bound.api]
@@ -119,13 +132,6 @@ class GatewayServer:
             return address
         # Port 0 asks for any; who asked wants to know which.
         return Address(address.host, listener.sockets[0].getsockname()[1])
-
-    async def _listen_for_mesh(self, host: str, *, is_shared: bool) -> None:
-        port = self._gateway.settings.rate_limit_port
-        if port is not None:
-            listener = self._gateway.rate_limit_listener(is_shared=is_shared)
-            self.rate_limit_port = await listener.start(host, port)
-            self._rate_limit = listener
 
     async def _listen(self, app: Application, address: Address) -> asyncio.Server:
         create = self._protocols(app)

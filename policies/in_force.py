@@ -17,7 +17,7 @@ from policies.plans import Concurrency, Limit, Rate
 class Places:
     """The leases of a workspace or of one key of it, and what they reserved."""
 
-    __slots__ = ("beyond_shadow", "held", "requests", "scope_id", "tokens")
+    __slots__ = ("beyond_shadow", "held", "passing", "requests", "scope_id", "tokens")
 
     def __init__(self, scope_id: str) -> None:
         # A key's, or empty for the workspace itself.
@@ -25,6 +25,8 @@ class Places:
         self.held = 0
         # Of them, those a concurrency limit in shadow would have refused.
         self.beyond_shadow = 0
+        # Leases that take no place. As long as there is one, its owner may settle it.
+        self.passing = 0
         # What they were charged at their admission.
         self.requests = 0
         self.tokens = 0
@@ -33,6 +35,11 @@ class Places:
         # In shadow, a lease that enforcement would have refused takes no place; once
         # the limit is enforced, every lease that runs does.
         return self.held - self.beyond_shadow if limit.shadow else self.held
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody has still to settle here."""
+        return self.held > 0 or self.passing > 0
 
     def take(self, reserve: Usage, *, is_beyond_shadow: bool, sign: int = 1) -> None:
         """One lease more, or with the sign -1 one less."""

@@ -23,6 +23,8 @@ The rules, for memory and Redis alike:
   workspace, decided in the same admission.
 - A limit in shadow is charged only by what it would have admitted, so that it shows
   what enforcing it would do. Any limit admits a demand for none of its units.
+- A lease that takes no place is charged and settled like any other, and no concurrency
+  limit counts it: for whoever is told of a request's beginning and not of its end.
 - Time comes from the ledger (the server's own clock), never from the caller.
 """
 
@@ -63,6 +65,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str
     reserve: Usage
     key: KeyScope | None = None
+    # False: its lease counts for no concurrency limit, from its first instant.
+    takes_place: bool = True
 
 
 # Made five times a request, of which none can be part of a cycle: uncollected each is

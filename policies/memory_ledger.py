@@ -138,8 +138,10 @@ class MemoryLedger:
             refused = in_force.refusing(reserve, now_us)
             if refused and is_enforced(refused):
                 return rejected(demand, in_force, now_us)
+            end_us = now_us + self._lease_ttl_us
             lease = charge(
-                reserve, in_force, refused, now_us, now_us + self._lease_ttl_us
+                *(reserve, in_force, refused, now_us, end_us),
+                takes_place=demand.takes_place,
             )
             self._hold(key, lease)
         return admitted(demand.lease_id, in_force, lease.refused, now_us)
@@ -167,7 +169,11 @@ class MemoryLedger:
         else:
             reserve = checked(demand.reserve)
             then_us = now_us - max(0, age_ms) * 1000
-            self._hold(key, charge(reserve, in_force, [], then_us, end_us))
+            lease = charge(
+                *(reserve, in_force, [], then_us, end_us),
+                takes_place=demand.takes_place,
+            )
+            self._hold(key, lease)
         return True
 
     async def preview(self, demand: Demand) -> Decision:
@@ -331,7 +337,8 @@ class MemoryLedger:
     def _visit(self, now_us: int) -> None:
         workspace = self._visits[0][1]
         usage = self._usages[workspace]
-        again_us = now_us + self._lease_ttl_us if usage.held else usage.idle_at_us()
+        is_awaited, soon_us = usage.is_awaited, now_us + self._lease_ttl_us
+        again_us = soon_us if is_awaited else usage.idle_at_us()
         if again_us > now_us:
             heapq.heapreplace(self._visits, (again_us, workspace))
         else:

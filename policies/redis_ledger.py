@@ -142,6 +142,8 @@ class RedisLedger:
         Raises LeaseSettled for a lease id that was settled within the last ttl.
         """
         frame = self._frame(demand.plan, demand.key)
+        if not demand.takes_place:
+            return self._decided(demand, frame, await self._ask("admit", demand))
         reply: Sequence[int] = await self._store.begin(
             self.admit_script,
             ledger_keys(demand.workspace),
@@ -154,6 +156,10 @@ class RedisLedger:
         )
         if reply[-1]:
             self._abandoned_total += reply[-1]
+        return self._decided(demand, frame, reply)
+
+    @staticmethod
+    def _decided(demand: Demand, frame: Frame, reply: Sequence[int]) -> Decision:
         if reply[0] == SETTLED_BEFORE:
             raise LeaseSettled(demand.lease_id)
         return frame.decision(demand, reply)
@@ -245,6 +251,8 @@ class RedisLedger:
             age_ms * 1000,
             key.id if key else "",
             _packed_limits(demand.plan, key.limits if key else None),
+            # Not said of nearly every lease: it does take its place.
+            *(() if demand.takes_place else ("1",)),
         )
         reply: Sequence[int] = await self._store.run(
             self.admit_script, ledger_keys(demand.workspace), arguments

@@ -100,12 +100,18 @@ class HeldLease:
         "progress_tokens",
         "refused",
         "reserve",
+        "takes_place",
     )
 
     def __init__(
-        self, reserve: Usage, places: tuple[Places, ...], expires_us: int
+        self,
+        reserve: Usage,
+        places: tuple[Places, ...],
+        expires_us: int,
+        takes_place: bool,
     ) -> None:
         self.reserve = reserve
+        self.takes_place = takes_place
         # What the accounts stand at for this lease.
         self.charged = reserve
         self.places = places
@@ -129,6 +135,10 @@ class HeldLease:
 
     def take_places(self, sign: int = 1) -> None:
         """Take the places, or with the sign -1 give them back."""
+        if not self.takes_place:
+            for places in self.places:
+                places.passing += sign
+            return
         for places in self.places:
             is_beyond = bool(self.refused) and (
                 dimension_of(_ANY_PLACES, places.scope_id) in self.refused
@@ -163,6 +173,11 @@ class WorkspaceUsage:
     @property
     def held(self) -> int:
         return self._workspace.places.held
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody has still to settle here."""
+        return self._workspace.places.is_awaited
 
     def follow(self, plan: Plan, key: KeyScope | None, now_us: int) -> InForce:
         """Put limits in force; what a demand of this key has to pass."""
@@ -202,7 +217,7 @@ class WorkspaceUsage:
             return
         for scope_id in list(islice(self._keys, MOST_SWEPT)):
             scope = self._keys.pop(scope_id)
-            if scope.places.held or scope.idle_at_us() > now_us:
+            if scope.places.is_awaited or scope.idle_at_us() > now_us:
                 # To the end, so that the next sweep looks at others.
                 self._keys[scope_id] = scope
 
@@ -213,10 +228,16 @@ class WorkspaceUsage:
 
 
 def charge(
-    reserve: Usage, in_force: InForce, refused: list[Slot], now_us: int, end_us: int
+    reserve: Usage,
+    in_force: InForce,
+    refused: list[Slot],
+    now_us: int,
+    end_us: int,
+    *,
+    takes_place: bool = True,
 ) -> HeldLease:
     """Spend everywhere but where it was refused, and take the places."""
-    lease = HeldLease(reserve, in_force.places, end_us)
+    lease = HeldLease(reserve, in_force.places, end_us, takes_place)
     if refused:
         lease.refused = {slot.dimension for slot in refused}
     for slot, meter in in_force.metered:

@@ -62,10 +62,25 @@ class Asking(NamedTuple):
         return _sum(each for each in self.asked if each and each.is_report)
 
     @property
-    def look(self) -> Usage:
-        """One of each unit that is asked about without being spent."""
-        units = {each.of for each in self.asked if each and not each.is_report}
-        return Usage(requests=int("requests" in units), tokens=int("tokens" in units))
+    def look(self) -> Usage | None:
+        """
+        What must have room although not all is spent; None if nothing is so asked.
+
+        Beside the demand it is one of each unit that is asked about with no hits: to a
+        demand for none of its units every limit says yes, however far it is overdrawn.
+        """
+        units = {
+            each.of
+            for each in self.asked
+            if each and not each.is_report and not each.hits
+        }
+        if not units:
+            return None
+        demand = self.demand
+        return Usage(
+            max(demand.requests, int("requests" in units)),
+            max(demand.tokens, int("tokens" in units)),
+        )
 
 
 def _sum(asked: Iterable[Asked]) -> Usage:
@@ -102,10 +117,11 @@ def _read(descriptor: Any, hits: int) -> Asked | None:
         return None
     of = _UNITS.get(entries.get("of", "requests"))
     if of is None:
-        raise InvalidAsking(f"of={entries['of'][:64]!r} is neither requests nor tokens")
+        # No value is repeated that a route may have taken from its client's headers.
+        raise InvalidAsking("`of` is neither requests nor tokens")
     report = entries.get("report", "false")
     if report not in {"true", "false"}:
-        raise InvalidAsking(f"report={report[:64]!r} is neither true nor false")
+        raise InvalidAsking("`report` is neither true nor false")
     if descriptor.HasField("hits_addend"):
         hits = descriptor.hits_addend.value
     if hits > MOST_HITS:

@@ -7,9 +7,12 @@ has no end of a request, so it can hold no place, and `concurrency` is not looke
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, TypeAlias, get_args
+
+from google.protobuf.message import DecodeError
 
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
@@ -37,9 +40,13 @@ Outcome: TypeAlias = Literal[
     "unknown_key",
     "invalid",  # the mesh's configuration makes no sense
     "unavailable",  # the store is away, and the plan is closed
+    "proxy_gone",  # nobody waited for the decision
+    "failed",  # a fault of ours
 ]
 
 _MOST_UINT32: Final = 2**32 - 1
+# A mesh that asks wrongly does so with each of its requests.
+_TOLD_EVERY_MS: Final = 60_000
 # Envoy says this of every refusal itself.
 _ENVOYS_OWN: Final = b"x-envoy-ratelimited"
 
@@ -61,30 +68,46 @@ class RateLimitService:
         self._admission = admission
         self._now_ms = now_ms
         self._count = count
+        self._told_ms = -_TOLD_EVERY_MS
         # There before its first increase, which a rate does not see of a new series.
         for outcome in get_args(Outcome):
             count(outcome, 0)
 
-    async def decide(self, request: Any) -> Any:
+    async def decide(self, message: bytes) -> Any:
         """
         The answer to a request.
 
         InvalidAsking for one that makes no sense, StoreUnavailable where nobody can
         decide: the mesh's own failure mode says what becomes of its request then.
         """
+        outcome: Outcome = "failed"
         try:
-            outcome, response = await self._decide(request)
+            outcome, response = await self._decide(message)
         except InvalidAsking as problem:
-            self._count("invalid", 1)
-            logger.warning("rate limits cannot be told: %s", problem)
+            outcome = "invalid"
+            self._tell(problem)
             raise
         except StoreUnavailable:
-            self._count("unavailable", 1)
+            outcome = "unavailable"
             raise
-        self._count(outcome, 1)
+        except asyncio.CancelledError:
+            outcome = "proxy_gone"
+            raise
+        finally:
+            self._count(outcome, 1)
         return response
 
-    async def _decide(self, request: Any) -> tuple[Outcome, Any]:
+    def _tell(self, problem: InvalidAsking) -> None:
+        now_ms = self._now_ms()
+        if now_ms >= self._told_ms + _TOLD_EVERY_MS:
+            self._told_ms = now_ms
+            logger.warning("rate limits cannot be told: %s", problem)
+
+    async def _decide(self, message: bytes) -> tuple[Outcome, Any]:
+        try:
+            request = m.Request.FromString(message)
+        except DecodeError:
+            raise InvalidAsking("the message cannot be read") from None
         if request.domain != self._domain:
             raise InvalidAsking(
                 f"the domain is {request.domain[:64]!r} and not {self._domain!r}"
@@ -102,11 +125,18 @@ class RateLimitService:
             await self._admission.charge(principal, asking.report)
         if all(each is None or each.is_report for each in asking.asked):
             return "reported", _response(m.OK, (m.OK,) * len(asking.asked))
-        if asking.demand == NOTHING:
-            decision = await self._admission.look(principal, asking.look)
-        else:
-            decision = await self._admission.spend(principal, asking.demand)
-        return self._answer(asking, principal, decision)
+        return self._answer(asking, principal, await self._decision(asking, principal))
+
+    async def _decision(self, asking: Asking, principal: Principal) -> Decision:
+        """All that is asked of one caller, as one yes or no."""
+        look, demand = asking.look, asking.demand
+        if look is None:
+            return await self._admission.spend(principal, demand)
+        seen = await self._admission.look(principal, look)
+        if isinstance(seen, Rejected) or demand == NOTHING:
+            return seen
+        # What is spent is decided anew: only what is looked at may change in between.
+        return await self._admission.spend(principal, demand)
 
     async def _principal(self, caller: Caller) -> Principal:
         if caller.api_key:
@@ -118,8 +148,7 @@ class RateLimitService:
         vouched = self._authenticator.vouched(caller.workspace, caller.plan)
         if vouched is None:
             raise InvalidAsking(
-                f"{caller.workspace[:64]!r} on {caller.plan[:64]!r} is no workspace on"
-                " a plan"
+                f"{caller.plan[:64]!r} is no plan, or that is no workspace's name"
             )
         return vouched
 

@@ -280,7 +280,8 @@ SETTLEMENTS_LOST: Final = _counter(
 RATE_LIMIT_CALLS: Final = _counter(
     "rate_limit_calls",
     "Calls of Envoy's rate-limit service, counted when decided, by outcome (ok,"
-    " over_limit, reported, unmatched, unknown_key, invalid, unavailable).",
+    " over_limit, reported, unmatched, unknown_key, invalid, unavailable, proxy_gone,"
+    " failed).",
     "outcome",
 )
 KEY_LOOKUPS: Final = _counter(

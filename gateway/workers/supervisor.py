@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from gateway.app import Gateway
+from gateway.binding import check_free
 from gateway.key_options import CommandProblem
 from gateway.server import (
     FAREWELL_S,
@@ -35,7 +36,7 @@ from gateway.telemetry.supervision import SupervisorTelemetry
 from gateway.workers.census import Census
 from gateway.workers.channel import Channel
 from gateway.workers.crew import Slot, Worker
-from gateway.workers.listeners import Listeners, free_port
+from gateway.workers.listeners import Listeners
 from gateway.workers.messages import (
     MOST_BYTES,
     Ask,
@@ -68,7 +69,7 @@ def supervise(settings: Settings, address: Address, *, workers: int) -> int:
     asyncio.run(gateway.finish_making())
     if settings.rate_limit_port is not None:
         # Each worker's own listener shares it, and would with a stranger's.
-        free_port(Address(address.host, settings.rate_limit_port))
+        check_free(address.host, settings.rate_limit_port, "GATEWAY_RATE_LIMIT_PORT")
     listeners = Listeners(address, ops_address(settings, address), slots=workers)
     try:
         supervisor = Supervisor(gateway, listeners, workers)

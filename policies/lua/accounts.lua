@@ -39,11 +39,16 @@ end
 
 -- Puts a lease into its places, or with the sign -1 takes it out. Never below zero: an
 -- operator who deleted the usage alone must not have made room without an end.
-local function take_place(scope_id, is_beyond, requests, tokens, sign)
-  local places = scope_of(scope_id).places
+local function take_place(scope_id, refusals, requests, tokens, sign)
+  local places, is_beyond = scope_of(scope_id).places, refusals.leases
+  changed[scope_id] = true
+  if refusals.passing then
+    local passing = (places[5] or 0) + sign
+    places[5] = passing > 0 and passing or nil
+    return
+  end
   local held, beyond = places[1] + sign, places[2] + (is_beyond and sign or 0)
   requests, tokens = places[3] + sign * requests, places[4] + sign * tokens
   places[1], places[2] = held > 0 and held or 0, beyond > 0 and beyond or 0
   places[3], places[4] = requests > 0 and requests or 0, tokens > 0 and tokens or 0
-  changed[scope_id] = true
 end

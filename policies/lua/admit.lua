@@ -15,6 +15,7 @@ ARGV[7]  scope    of a key with limits of its own, or empty
 ARGV[8]  limits   msgpack, of each: dimension, rate|quota|leases, is_tokens, is_key,
                   limit, period_us or window, capacity_us, capacity_rest, is_shadow;
                   a rate's bucket as time, the rest in 1/limit us
+ARGV[9]  passing  there: the lease takes no place
 
 Reply    {code, now_us, held, beyond_shadow, requests, tokens of the workspace's places,
          the same four of the key's, then three for each limit: a rate's debt_us and

@@ -32,8 +32,9 @@ if is_charged then
       end
     end
   end
-  take_place('-', refused.leases, requests, tokens, 1)
-  if key then take_place(key_scope, key_refused.leases, requests, tokens, 1) end
+  if ARGV[9] then refused.passing, key_refused.passing = true, true end
+  take_place('-', refused, requests, tokens, 1)
+  if key then take_place(key_scope, key_refused, requests, tokens, 1) end
   -- An array of nine, packed without a table for it and mostly without those of the key
   -- and the refusals, which are empty arrays then: that takes two thirds of the time.
   packed_charge = '\153'

@@ -12,7 +12,7 @@ A charge, the value of a lease id in the hash, is msgpack:
   5 scope                       the key's, or ''
   6 accounts, 7 key_accounts    {dimension, window, dimension, window, ...}
   8 refused, 9 key_refused      [dimension] = true for a limit in shadow that would
-                                have refused it
+                                have refused it; `passing` for a lease without a place
 ]]
 -- A lease whose charge was deleted alone keeps its place, and its reservation stands.
 local function charge_of(lease_id)
@@ -40,8 +40,8 @@ end
 
 -- Takes the lease's places, or with the sign -1 gives them back.
 local function take_places(charge, sign)
-  take_place('-', charge[8].leases, charge[1], charge[2], sign)
+  take_place('-', charge[8], charge[1], charge[2], sign)
   if charge[5] ~= '' then
-    take_place(charge[5], charge[9].leases, charge[1], charge[2], sign)
+    take_place(charge[5], charge[9], charge[1], charge[2], sign)
   end
 end

@@ -14,7 +14,7 @@ if is_scope_new or is_refunded then
       local at_ms = 0
       local per = string.match(dimension, '^%a@(%a+)$')
       if dimension == 'places' then
-        if meter[1] > 0 then return nil end
+        if meter[1] > 0 or meter[5] then return nil end
       elseif per then
         local window, end_ms = window_at(per, math.floor(now_us / 1000))
         -- Set back over the window's beginning, the clock does not say when it ends.

@@ -6,7 +6,8 @@ The hash has a field for each scope, `-` for the workspace itself and else a key
 limits of its own, and its value is msgpack: by dimension, as dimensions.py names it,
   a rate       {tat_us, rest, limit, period_us}: its TAT is tat_us + rest/limit us
   a quota      {window, used}
-  `places`     {held, beyond_shadow, requests, tokens}: leases, and what they reserved
+  `places`     {held, beyond_shadow, requests, tokens, passing}: leases, what they
+               reserved, and how many take no place, if any
 and in the workspace's `until_ms`, from which on nothing of all this matters. What a
 newer version of these scripts may have added is kept as it is.
 ]]

@@ -95,8 +95,8 @@ async def mesh(
         yield Mesh(gateways, clients)
 
 
-def limiting(port: int) -> Json:
-    """A listener whose routes are limited in three ways."""
+def limiting(port: int, *, denies: bool = True) -> Json:
+    """A listener whose routes are limited; `denies` is for where it cannot ask."""
     named = [
         generic("workspace", workspace_of("open")),
         generic("plan", "open"),
@@ -141,7 +141,7 @@ def limiting(port: int) -> Json:
                 "filters.http.ratelimit.v3.RateLimit",
                 domain="llmtune",
                 timeout="2s",
-                failure_mode_deny=True,
+                failure_mode_deny=denies,
                 rate_limit_service={
                     "transport_api_version": "V3",
                     "grpc_service": {"envoy_grpc": {"cluster_name": "ratelimit"}},
@@ -249,3 +249,41 @@ async def test_nobody_who_decides_is_the_meshs_decision(mesh: Mesh) -> None:
     answer = await mesh.clients[0].get("/tokens", headers={"x-tokens": "1"})
 
     assert 500 == answer.status_code
+
+
+@pytest.mark.parametrize(("denies", "status"), [(True, 500), (False, 200)])
+async def test_while_the_store_is_away_a_closed_plan_is_the_meshs_decision(
+    start_gateway: StartGateway,
+    upstream: ScriptedUpstream,
+    tmp_path: Path,
+    denies: bool,
+    status: int,
+) -> None:
+    """An error and not a refusal: the route's owner says what becomes of it."""
+    limits, entry = ReservedPort(), ReservedPort()
+    async with RedisServer() as server:
+        gateway = await start_gateway(
+            {"open": f"{PLAN}on_store_failure: closed\n"},
+            store_url=server.url,
+            rate_limit_port=limits.number,
+        )
+        server.kill()
+        async with (
+            envoy(
+                tmp_path,
+                listeners=[limiting(entry.number, denies=denies)],
+                clusters=[
+                    cluster("upstream", upstream.port),
+                    cluster("ratelimit", limits.number, protocol="http2"),
+                ],
+            ),
+            httpx.AsyncClient(timeout=20) as client,
+        ):
+            url = f"http://127.0.0.1:{entry.number}/key"
+            answer = await client.get(url, headers=gateway.auth())
+    limits.release()
+    entry.release()
+
+    assert status == answer.status_code
+    counted = 'llmtune_gateway_rate_limit_calls_total{outcome="unavailable"} 1.0'
+    await gateway.until_metric(counted)

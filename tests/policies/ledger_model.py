@@ -101,6 +101,9 @@ class Model:
 
     def _hold(self, demand: Demand, refusing: list[Scoped]) -> None:
         scopes = ["", demand.key.id] if demand.key else [""]
+        if not demand.takes_place:
+            # Of them only its places are counted.
+            scopes = []
         lease = ModelLease(demand.reserve, scopes)
         for each in limits_of(demand.plan, demand.key):
             account = self.account_of(each)

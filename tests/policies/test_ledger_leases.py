@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from policies.ledger import (
@@ -46,6 +47,19 @@ async def test_settled_lease_frees_its_place_at_once(
     await ledger.settle("acme", lease, NOTHING)
 
     assert isinstance(await ledger.admit(demand(PLAN)), Admitted)
+
+
+async def test_a_lease_may_take_no_place(ledger: Ledger, demand: MakeDemand) -> None:
+    """Charged and not yet settled, it leaves the only place to others."""
+    passing = msgspec.structs.replace(demand(PLAN, 600), takes_place=False)
+    assert isinstance(await ledger.admit(passing), Admitted)
+    assert [600, 0] == await used(ledger)
+
+    assert isinstance(await ledger.admit(demand(PLAN)), Admitted)
+    await ledger.settle("acme", passing.lease_id, Usage(1, 200))
+
+    assert isinstance(await ledger.admit(demand(PLAN)), Rejected)
+    assert [200, 1] == await used(ledger)
 
 
 async def test_abandoned_lease_frees_its_place_after_one_ttl(

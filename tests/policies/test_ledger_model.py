@@ -173,20 +173,21 @@ class LedgersAgainstModel(RuleBasedStateMachine):
         except LeaseSettled:
             return LeaseSettled
 
-    def demand(self, lease_id: str, reserve: Usage) -> Demand:
+    def demand(self, lease_id: str, reserve: Usage, takes_place: bool = True) -> Demand:
         return Demand(
             workspace=self.workspace,
             plan=self.plan,
             lease_id=lease_id,
             reserve=reserve,
             key=self.key,
+            takes_place=takes_place,
         )
 
     def new_lease_id(self) -> str:
         return f"lease-{next(self.numbers)}"
 
-    def ask(self, lease_id: str, reserve: Usage) -> Decision:
-        demand = self.demand(lease_id, reserve)
+    def ask(self, lease_id: str, reserve: Usage, takes_place: bool = True) -> Decision:
+        demand = self.demand(lease_id, reserve, takes_place)
         decision: Decision = self.in_all("admit", demand)
         is_admitted = self.model.admit(demand)
 
@@ -205,10 +206,11 @@ class LedgersAgainstModel(RuleBasedStateMachine):
         target=leases,
         tokens=st.one_of(st.integers(0, 120), st.integers(0, 4000)),
         requests=st.integers(0, 3),
+        takes_place=st.booleans(),
     )
-    def admit(self, tokens: int, requests: int) -> Any:
+    def admit(self, tokens: int, requests: int, takes_place: bool) -> Any:
         lease_id = self.new_lease_id()
-        decision = self.ask(lease_id, Usage(requests, tokens))
+        decision = self.ask(lease_id, Usage(requests, tokens), takes_place)
         return lease_id if isinstance(decision, Admitted) else multiple()
 
     @rule(lease_id=leases)
@@ -220,15 +222,15 @@ class LedgersAgainstModel(RuleBasedStateMachine):
         else:
             self.ask(lease_id, Usage(1, 1))
 
-    @rule(target=leases, tokens=st.integers(0, 4000))
-    def adopt(self, tokens: int) -> str:
+    @rule(target=leases, tokens=st.integers(0, 4000), takes_place=st.booleans())
+    def adopt(self, tokens: int, takes_place: bool) -> str:
         lease_id = self.new_lease_id()
-        self.adopt_again(lease_id, tokens)
+        self.adopt_again(lease_id, tokens, takes_place)
         return lease_id
 
-    @rule(lease_id=leases, tokens=st.integers(0, 4000))
-    def adopt_again(self, lease_id: str, tokens: int) -> None:
-        demand = self.demand(lease_id, Usage(1, tokens))
+    @rule(lease_id=leases, tokens=st.integers(0, 4000), takes_place=st.booleans())
+    def adopt_again(self, lease_id: str, tokens: int, takes_place: bool) -> None:
+        demand = self.demand(lease_id, Usage(1, tokens), takes_place)
         assert self.in_all("adopt", demand) is self.model.adopt(demand)
 
     @rule(tokens=st.integers(0, 4000), requests=st.integers(0, 3))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import repeat
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -16,6 +20,8 @@ from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest, workspace_of
 from tests.servers.process import ReservedPort
 from tests.servers.redis_server import RedisServer
+from tests.serving import count_of, environment_of, free_port, serving
+from tests.upstream import ScriptedUpstream
 
 PLAN: Final = (
     "plan: small\nconcurrency: 1\n"
@@ -23,14 +29,17 @@ PLAN: Final = (
 )
 RATE: Final = "plan: paced\nrates: [{of: requests, limit: 1, per: hour}]\n"
 CLOSED: Final = f"{PLAN}on_store_failure: closed\n".replace("small", "closed")
-PLANS: Final = {"small": PLAN, "paced": RATE, "closed": CLOSED}
+SINGLE: Final = (
+    "plan: single\nconcurrency: 1\nquotas: [{of: requests, limit: 100000, per: day}]\n"
+)
+PLANS: Final = {"small": PLAN, "paced": RATE, "closed": CLOSED, "single": SINGLE}
 
 
-class Mesh:
+class Proxy:
     """A proxy that asks."""
 
-    def __init__(self, gateway: GatewayUnderTest, channel: grpc.aio.Channel) -> None:
-        self.gateway = gateway
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.send = channel.unary_unary(f"/{m.SERVICE}/{m.METHOD}")
         self._call = channel.unary_unary(
             f"/{m.SERVICE}/{m.METHOD}",
             request_serializer=m.Request.SerializeToString,
@@ -42,17 +51,27 @@ class Mesh:
         *descriptors: dict[str, str],
         hits: int = 0,
         domain: str = "llmtune",
-        own_hits: int | None = None,
+        own_hits: int | tuple[int, ...] | None = None,
+        timeout: float = 10,
     ) -> Any:
         """`own_hits` are the descriptors' own, which overrule the request's."""
+        owned = own_hits if isinstance(own_hits, tuple) else repeat(own_hits)
         request = m.Request(domain=domain, hits_addend=hits)
-        for entries in descriptors:
+        for entries, own in zip(descriptors, owned, strict=False):
             descriptor = request.descriptors.add()
             for key, value in entries.items():
                 descriptor.entries.add(key=key, value=value)
-            if own_hits is not None:
-                descriptor.hits_addend.value = own_hits
-        return await self._call(request, timeout=10)
+            if own is not None:
+                descriptor.hits_addend.value = own
+        return await self._call(request, timeout=timeout)
+
+
+class Mesh(Proxy):
+    """A proxy, and the gateway it asks."""
+
+    def __init__(self, gateway: GatewayUnderTest, channel: grpc.aio.Channel) -> None:
+        super().__init__(channel)
+        self.gateway = gateway
 
     async def codes(self, *descriptors: dict[str, str], **fields: Any) -> list[int]:
         return [each.code for each in (await self.ask(*descriptors, **fields)).statuses]
@@ -91,6 +110,8 @@ async def mesh(
         settings = {"store_url": server.url, "store_timeout_s": 2.0}
         async with mesh_of(start_gateway, **settings) as mesh:
             yield mesh
+            # What is not settled yet would wait for a server that is gone.
+            await mesh.gateway.gateway.admission.finish_settling()
 
 
 def named(plan: str = "small", **more: str) -> dict[str, str]:
@@ -155,12 +176,45 @@ class TestDecisions:
             await mesh.codes(named(), own_hits=0),
         )
 
+    async def test_a_look_at_one_unit_holds_what_is_spent_of_the_other(
+        self, mesh: Mesh
+    ) -> None:
+        """A request that spends itself, while no token is left: no, and none spent."""
+        both = (named(), named(of="tokens"))
+        assert [m.OK, m.OK] == await mesh.codes(*both, own_hits=(1, 0))
+        await mesh.ask(named(of="tokens", report="true"), hits=100)
+
+        codes = await mesh.codes(*both, own_hits=(1, 0))
+
+        assert [m.OK, m.OVER_LIMIT] == codes
+        assert 1 == (await mesh.used())["requests-per-calendar-day"]
+
     async def test_no_place_is_held(self, mesh: Mesh) -> None:
         """The protocol has no end of a request; the plan's one place stays free."""
         await mesh.ask(named())
         await mesh.ask(named())
 
         assert 200 == (await mesh.gateway.chat("small", max_tokens=1)).status_code
+
+    async def test_the_api_keeps_its_places_beside_a_busy_mesh(
+        self, mesh: Mesh
+    ) -> None:
+        """Not even between a call's admission and its settlement is one taken."""
+        are_asking = True
+
+        async def ask_on() -> None:
+            while are_asking:
+                await mesh.ask(named("single"))
+
+        asking = [asyncio.create_task(ask_on()) for _ in range(4)]
+        statuses = {
+            (await mesh.gateway.chat("single", max_tokens=1)).status_code
+            for _ in range(20)
+        }
+        are_asking = False
+        await asyncio.gather(*asking)
+
+        assert {200} == statuses
 
     async def test_the_most_hits_are_counted(self, mesh: Mesh) -> None:
         """And do not break the ledger's integers."""
@@ -246,6 +300,22 @@ class TestAnswers:
             assert f'rate_limit_calls_total{{outcome="{outcome}"}} 1.0' in metrics
         for outcome in ("unknown_key", "invalid"):
             assert f'rate_limit_calls_total{{outcome="{outcome}"}} 1.0' in metrics
+        for outcome in ("unavailable", "proxy_gone", "failed"):
+            assert f'rate_limit_calls_total{{outcome="{outcome}"}} 0.0' in metrics
+
+    async def test_a_refused_look_is_a_rejection(self, mesh: Mesh) -> None:
+        """For who is refused by it: counted by plan and dimension as the API's."""
+        await mesh.ask(named(), hits=3)
+        await mesh.ask(named(), own_hits=0)
+
+        metrics = (await mesh.gateway.client.get("/metrics")).text
+        rejections = [
+            line
+            for line in metrics.splitlines()
+            if line.startswith("llmtune_gateway_rejections_total")
+        ]
+        assert ["1.0"] == [line.split()[-1] for line in rejections]
+        assert 'limit="requests-per-calendar-day"' in rejections[0]
 
 
 class TestBadInput:
@@ -269,8 +339,8 @@ class TestBadInput:
             ([named()], {"hits": 2**32 - 1}, "is more than"),
             ([named()], {"own_hits": 2**64 - 1}, "is more than"),
             ([named()] * 33, {}, "more than 32"),
-            ([{"workspace": "a", "plan": "none"}], {}, "is no workspace on a plan"),
-            ([{"workspace": "a b\n", "plan": "small"}], {}, "is no workspace"),
+            ([{"workspace": "a", "plan": "none"}], {}, "'none' is no plan"),
+            ([{"workspace": "a b\n", "plan": "small"}], {}, "no workspace's name"),
         ],
     )
     async def test_it_is_told_to_the_mesh(
@@ -294,10 +364,43 @@ class TestBadInput:
         assert m.OVER_LIMIT == answer.overall_code
         assert "invalid_api_key" == json.loads(answer.raw_body)["error"]["code"]
 
-    async def test_a_message_has_a_bound(self, mesh: Mesh) -> None:
-        code, _ = await mesh.refused({"api_key": "k" * 70_000})
+    @pytest.mark.parametrize("characters", [70_000, 1_000_000])
+    async def test_a_message_has_a_bound(self, mesh: Mesh, characters: int) -> None:
+        code, _ = await mesh.refused({"api_key": "k" * characters})
 
         assert "RESOURCE_EXHAUSTED" == code
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            pytest.param(b"\x0a\x02\xff\xfe", id="no UTF-8"),
+            pytest.param(b"\xff" * 50, id="no protobuf"),
+            pytest.param(b"\x12\x7f", id="cut short"),
+        ],
+    )
+    async def test_what_cannot_be_read_is_said_and_counted(
+        self, mesh: Mesh, message: bytes
+    ) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await mesh.send(message, timeout=10)
+
+        assert grpc.StatusCode.INVALID_ARGUMENT == refusal.value.code()
+        assert "the message cannot be read" == refusal.value.details()
+        invalid = 'llmtune_gateway_rate_limit_calls_total{outcome="invalid"} 1.0'
+        await mesh.gateway.until_metric(invalid)
+
+    async def test_a_mesh_that_asks_wrongly_fills_no_log(
+        self, mesh: Mesh, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It would do so with each of its requests; nor is there a client's key in."""
+        secret = "llmtune_gw_secret"
+        for _ in range(5):
+            await mesh.refused({"workspace": f"Bearer {secret}", "plan": "small"})
+            await mesh.refused(named(of=secret))
+
+        told = [r for r in caplog.records if r.name == "gateway.rate_limit.service"]
+        assert 1 == len(told)
+        assert secret not in caplog.text
 
     async def test_what_names_nobody_is_another_limiters(self, mesh: Mesh) -> None:
         answer = await mesh.ask({"generic_key": "x"}, {"remote_address": "::1"})
@@ -327,6 +430,57 @@ async def test_while_the_store_is_away_the_plan_says_what_happens(
     assert "limits cannot be checked" in said
 
 
+@pytest.mark.parametrize("plan", ["small", "closed"])
+async def test_a_report_is_kept_while_the_store_is_away(
+    start_gateway: StartGateway, plan: str
+) -> None:
+    """It was spent, and is charged when there is a store again."""
+    async with (
+        RedisServer() as server,
+        mesh_of(start_gateway, store_url=server.url) as mesh,
+    ):
+        server.kill()
+        told = await mesh.ask(named(plan, of="tokens", report="true"), hits=70)
+        await server.restart()
+
+        async with asyncio.timeout(20):
+            while not await charged(mesh, plan, 70):
+                pass
+
+    assert m.OK == told.overall_code
+
+
+async def charged(mesh: Mesh, plan: str, tokens: int) -> bool:
+    """Whether the store says so; false while it is away."""
+    status = (await mesh.gateway.client.get("/readyz")).json()
+    if '"is_exact": true' not in json.dumps(status):
+        return False
+    return (await mesh.used(plan))["tokens-per-calendar-day"] == tokens
+
+
+async def test_a_proxy_that_waits_no_longer_is_charged_nothing(
+    start_gateway: StartGateway,
+) -> None:
+    """Its mesh has decided by then; the decision that nobody heard is taken back."""
+    async with (
+        RedisServer() as server,
+        mesh_of(start_gateway, store_url=server.url, store_timeout_s=5.0) as mesh,
+    ):
+        await mesh.ask(named())
+        server.freeze()
+        with pytest.raises(grpc.aio.AioRpcError) as gone:
+            await mesh.ask(named(), timeout=0.2)
+        counted = 'llmtune_gateway_rate_limit_calls_total{outcome="proxy_gone"} 1.0'
+        await mesh.gateway.until_metric(counted)
+        server.thaw()
+
+        async with asyncio.timeout(10):
+            while (await mesh.used())["requests-per-calendar-day"] != 1:
+                pass
+
+    assert grpc.StatusCode.DEADLINE_EXCEEDED == gone.value.code()
+
+
 async def test_a_gateway_that_ends_takes_no_more_calls(
     start_gateway: StartGateway,
 ) -> None:
@@ -340,6 +494,43 @@ async def test_a_gateway_that_ends_takes_no_more_calls(
     assert "UNAVAILABLE" == code
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_command_serves_the_mesh_and_ends_in_order(
+    tmp_path: Path, upstream: ScriptedUpstream, workers: int
+) -> None:
+    """On uvloop, every worker on the one port, with proxies that stay connected."""
+    connections, calls = 8, 10
+    async with RedisServer() as server, AsyncExitStack() as held:
+        variables, keys = environment_of(tmp_path, upstream, server.url)
+        port = free_port()
+        environment = variables | {"GATEWAY_RATE_LIMIT_PORT": str(port)}
+        running = await held.enter_async_context(
+            serving((environment, keys), workers=workers)
+        )
+        # Else gRPC's channels of one address share a connection.
+        own = (("grpc.use_local_subchannel_pool", 1),)
+        proxies = [
+            Proxy(
+                await held.enter_async_context(
+                    grpc.aio.insecure_channel(f"127.0.0.1:{port}", own)
+                )
+            )
+            for _ in range(connections)
+        ]
+
+        key = {"api_key": f"Bearer {keys['open']}"}
+        asking = [each.ask(key) for each in proxies for _ in range(calls)]
+        codes = {answer.overall_code for answer in await asyncio.gather(*asking)}
+
+        assert {m.OK} == codes
+        counted = await running.scrape()
+        assert connections * calls == count_of(
+            counted, "rate_limit_calls_total", outcome="ok"
+        )
+        assert 0 == await running.end()
+        assert [] == [x for x in running.lines if x["level"] not in {"info", "debug"}]
+
+
 def test_its_port_is_its_own() -> None:
     """Said before anything is started."""
     with pytest.raises(SettingsProblem, match="is GATEWAY_OPS_PORT already"):
@@ -350,8 +541,33 @@ async def test_a_taken_port_stops_the_start(start_gateway: StartGateway) -> None
     """As the API's does."""
     async with mesh_of(start_gateway) as mesh:
         taken = mesh.gateway.gateway.settings.rate_limit_port
-        with pytest.raises(OSError, match="attempting to bind"):
+        said = f"GATEWAY_RATE_LIMIT_PORT={taken}: .* already in use"
+        with pytest.raises(OSError, match=said):
             await start_gateway(PLANS, rate_limit_port=taken)
+
+
+@pytest.mark.parametrize("taken", ["--port", "GATEWAY_RATE_LIMIT_PORT"])
+async def test_a_start_that_fails_says_why_in_one_line(
+    tmp_path: Path, upstream: ScriptedUpstream, taken: str
+) -> None:
+    """Nothing of gRPC's own beside it."""
+    occupied = upstream.port
+    variables, _ = environment_of(tmp_path, upstream, "redis://127.0.0.1:1/0")
+    is_api = taken == "--port"
+    mesh_port, api_port = (free_port(), occupied) if is_api else (occupied, 0)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve", "--port", str(api_port)),
+        env=variables | {"GATEWAY_RATE_LIMIT_PORT": str(mesh_port)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+
+    assert 1 == process.returncode
+    lines = said.decode().splitlines()
+    assert 1 == len(lines), lines
+    assert taken in lines[0]
+    assert "already in use" in lines[0]
 
 
 def headers_of(answer: Any) -> dict[str, str]:
