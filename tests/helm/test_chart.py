@@ -291,7 +291,7 @@ class TestPlatforms:
     def test_a_network_policy_lets_out_what_the_gateway_calls(self) -> None:
         policy = preset("production-values.yaml").of("NetworkPolicy")["spec"]
         ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
-        assert {53, 443, 6380, 4317} == ports
+        assert {53, 5353, 443, 6380, 4317} == ports
 
     def test_callers_do_not_reach_metrics_or_rate_limits(self) -> None:
         """Neither asks for a credential."""
@@ -300,7 +300,31 @@ class TestPlatforms:
             {port["port"] for port in rule["ports"]} for rule in policy["ingress"]
         )
         assert {"http", 15008} == callers
-        assert {"http-ops", "grpc-ratelimit", 15020, 15090} == operators
+        assert {"http-ops", "grpc-ratelimit", 15008, 15020, 15090} == operators
+
+    def test_both_routes_lead_to_the_api(self) -> None:
+        """The HTTPRoute's schema is another project's, so its shape is told here."""
+        release = rendered(
+            ingress={"enabled": True, "host": "llm.example.com"},
+            httpRoute={"enabled": True, "parentRefs": [{"name": "edge"}]},
+            service={"port": 8000},
+        )
+        (path,) = release.of("Ingress")["spec"]["rules"][0]["http"]["paths"]
+        route = release.of("HTTPRoute")["spec"]
+        (api,) = release.of("Service")["spec"]["ports"]
+        assert {"name": NAME, "port": {"name": api["name"]}} == path["backend"][
+            "service"
+        ]
+        assert {
+            "parentRefs": [{"name": "edge"}],
+            "rules": [
+                {
+                    "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+                    "timeouts": {"request": "0s", "backendRequest": "0s"},
+                    "backendRefs": [{"name": NAME, "port": api["port"]}],
+                }
+            ],
+        } == route
 
     def test_a_load_balancer_publishes_the_api_alone(self) -> None:
         release = rendered(service={"type": "LoadBalancer"}, rateLimitService=True)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 from typing import Any, Final
 
 import kubernetes_validate
 import pytest
 
 from gateway.settings import load_settings, unknown_variables
-from tests.helm.rendering import CHART, PRESETS, Json, Refused, for_kubernetes, preset
+from policies.plan_files import load_plan_book
+from tests.helm.rendering import (
+    CHART,
+    NAME,
+    PRESETS,
+    Json,
+    Refused,
+    for_kubernetes,
+    preset,
+)
 from tests.servers.helm import helm_program
 
 # The oldest that Chart.yaml admits, and the newest there is.
@@ -96,6 +106,24 @@ def test_the_gateway_starts_with_what_it_is_told(name: str) -> None:
     load_settings(variables)
 
     assert [] == unknown_variables(variables)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_gateway_takes_the_plans_it_is_given(name: str, tmp_path: Path) -> None:
+    """With the keys that their private fleets want."""
+    plans = [
+        each["data"]
+        for each in preset(name).all
+        if each["metadata"]["name"] == f"{NAME}-plans"
+    ]
+    for file, text in (pair for data in plans for pair in data.items()):
+        (tmp_path / file).write_text(text)
+
+    book = load_plan_book(tmp_path if plans else None)
+
+    fleets = [each.upstream for each in (*book.plans, *book.overrides.values())]
+    wanted = {fleet.api_key_env for fleet in fleets if fleet}
+    assert wanted <= set(preset(name).variables)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -13,7 +13,7 @@ import httpx
 
 from tests.helm.rendering import NAME, preset
 from tests.helm.test_hook import run_hook
-from tests.servers.redis_server import RedisServer
+from tests.servers.process import redis_binary
 from tests.serving import free_port
 
 # A loaded machine's; an idle one starts both in a second.
@@ -21,24 +21,27 @@ READY_WITHIN_S: Final = 20.0
 LOOK_EVERY_S: Final = 0.05
 
 
-async def test_helms_own_test_passes_on_a_trial(redis_server: RedisServer) -> None:
+async def test_helms_own_test_passes_on_a_trial() -> None:
     """Without an account: any key is let in, and the simulator answers."""
     release = preset("trial-values.yaml")
-    simulator, api, ops = free_port(), free_port(), free_port()
+    redis, simulator, api, ops = (free_port() for _ in range(4))
     told = release.variables | {
-        "GATEWAY_STORE_URL": redis_server.url,
+        "GATEWAY_STORE_URL": f"redis://127.0.0.1:{redis}/0",
         "GATEWAY_UPSTREAM_URL": f"http://127.0.0.1:{simulator}/v1",
         "GATEWAY_OPS_PORT": str(ops),
     }
+    gateway = (sys.executable, "-m", "gateway")
 
     async with AsyncExitStack() as running:
-        for name, port, variables in (
-            (f"{NAME}-simulator", simulator, {}),
-            (NAME, api, told),
+        for part, command, port, variables in (
+            ("-redis", (redis_binary(), "--bind", "127.0.0.1"), redis, {}),
+            ("-simulator", gateway, simulator, {}),
+            ("", gateway, api, told),
         ):
-            pod = release.of("Deployment", name)["spec"]["template"]["spec"]
+            pod = release.of("Deployment", NAME + part)["spec"]["template"]["spec"]
+            arguments = moved(pod["containers"][0]["args"], port)
             await running.enter_async_context(
-                command(pod["containers"][0]["args"], port, variables)
+                process((*command, *arguments), variables)
             )
         await until_ready(f"http://127.0.0.1:{ops}/readyz")
         code, output = await run_hook(f"http://127.0.0.1:{api}", "helm-test")
@@ -47,22 +50,27 @@ async def test_helms_own_test_passes_on_a_trial(redis_server: RedisServer) -> No
     assert output.startswith("llmtune-mini: ")
 
 
-@asynccontextmanager
-async def command(
-    arguments: list[str], port: int, variables: Mapping[str, str]
-) -> AsyncIterator[None]:
-    """The image's entry point with a container's arguments, on another port."""
+def moved(arguments: list[str], port: int) -> list[str]:
+    """A container's arguments, for a loopback port."""
+    if "--appendonly" in arguments:
+        return [*arguments, "--port", str(port)]
     own = [each for each in arguments if not each.startswith(("--host=", "--port="))]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", *own, "--host=127.0.0.1", f"--port={port}"),
-        env={**os.environ, **variables},
-        stdout=asyncio.subprocess.DEVNULL,
+    return [*own, "--host=127.0.0.1", f"--port={port}"]
+
+
+@asynccontextmanager
+async def process(
+    command: tuple[str, ...], variables: Mapping[str, str]
+) -> AsyncIterator[None]:
+    """A container's process, ended with the block."""
+    started = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, **variables}, stdout=asyncio.subprocess.DEVNULL
     )
     try:
         yield
     finally:
-        process.kill()
-        await process.wait()
+        started.kill()
+        await started.wait()
 
 
 async def until_ready(url: str) -> None:

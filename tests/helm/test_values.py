@@ -47,6 +47,10 @@ workspaces:
   acme:
     upstream: {url: "https://b.example.com", api_key_env: ACME_KEY}
 """
+SIDECAR: Final[Json] = {
+    "upstream": {"existingSecret": "llmtune"},
+    "sidecar": {"enabled": True},
+}
 SCALED: Final[Json] = {
     "autoscaling": {"enabled": True},
     "resources": {"requests": {"cpu": "1"}},
@@ -195,14 +199,23 @@ class TestMistakes:
             ({"upstream": {"url": "https://key@llm"}}, "url"),
             ({"redis": {"url": "redis://:pw@r:6379"}}, "redis.existingSecret"),
             ({"redis": {"url": "memory://"}}, "counts for one process alone"),
+            (
+                {
+                    "redis": {"url": "memory://", "existingSecret": "pw"},
+                    "replicaCount": 1,
+                },
+                "takes no password",
+            ),
+            ({**SIDECAR, "policies": {"keysExistingSecret": "k"}}, "gateway of many"),
+            (
+                {**SIDECAR, "settings": {"GATEWAY_DEFAULT_PLAN": "sandbox"}},
+                "gateway of many",
+            ),
             ({"ingress": {"enabled": True}}, "ingress.host"),
             ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
             ({"sidecar": {"enabled": True}}, "upstream.existingSecret"),
             (
-                {
-                    "upstream": {"existingSecret": "llmtune"},
-                    "sidecar": {"enabled": True, "port": 8791},
-                },
+                {**SIDECAR, "sidecar": {"enabled": True, "port": 8791}},
                 "sidecar.opsPort",
             ),
             ({"autoscaling": {"enabled": True}}, "resources.requests.cpu"),

@@ -41,7 +41,8 @@ GATEWAY_RATE_LIMIT_PORT: "8081"
 {{- $plan := fromYaml $text -}}
 {{- if hasKey $plan "Error" }}{{ fail (printf "policies.plans: %s is no YAML: %s" $file $plan.Error) }}{{ end -}}
 {{- range prepend (values ($plan.workspaces | default dict)) $plan -}}
-{{- with dig "upstream" "api_key_env" "" (default dict .) }}{{ $found = append $found . }}{{ end -}}
+{{- $fleet := (. | default dict).upstream | default dict -}}
+{{- with $fleet.api_key_env }}{{ $found = append $found . }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- $found | uniq | sortAlpha | toYaml -}}
