@@ -33,8 +33,10 @@ _CARRIED: Final = _FOREIGN_TRACES | W3C_HEADERS | {IDENTITY_HEADER}
 # behind this gateway needs to be told.
 MOST_BYTES: Final = 8192
 
-# The URI of an element, quoted or not; a SPIFFE id has none of what ends it here.
-_URI: Final = re.compile(rb"(?:^|;)\s*URI=\"?([^;,\"\s]{1,512})\"?", re.IGNORECASE)
+# The URI of an element; a SPIFFE id has none of what ends it here, nor of what Envoy
+# would quote.
+_URI: Final = re.compile(rb"(?:^|;)\s*URI=([^;,=\"\s]{1,512})", re.IGNORECASE)
+_MARK: Final = re.compile(rb"[\",]")
 _QUOTED: Final = re.compile(rb"\"(?:[^\"\\]|\\.)*\"")
 
 
@@ -72,7 +74,9 @@ class MeshHeaders:
         if not self._peers:
             return False
         value = exchange.headers.get(IDENTITY_HEADER, b"")
-        return len(value) <= MOST_BYTES and self._peers.trusts(exchange.record.client)
+        if len(value) > MOST_BYTES or not _is_balanced(value):
+            return False
+        return self._peers.trusts(exchange.record.client)
 
     def identity(self, exchange: Exchange) -> str | None:
         """
@@ -88,13 +92,31 @@ class MeshHeaders:
 
 def last_uri(value: bytes) -> str | None:
     """The URI of the last element of an `x-forwarded-client-cert`, if it has one."""
-    # Quoted values, of subjects and certificates, may hold what separates elements.
-    plain = _QUOTED.sub(_without_separators, value)
-    found = _URI.search(plain.rpartition(b",")[2])
-    if found is None:
+    element = _last_element(value)
+    # Quoted values, of subjects and certificates, may look like fields.
+    found = _URI.search(_QUOTED.sub(b"", element))
+    if found is None or not _is_balanced(element):
         return None
     return found[1].decode("ascii", "replace")
 
 
-def _without_separators(quoted: re.Match[bytes]) -> bytes:
-    return re.sub(rb"[,;\\]", b"_", quoted[0])
+def _last_element(value: bytes) -> bytes:
+    """
+    What the peer itself has added.
+
+    From the end: a client may leave a quote open in what comes before, which would
+    swallow the comma that parts the two.
+    """
+    is_quoted = False
+    for found in reversed(list(_MARK.finditer(value))):
+        at = found.start()
+        if found[0] == b'"':
+            is_escaped = (at - len(value[:at].rstrip(b"\\"))) % 2 == 1
+            is_quoted ^= not is_escaped
+        elif not is_quoted:
+            return value[at + 1 :]
+    return value
+
+
+def _is_balanced(value: bytes) -> bool:
+    return b'"' not in _QUOTED.sub(b"", value)

@@ -330,6 +330,9 @@ def _check_sidecar(settings: Settings) -> None:
         # The application has no key that could go upstream.
         allowed = "needs GATEWAY_UPSTREAM_API_KEY"
         raise _problem("sidecar_workspace", workspace, allowed)
+    if "*" in settings.cors_origins:
+        allowed = "not with GATEWAY_CORS_ORIGINS=*: any web page could spend its plan"
+        raise _problem("sidecar_workspace", workspace, allowed)
     if settings.default_plan is not None:
         allowed = "not with GATEWAY_DEFAULT_PLAN, which lets callers bring their keys"
         raise _problem("sidecar_workspace", workspace, allowed)
@@ -347,5 +350,3 @@ def _check_rate_limit(settings: Settings) -> None:
     port = settings.rate_limit_port
     if port is not None and find_spec("grpc") is None:
         raise _problem("rate_limit_port", str(port), "needs the package grpcio")
-    if port is not None and port == settings.ops_port:
-        raise _problem("rate_limit_port", str(port), "is GATEWAY_OPS_PORT already")

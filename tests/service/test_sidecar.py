@@ -10,11 +10,13 @@ from typing import Final
 import httpx
 import pytest
 
+from gateway.addresses import Address, check_exposure
 from gateway.mesh import last_uri
-from gateway.server import Address, check_exposure
 from gateway.settings import Settings, SettingsProblem, load_settings
+from gateway.trusted_peers import TrustedPeers
 from tests.conftest import StartGateway
 from tests.gateway_under_test import UPSTREAM_KEY, GatewayUnderTest, chat_body
+from tests.servers.process import ReservedPort
 from tests.service.test_access_line import last_line
 from tests.upstream import ScriptedUpstream
 
@@ -24,6 +26,8 @@ IDENTITY: Final = (
     'By=spiffe://mesh/ns/a/sa/gw;Hash=ab12;Subject="CN=x,O=y;URI=spiffe://mesh/forged";'
     "URI=spiffe://mesh/ns/shop/sa/cart"
 )
+
+APPENDED: Final = 'By=b;Hash=h;Subject="";URI=spiffe://real'
 
 
 @pytest.fixture
@@ -112,6 +116,15 @@ async def test_a_web_page_cannot_spend_the_plan(
         (
             {"GATEWAY_SIDECAR_WORKSPACE": "shop", "GATEWAY_SIDECAR_PLAN": "open"},
             "GATEWAY_SIDECAR_WORKSPACE='shop': needs GATEWAY_UPSTREAM_API_KEY",
+        ),
+        (
+            {
+                "GATEWAY_SIDECAR_WORKSPACE": "shop",
+                "GATEWAY_SIDECAR_PLAN": "open",
+                "GATEWAY_UPSTREAM_API_KEY": "k",
+                "GATEWAY_CORS_ORIGINS": "*",
+            },
+            "GATEWAY_SIDECAR_WORKSPACE='shop': not with GATEWAY_CORS_ORIGINS=*",
         ),
         (
             {"GATEWAY_TRUSTED_PROXIES": "10.0.0.0/33"},
@@ -206,10 +219,16 @@ async def test_only_a_trusted_peer_says_who_its_client_is(
         (IDENTITY, "spiffe://mesh/ns/shop/sa/cart"),
         (f"URI=spiffe://told/by/client,{IDENTITY}", "spiffe://mesh/ns/shop/sa/cart"),
         ("URI=spiffe://first,Hash=12", None),
-        ('Hash=1;URI="spiffe://quoted"', "spiffe://quoted"),
         ('Subject="a\\",URI=spiffe://forged"', None),
         ("", None),
         ("URI=", None),
+        # A client's own, in front of what the proxy appends.
+        (f'URI=spiffe://evil;X=",{APPENDED}', "spiffe://real"),
+        (f'URI=spiffe://evil;X="a\\",{APPENDED}', "spiffe://real"),
+        (f'URI=spiffe://evil;X="\\,{APPENDED}', "spiffe://real"),
+        ('URI=spiffe://evil;X=",By=b;Hash=h;Subject=""', None),
+        ('URI=spiffe://evil;Subject="', None),
+        ('Subject="CN=\\"a,b\\"";URI=spiffe://quoted', "spiffe://quoted"),
     ],
 )
 def test_the_last_elements_uri_is_the_peers_own_word(
@@ -217,3 +236,46 @@ def test_the_last_elements_uri_is_the_peers_own_word(
 ) -> None:
     """What stands before it is what the peer was told; quotes hide what they hold."""
     assert uri == last_uri(value.encode())
+
+
+@pytest.mark.parametrize(
+    ("peers", "host", "is_trusted"),
+    [
+        (("unix",), None, True),
+        (("10.0.0.0/8",), None, False),
+        (("10.0.0.0/8",), "10.1.2.3", True),
+        (("10.0.0.0/8",), "11.1.2.3", False),
+        (("unix",), "127.0.0.1", False),
+        (("10.0.0.0/8",), "::ffff:10.1.2.3", True),
+        (("fe80::/10",), "fe80::1%eth0", True),
+        (("::1",), "::1", True),
+        (("10.0.0.0/8",), "nonsense", False),
+    ],
+)
+def test_a_peer_is_trusted_by_its_address(
+    peers: tuple[str, ...], host: str | None, *, is_trusted: bool
+) -> None:
+    """Asked twice, since answers are remembered."""
+    trusted = TrustedPeers(peers)
+
+    assert [is_trusted] * 2 == [trusted.trusts(host) for _ in range(2)]
+
+
+async def test_probes_reach_the_ops_port_where_the_api_is_not(
+    start_gateway: StartGateway,
+) -> None:
+    """As a kubelet's come over the pod's address, to a sidecar on loopback."""
+    port = ReservedPort()
+    port.release()
+    await start_gateway(**SIDECAR, ops_port=port.number, ops_host="127.0.0.2")
+
+    async with httpx.AsyncClient() as client:
+        live = await client.get(f"http://127.0.0.2:{port.number}/livez")
+        chat = await client.post(
+            f"http://127.0.0.2:{port.number}/v1/chat/completions", json=chat_body()
+        )
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://127.0.0.1:{port.number}/livez")
+
+    # Whoever reaches it from outside the pod finds no API there.
+    assert (200, 404) == (live.status_code, chat.status_code)
