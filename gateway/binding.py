@@ -109,36 +109,52 @@ def open_to_all(path: Path) -> None:
     path.chmod(0o666)
 
 
-# linux/filter.h: one classic BPF instruction, `ret 0`, lets no packet pass.
+# Of linux/filter.h, for a listening socket, whose packets begin with the TCP header:
+# the byte of its flags; is the SYN among them? then nothing passes; else all of it.
 _SO_ATTACH_FILTER: Final = 26
-_DROP: Final = struct.pack("HBBI", 0x06, 0, 0, 0)
+_NO_SYN: Final = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # ldb [13]
+        (0x45, 0, 1, 0x02),  # jset #2
+        (0x06, 0, 0, 0),  # ret #0
+        (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1
+    )
+)
 
 
-def take_queued(listening_fd: int, *, is_shared: bool) -> list[socket.socket]:
+def refuse_newcomers(listening_fd: int) -> None:
     """
-    The connections that nobody has accepted yet, for a process that stops accepting.
+    Let no further handshake begin at a socket that is about to close; on Linux.
 
-    Whoever is queued has been told that it is connected, and may have asked already;
-    closing resets it. Where nobody else accepts there, Linux first stops
-    completing handshakes: who comes now asks again a second later, and finds another
-    replica or a closed port, which is safe to retry.
+    Closing resets whoever the kernel has told that it is connected. Who comes now hears
+    nothing, asks again a second later, and finds another replica or a closed port,
+    which is safe to retry. Not for a socket that somebody else goes on with.
+    """
+    with socket.socket(fileno=os.dup(listening_fd)) as sock:
+        if sys.platform != "linux" or sock.family == socket.AF_UNIX:
+            return
+        code = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
+        program = struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(code))
+        # A kernel without it leaves a gap, which is no reason to fail.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def take_queued(listening_fd: int) -> list[socket.socket]:
+    """
+    The connections that nobody has accepted yet, of a socket that is about to close.
+
+    They have been told that they are connected, and may have asked already.
     """
     taken = []
-    with socket.socket(fileno=os.dup(listening_fd)) as sock:
-        if not is_shared and sys.platform == "linux" and sock.family != socket.AF_UNIX:
-            _let_nothing_in(sock)
+    with (
+        socket.socket(fileno=os.dup(listening_fd)) as sock,
         # Nobody is left, or no descriptor.
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = sock.accept()
-                connection.setblocking(False)
-                taken.append(connection)
+        contextlib.suppress(OSError),
+    ):
+        while True:
+            connection, _ = sock.accept()
+            connection.setblocking(False)
+            taken.append(connection)
     return taken
-
-
-def _let_nothing_in(sock: socket.socket) -> None:
-    instruction = ctypes.create_string_buffer(_DROP, len(_DROP))
-    program = struct.pack("HP", 1, ctypes.addressof(instruction))
-    # A kernel without it leaves a gap of microseconds, which is no reason to fail.
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway import __version__
+from gateway.signals import end_by_default
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -34,6 +36,8 @@ class Command(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 for a failure or 2 for a wrong call."""
+    # Until the command hears signals itself: imports take a while.
+    end_by_default(signal.SIGTERM)
     args = _parser(sys.argv[1:] if arguments is None else arguments)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
@@ -177,13 +181,15 @@ def _run(main_task: Coroutine[Any, Any, None]) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from gateway.addresses import Address, check_exposure, check_ports  # noqa: PLC0415
     from gateway.key_options import CommandProblem  # noqa: PLC0415
-    from gateway.server import Address, check_exposure, serve  # noqa: PLC0415
+    from gateway.server import serve  # noqa: PLC0415
     from policies.store.url import parse_store_url  # noqa: PLC0415
 
     address = Address(args.host, args.port, args.uds)
     settings = _settings(shares_output=args.workers > 1)
     check_exposure(settings, address)
+    check_ports(settings, address)
     if args.workers == 1:
         return _run(serve(settings, address))
     if parse_store_url(settings.store_url).kind == "memory":

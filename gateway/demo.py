@@ -16,9 +16,10 @@ from pathlib import Path
 import msgspec
 
 from gateway.access_log import configure_logging
+from gateway.addresses import Address
 from gateway.app import Gateway
 from gateway.secret import Secret
-from gateway.server import Address, running_gateway, signalled
+from gateway.server import running_gateway, signalled
 from gateway.settings import Settings
 from gateway.simulator.server import running_simulator
 from gateway.simulator.settings import SimulatorSettings

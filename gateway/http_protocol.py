@@ -74,6 +74,7 @@ class EdgeProtocol:
         self._unparsed_bytes = 0
         self._has_begun = False
         self._has_ended = True
+        self._made_s = self._loop.time()
         # Every request whose answer is not complete.
         self._running: list[Cycle] = []
         self._newest: Cycle | None = None
@@ -280,9 +281,7 @@ class EdgeProtocol:
         if self._running or self.transport.is_closing():
             return False
         if self._newest is None and not self._unparsed_bytes:
-            # Its clock has run since it was made.
-            made_s = self._due_s - self._bounds.header_timeout_s
-            return self._loop.time() < made_s + FIRST_BYTE_S
+            return self._loop.time() < self._made_s + FIRST_BYTE_S
         return self._has_begun
 
     def _asks_for_upgrade(self) -> bool:

@@ -23,15 +23,16 @@ def address_of(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] |
     return (info[0], info[1]) if isinstance(info, tuple) else None
 
 
-async def keep_date(state: Dated) -> None:
+async def keep_date(*states: Dated) -> None:
     """Keep the Date header right, once a second as uvicorn's server does."""
     while True:
-        state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        for state in states:
+            state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         await asyncio.sleep(1)
 
 
 class ServerState:
-    """What the connections of one process share."""
+    """What the connections of the API, or of the operation port, share."""
 
     def __init__(self) -> None:
         self.connections: set[EdgeProtocol] = set()

@@ -17,18 +17,21 @@ import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
+from gateway.addresses import Address, ops_address
 from gateway.app import Gateway
-from gateway.binding import Bound, check_free, open_to_all, take_queued
+from gateway.binding import (
+    Bound,
+    check_free,
+    open_to_all,
+    refuse_newcomers,
+    take_queued,
+)
 from gateway.http_protocol import EdgeBounds, EdgeProtocol
-from gateway.key_options import CommandProblem
 from gateway.listening import ServerState, keep_date
 from gateway.settings import Settings
+from gateway.signals import end_by_default
 from gateway.wire import Application
 
 if TYPE_CHECKING:
@@ -41,39 +44,12 @@ BACKLOG: Final = 2048
 # What ends at the deadline still has to tell its client so, and to settle.
 FAREWELL_S: Final = 5.0
 
+# From the news that nobody may come any more to the last packet of who was coming: a
+# round trip between distant regions.
+HANDSHAKE_S: Final = 0.2
+
 # How often a drain looks for requests of which only a part has arrived.
 LOOK_EVERY_S: Final = 0.01
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where to listen: a host and port, or a Unix socket."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    uds: Path | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine, or this pod, can reach it."""
-        if self.uds is not None or self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        if self.uds is not None:
-            return f"unix:{self.uds}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
-
-
-def ops_address(settings: Settings, api: Address) -> Address | None:
-    """Where the operation routes have a port of their own, if they have."""
-    if settings.ops_port is None:
-        return None
-    return Address(settings.ops_host or api.host, settings.ops_port)
 
 
 class GatewayServer:
@@ -82,6 +58,8 @@ class GatewayServer:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._state = ServerState()
+        # Apart: nobody who probes or scrapes keeps a drain waiting.
+        self._ops_state = ServerState()
         self._api: list[asyncio.Server] = []
         self._ops: list[asyncio.Server] = []
         self._rate_limit: RateLimitListener | None = None
@@ -117,7 +95,8 @@ class GatewayServer:
     async def _listen_for_clients(
         self, address: Address, bound: Bound | None
     ) -> Address:
-        edge, ops_edge = self._gateway.edge, self._gateway.ops_edge
+        edge = self._protocols(self._gateway.edge, self._state)
+        ops_edge = self._protocols(self._gateway.ops_edge, self._ops_state)
         if bound is not None:
             self._is_worker = True
             self._api = [await self._listen_at(edge, sock) for sock in bound.api]
@@ -133,8 +112,7 @@ class GatewayServer:
         # Port 0 asks for any; who asked wants to know which.
         return Address(address.host, listener.sockets[0].getsockname()[1])
 
-    async def _listen(self, app: Application, address: Address) -> asyncio.Server:
-        create = self._protocols(app)
+    async def _listen(self, create: Any, address: Address) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         if address.uds is not None:
             listener = await loop.create_unix_server(
@@ -147,10 +125,7 @@ class GatewayServer:
             )
         return listener
 
-    async def _listen_at(
-        self, app: Application, bound: socket.socket
-    ) -> asyncio.Server:
-        create = self._protocols(app)
+    async def _listen_at(self, create: Any, bound: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         if bound.family != socket.AF_UNIX:
             return await loop.create_server(create, sock=bound, backlog=BACKLOG)
@@ -162,7 +137,7 @@ class GatewayServer:
         else:
             return await loop.create_unix_server(create, sock=bound, backlog=BACKLOG)
 
-    def _protocols(self, app: Application) -> Any:
+    def _protocols(self, app: Application, state: ServerState) -> Any:
         settings = self._gateway.settings
         bounds = EdgeBounds(
             app=app,
@@ -171,11 +146,11 @@ class GatewayServer:
             write_timeout_s=settings.http_write_timeout_s,
             keep_alive_s=settings.http_keepalive_timeout_s,
         )
-        return partial(EdgeProtocol, bounds, self._state)
+        return partial(EdgeProtocol, bounds, state)
 
     async def keep_date(self) -> None:
         """Keep the Date header right until cancelled."""
-        await keep_date(self._state)
+        await keep_date(self._state, self._ops_state)
 
     async def drain(self) -> None:
         """Take nothing new, let what runs finish, end the rest when the time is up."""
@@ -209,35 +184,28 @@ class GatewayServer:
     async def _stop_accepting(self) -> None:
         if self._rate_limit is not None:
             await self._rate_limit.stop()
-        taken = await self._take_queued()
-        # What the loop itself accepted just now becomes a connection two turns later.
+        sockets = [sock for listener in self._api for sock in listener.sockets]
+        if not self._is_worker:
+            for sock in sockets:
+                refuse_newcomers(sock.fileno())
+            # Handshakes under way end meanwhile, and are accepted as ever.
+            await asyncio.sleep(HANDSHAKE_S)
+        # What asyncio's own loop has accepted becomes a connection two turns later.
         for _ in range(3):
             await asyncio.sleep(0)
-        taken += await self._take_queued(is_last=True)
-        for protocol in list(self._state.connections):
-            protocol.close_if_idle()
-        facts = {"in_flight": len(self._state.tasks), "taken": taken}
-        logger.info("accepts no more", extra={"facts": facts})
-
-    async def _take_queued(self, *, is_last: bool = False) -> int:
-        """Serve who has connected and was not accepted; how many that were."""
-        create = self._protocols(self._gateway.edge)
-        sockets = [sock for listener in self._api for sock in listener.sockets]
-        queued = [
-            each
-            for sock in sockets
-            for each in take_queued(sock.fileno(), is_shared=self._is_worker)
-        ]
-        if is_last:
-            # In the same turn: nobody can have come between.
-            for listener in self._api:
-                listener.close()
+        queued = [each for sock in sockets for each in take_queued(sock.fileno())]
+        for listener in self._api:
+            listener.close()
+        create = self._protocols(self._gateway.edge, self._state)
         loop = asyncio.get_running_loop()
         for connection in queued:
             # Some have left meanwhile.
             with suppress(OSError):
                 await loop.connect_accepted_socket(create, connection)
-        return len(queued)
+        for protocol in list(self._state.connections):
+            protocol.close_if_idle()
+        facts = {"in_flight": len(self._state.tasks), "queued": len(queued)}
+        logger.info("accepts no more", extra={"facts": facts})
 
     async def _finished_within(self, timeout_s: float) -> bool:
         """
@@ -268,11 +236,12 @@ class GatewayServer:
         return any(each.is_being_asked() for each in self._state.connections)
 
     def _hang_up(self) -> None:
-        # Tasks first: they settle what they hold while their connection still exists.
-        for task in self._state.tasks:
-            task.cancel()
-        for connection in list(self._state.connections):
-            connection.transport.close()
+        for state in (self._state, self._ops_state):
+            # Tasks first: they settle what they hold while their connection exists.
+            for task in state.tasks:
+                task.cancel()
+            for connection in list(state.connections):
+                connection.transport.close()
 
 
 @asynccontextmanager
@@ -312,7 +281,7 @@ def signalled(
             told.set_result(number)
             for each in numbers:
                 loop.remove_signal_handler(each)
-                signal.signal(each, signal.SIG_DFL)
+                end_by_default(each)
 
     for number in numbers:
         loop.add_signal_handler(number, tell, number)
@@ -330,17 +299,6 @@ async def serve(settings: Settings, address: Address) -> None:
         calm_collector()
         number = await told
         logger.info("stopping", extra={"facts": {"signal": number.name}})
-
-
-def check_exposure(settings: Settings, address: Address) -> None:
-    """CommandProblem where callers without a key could be strangers."""
-    if settings.sidecar_workspace is None or address.is_local:
-        return
-    raise CommandProblem(
-        f"GATEWAY_SIDECAR_WORKSPACE lets in whoever reaches {address}: listen on"
-        " loopback or a Unix socket",
-        2,
-    )
 
 
 def facts_of(gateway: Gateway, address: Address) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from gateway.addresses import Address
 from gateway.app import Gateway
 from gateway.secret import Secret
-from gateway.server import Address, GatewayServer, running_gateway
+from gateway.server import GatewayServer, running_gateway
 from gateway.settings import Settings
 from policies.keyring import digest_of
 from policies.memory_ledger import MemoryLedger

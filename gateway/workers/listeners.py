@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import socket
 
+from gateway.addresses import Address
 from gateway.binding import Bound, bind_tcp, bind_unix
-from gateway.server import Address
 
 
 class Listeners:

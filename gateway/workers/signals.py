@@ -8,7 +8,6 @@ does not survive that whole.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -67,9 +66,3 @@ class Signals:
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
-
-
-def end_by(number: signal.Signals) -> None:
-    """End this process as a signal does that nobody catches."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)

@@ -21,17 +21,13 @@ from typing import Final
 
 import msgspec
 
+from gateway.addresses import Address, ops_address
 from gateway.app import Gateway
 from gateway.binding import check_free
 from gateway.key_options import CommandProblem
-from gateway.server import (
-    FAREWELL_S,
-    Address,
-    facts_of,
-    ops_address,
-    warn_of_keys,
-)
+from gateway.server import FAREWELL_S, facts_of, warn_of_keys
 from gateway.settings import Settings
+from gateway.signals import end_by
 from gateway.telemetry.supervision import SupervisorTelemetry
 from gateway.workers.census import Census
 from gateway.workers.channel import Channel
@@ -50,7 +46,7 @@ from gateway.workers.messages import (
     Totals,
     ToWorker,
 )
-from gateway.workers.signals import STOPPING, Signals, end_by
+from gateway.workers.signals import STOPPING, Signals
 from gateway.workers.worker import Post, work
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,11 @@ from typing import Any, Final, NamedTuple
 
 import uvloop
 
+from gateway.addresses import Address
 from gateway.app import Gateway
 from gateway.binding import Bound
 from gateway.complaints import Complaint, complaint_of
-from gateway.server import Address, calm_collector, running_gateway, signalled
+from gateway.server import calm_collector, running_gateway, signalled
 from gateway.settings import Settings
 from gateway.tracing.semconv import WORKER_SLOT
 from gateway.workers.link import Link

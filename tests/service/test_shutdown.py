@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.gateway_under_test import (
     until,
     write_policy,
 )
+from tests.servers.process import ReservedPort
 from tests.upstream import LAST_CHUNK, PATIENCE_S, STREAM_HEAD, ScriptedUpstream, frame
 
 
@@ -118,6 +120,28 @@ async def test_an_idle_connection_is_closed_when_nothing_more_is_taken(
         await asyncio.wait_for(gateway.server.drain(), PATIENCE_S / 2)
 
         assert b"" == await asyncio.wait_for(reader.read(), PATIENCE_S)
+
+
+async def test_who_probes_and_never_asks_keeps_nothing_waiting(
+    start_gateway: StartGateway,
+) -> None:
+    """Checkers that only connect come to the ops port all through a drain."""
+    port = ReservedPort()
+    port.release()
+    gateway = await start_gateway(ops_port=port.number, drain_timeout_s=60)
+    async with asyncio.timeout(PATIENCE_S):
+        draining = asyncio.ensure_future(gateway.server.drain())
+        silent: deque[asyncio.StreamWriter] = deque()
+        while not draining.done():
+            with contextlib.suppress(ConnectionError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port.number)
+                silent.append(writer)
+            if len(silent) > 20:
+                silent.popleft().close()
+    for writer in silent:
+        writer.close()
+
+    assert silent
 
 
 @asynccontextmanager

@@ -315,7 +315,7 @@ import sys
 from gateway.app import Gateway
 from gateway.cli import main
 from gateway.settings import Settings
-from gateway.server import Address
+from gateway.addresses import Address
 from gateway.workers.listeners import Listeners
 from gateway.workers.supervisor import Supervisor
 from gateway.workers.worker import work

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.binding import bind_tcp, bind_unix, take_queued
+from gateway.binding import bind_tcp, bind_unix, refuse_newcomers, take_queued
 
 # How long a client waits for a handshake that must not come.
 REFUSED_AFTER_S = 0.2
@@ -33,31 +33,40 @@ def test_who_has_connected_is_taken_with_what_was_sent(
             client = stack.enter_context(connect(listening))
             client.sendall(bytes([number]))
 
-        taken = [
-            stack.enter_context(each)
-            for each in take_queued(listening.fileno(), is_shared=False)
-        ]
+        taken = [stack.enter_context(each) for each in take_queued(listening.fileno())]
         listening.close()
 
         assert list(range(5)) == sorted(each.recv(1)[0] for each in taken)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a gap remains")
-def test_nobody_connects_after_the_queue_was_taken(listening: socket.socket) -> None:
-    """Whoever was let in now would be reset when the socket closes."""
-    take_queued(listening.fileno(), is_shared=False)
+class TestNewcomers:
+    """While a socket is about to close."""
 
-    with pytest.raises(TimeoutError):
-        connect(listening, within_s=REFUSED_AFTER_S)
+    def test_nobody_new_connects(self, listening: socket.socket) -> None:
+        """Whoever was let in now would be reset when the socket closes."""
+        refuse_newcomers(listening.fileno())
 
+        with pytest.raises(TimeoutError):
+            connect(listening, within_s=REFUSED_AFTER_S)
 
-def test_whoever_shares_the_socket_goes_on_accepting(listening: socket.socket) -> None:
-    """A worker leaves; its supervisor has kept the socket for the next one."""
-    take_queued(listening.fileno(), is_shared=True)
+    def test_who_was_connecting_gets_in_with_what_it_sends(
+        self, listening: socket.socket
+    ) -> None:
+        """Its last packet is on the way; to itself it is connected."""
+        # The kernel keeps who has sent nothing yet in mid-handshake.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        with connect(listening) as client:
+            assert [] == take_queued(listening.fileno())
+            refuse_newcomers(listening.fileno())
+            client.sendall(b"x")
 
-    with connect(listening) as client, listening.accept()[0] as accepted:
-        client.sendall(b"x")
-        assert b"x" == accepted.recv(1)
+            (taken,) = take_queued(listening.fileno())
+
+            with taken:
+                assert b"x" == taken.recv(1)
+                taken.sendall(b"y")
+                assert b"y" == client.recv(1)
 
 
 def test_a_unix_sockets_queue_is_taken_too(tmp_path: Path) -> None:
@@ -71,7 +80,7 @@ def test_a_unix_sockets_queue_is_taken_too(tmp_path: Path) -> None:
         client.connect(str(path))
         client.sendall(b"x")
 
-        (taken,) = take_queued(listening.fileno(), is_shared=False)
+        (taken,) = take_queued(listening.fileno())
 
         with taken:
             assert b"x" == taken.recv(1)

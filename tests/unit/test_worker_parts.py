@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.addresses import Address
 from gateway.app import Gateway
 from gateway.binding import bind_tcp
-from gateway.server import Address
 from gateway.settings import Settings
 from gateway.workers.channel import Channel
 from gateway.workers.crew import Slot, Worker
