@@ -142,14 +142,19 @@ class RateLimitService:
         if caller.api_key:
             authorization = caller.api_key.encode("utf-8", "replace")
             known = self._authenticator.recognise(authorization)
-            return known or await self._authenticator.authenticate(authorization)
+            if known is None:
+                known = await self._authenticator.authenticate(authorization)
+            if known.is_own_key:
+                # The API asks LLMTune about it; of a route of others nobody is asked,
+                # and each key that somebody made up would have a plan of its own.
+                raise InvalidApiKey("This API key is not known here.")
+            return known
         if not caller.plan:
             raise InvalidApiKey("You didn't provide an API key.")
         vouched = self._authenticator.vouched(caller.workspace, caller.plan)
         if vouched is None:
-            raise InvalidAsking(
-                f"{caller.plan[:64]!r} is no plan, or that is no workspace's name"
-            )
+            # Neither is repeated: a route may take them from its client's headers.
+            raise InvalidAsking("there is no such plan, or no workspace of that name")
         return vouched
 
     def _answer(

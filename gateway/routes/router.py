@@ -42,10 +42,16 @@ class LateRouter:
     async def made(self) -> ASGIApp:
         """The router, made in a thread: what is asked meanwhile is answered."""
         if self._making is None:
-            making = asyncio.to_thread(litestar_router, self._routes)
-            self._making = asyncio.ensure_future(making)
-        # One asker that leaves must not take it from the others.
-        self._app = await asyncio.shield(self._making)
+            made = asyncio.to_thread(litestar_router, self._routes)
+            self._making = asyncio.ensure_future(made)
+        making = self._making
+        try:
+            # One asker that leaves must not take it from the others.
+            self._app = await asyncio.shield(making)
+        finally:
+            if making.done():
+                # What failed, for want of a descriptor, is tried again.
+                self._making = None
         return self._app
 
 

@@ -8,6 +8,7 @@ Decision 0010 says why. What it does not do (proxies, HTTP/2) the stock transpor
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from pathlib import Path
@@ -43,6 +44,9 @@ class LeanTransport(httpx.AsyncBaseTransport):
     ) -> None:
         """`trust` is httpx's own unless given: certifi's, or `SSL_CERT_FILE`'s."""
         self._trust = trust
+        if os.environ.get("SSL_CERT_FILE"):
+            # A wrong one stops the start, and not the first call.
+            self.trust()
         self.pool = Pool(
             max_connections=max_connections, idle_s=idle_s, trust=self.trust, uds=uds
         )
@@ -335,7 +339,12 @@ def _refuse_broken_lines(wire: bytes, lines: int) -> None:
 
 
 def _default_trust() -> ssl.SSLContext:
-    trust = httpx.create_ssl_context()
+    try:
+        trust = httpx.create_ssl_context()
+    except OSError as error:
+        # Which of them it was, OpenSSL does not say.
+        file = os.environ.get("SSL_CERT_FILE", "")
+        raise OSError(error.errno, f"SSL_CERT_FILE={file}: {error.strerror}") from None
     # An upstream that would rather speak HTTP/2 must not be offered it.
     trust.set_alpn_protocols(["http/1.1"])
     return trust

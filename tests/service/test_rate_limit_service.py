@@ -14,8 +14,10 @@ from typing import Any, Final
 import grpc
 import pytest
 
+from gateway.addresses import Address, check_ports
+from gateway.key_options import CommandProblem
 from gateway.rate_limit import messages as m
-from gateway.settings import SettingsProblem, load_settings
+from gateway.settings import Settings
 from tests.conftest import StartGateway
 from tests.gateway_under_test import GatewayUnderTest, workspace_of
 from tests.servers.process import ReservedPort
@@ -339,8 +341,12 @@ class TestBadInput:
             ([named()], {"hits": 2**32 - 1}, "is more than"),
             ([named()], {"own_hits": 2**64 - 1}, "is more than"),
             ([named()] * 33, {}, "more than 32"),
-            ([{"workspace": "a", "plan": "none"}], {}, "'none' is no plan"),
-            ([{"workspace": "a b\n", "plan": "small"}], {}, "no workspace's name"),
+            ([{"workspace": "a", "plan": "none"}], {}, "there is no such plan"),
+            (
+                [{"workspace": "a b\n", "plan": "small"}],
+                {},
+                "no workspace of that",
+            ),
         ],
     )
     async def test_it_is_told_to_the_mesh(
@@ -532,10 +538,57 @@ async def test_the_command_serves_the_mesh_and_ends_in_order(
         assert [] == [line for line in running.lines if line["level"] == "error"]
 
 
-def test_its_port_is_its_own() -> None:
-    """Said before anything is started."""
-    with pytest.raises(SettingsProblem, match="is GATEWAY_OPS_PORT already"):
-        load_settings({"GATEWAY_OPS_PORT": "9090", "GATEWAY_RATE_LIMIT_PORT": "9090"})
+@pytest.mark.parametrize(
+    ("settings", "address", "said"),
+    [
+        (
+            Settings(ops_port=9090, rate_limit_port=9090),
+            Address(),
+            "GATEWAY_RATE_LIMIT_PORT=9090 is GATEWAY_OPS_PORT already",
+        ),
+        (
+            Settings(rate_limit_port=8080),
+            Address("::1", 8080),
+            "GATEWAY_RATE_LIMIT_PORT=8080 is --port already",
+        ),
+        (
+            Settings(ops_port=8080, ops_host="0.0.0.0"),  # noqa: S104
+            Address("127.0.0.1", 8080),
+            "GATEWAY_OPS_PORT=8080 is --port already",
+        ),
+    ],
+)
+def test_every_listener_has_its_own_port(
+    settings: Settings, address: Address, said: str
+) -> None:
+    """Said before anything is started: workers would not notice."""
+    with pytest.raises(CommandProblem, match=said):
+        check_ports(settings, address)
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        (Settings(ops_port=8080, ops_host="10.0.0.1"), Address("127.0.0.1", 8080)),
+        (Settings(ops_port=8080), Address(uds=Path("gw.sock"))),
+        (Settings(ops_port=9090, rate_limit_port=8081), Address(port=0)),
+    ],
+)
+def test_ports_may_be_the_same_where_they_are_not_one(
+    settings: Settings, address: Address
+) -> None:
+    check_ports(settings, address)
+
+
+async def test_a_key_that_anybody_made_up_has_no_plan(
+    start_gateway: StartGateway,
+) -> None:
+    """The API lets LLMTune judge it; of another's route nobody would."""
+    async with mesh_of(start_gateway, default_plan="small") as mesh:
+        answers = [await mesh.ask({"api_key": f"made-up-{n}"}) for n in range(3)]
+
+    assert [m.OVER_LIMIT] * 3 == [answer.overall_code for answer in answers]
+    assert "invalid_api_key" == json.loads(answers[0].raw_body)["error"]["code"]
 
 
 async def test_a_taken_port_stops_the_start(start_gateway: StartGateway) -> None:
