@@ -161,6 +161,7 @@ class GatewayServer:
             if not await self._finished_within(FAREWELL_S):
                 logger.warning("requests were still running at the end")
         # Until here, so that probes and scrapers can see the drain.
+        await accept_no_more(self._ops)
         for listener in self._ops:
             listener.close()
         self._hang_up()
@@ -190,9 +191,7 @@ class GatewayServer:
                 refuse_newcomers(sock.fileno())
             # Handshakes under way end meanwhile, and are accepted as ever.
             await asyncio.sleep(HANDSHAKE_S)
-        # What asyncio's own loop has accepted becomes a connection two turns later.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await accept_no_more(self._api)
         queued = [each for sock in sockets for each in take_queued(sock.fileno())]
         for listener in self._api:
             listener.close()
@@ -242,6 +241,20 @@ class GatewayServer:
                 task.cancel()
             for connection in list(state.connections):
                 connection.transport.close()
+
+
+async def accept_no_more(listeners: list[asyncio.Server]) -> None:
+    """
+    Leave newcomers in the kernel's queue, and let the accepted become connections.
+
+    In asyncio's own loop that takes two turns, and a listener that is closed meanwhile
+    loses them; uvloop's has no such turns, and knows of no reader here.
+    """
+    for listener in listeners:
+        for sock in listener.sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -46,6 +46,8 @@ SPECIAL: Final[Json] = {
         "type": "string",
         "pattern": "^(memory://|(redis|rediss)(\\+sentinel|\\+cluster)?://).*$",
     },
+    # It becomes part of a URL.
+    "redis.username": {"type": "string", "pattern": "^[A-Za-z0-9._~-]*$"},
     "policies.plans": {
         "type": "object",
         "propertyNames": {"pattern": "^[a-z0-9][a-z0-9._-]*\\.ya?ml$"},
@@ -58,7 +60,11 @@ SPECIAL: Final[Json] = {
     },
     "openTelemetry": {
         "type": "object",
-        "propertyNames": {"pattern": "^OTEL_[A-Z0-9_]+$"},
+        # A collector's token goes into headers, and so into a Secret.
+        "propertyNames": {
+            "pattern": "^OTEL_[A-Z0-9_]+$",
+            "not": {"pattern": "_HEADERS$"},
+        },
         "additionalProperties": _SCALAR,
     },
     # As far as the gateway's own settings go.
@@ -91,7 +97,7 @@ SPECIAL: Final[Json] = {
     "maxUnavailable": {
         "anyOf": [
             {"type": "integer", "minimum": 0},
-            {"type": "string", "pattern": "^[0-9]{1,3}%$"},
+            {"type": "string", "pattern": "^(100|[1-9]?[0-9])%$"},
         ]
     },
     "autoscaling.minReplicas": _ONE_OR_MORE,

@@ -100,6 +100,9 @@ def test_the_readmes_keys_file_is_one(tmp_path: Path) -> None:
         pytest.param(("--workers", "4"), {}, "memory://", id="workers"),
         pytest.param((), {"GATEWAY_DEFAULT_PLAN": "gold"}, "gold", id="default plan"),
         pytest.param((), {"GATEWAY_KEYS_FILE": "/no/such"}, "such", id="no keys file"),
+        pytest.param(
+            (), {"SSL_CERT_FILE": "/no/such"}, "SSL_CERT_FILE", id="certificates"
+        ),
     ],
 )
 def test_a_wrong_start_ends_with_one_line(

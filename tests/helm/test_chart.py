@@ -16,6 +16,7 @@ from gateway.settings import Settings, load_settings, variable_of
 from helm.__main__ import generated
 from helm.schema import OWN, SETTINGS
 from tests.helm.rendering import CHART, NAME, NAMESPACE, Json, notes, preset, rendered
+from tests.helm.test_presets import pod_of
 from tests.helm.test_values import FLEET_PLAN, SCALED, SCALED_BY_KEDA
 
 OPTIONAL: Final = {
@@ -258,6 +259,15 @@ class TestNotes:
         assert "FOR TRIALS ONLY" in told
         assert "FOR TRIALS ONLY" not in notes()
 
+    def test_a_test_that_needs_a_key_says_so(self) -> None:
+        """A trial that lets anybody in needs none."""
+        trial = {"redis": True, "simulator": True}
+        open_to_all = {"GATEWAY_DEFAULT_PLAN": "sandbox"}
+        assert "testKeyExistingSecret" in notes()
+        assert "testKeyExistingSecret" in notes(trial=trial)
+        assert "testKeyExistingSecret" not in notes(trial=trial, settings=open_to_all)
+        assert "upgrade, and" not in notes(testKeyExistingSecret="key")
+
     def test_they_name_the_next_commands(self) -> None:
         told = notes(upstream={"existingSecret": "llmtune"}, sidecar={"enabled": True})
         assert f"helm -n {NAMESPACE} test" in told
@@ -373,3 +383,36 @@ class TestPlatforms:
         assert {"behavior": hpa["behavior"]} == scaled["advanced"][
             "horizontalPodAutoscalerConfig"
         ]
+
+    def test_every_pod_is_pulled_and_scheduled_alike(self) -> None:
+        """A private registry, and nodes that tolerate only those who say so."""
+        scheduling = {"nodeSelector": {"pool": "llm"}}
+        release = rendered(
+            image={"pullSecrets": ["registry"]},
+            trial={"redis": True, "simulator": True},
+            scheduling=scheduling,
+        )
+
+        pods = [pod for each in release.all if (pod := pod_of(each)) is not None]
+        # The gateway, its trial Redis and simulator, and helm test's.
+        assert 4 == len(pods)
+        for pod in pods:
+            assert [{"name": "registry"}] == pod["imagePullSecrets"]
+            assert {"pool": "llm"} == pod["nodeSelector"]
+
+
+def test_a_plan_is_kept_as_it_is_written() -> None:
+    """Whatever its first line begins with."""
+    text = "  plan: a\n  title: 'A # b'\n"
+
+    release = rendered(policies={"plans": {"a.yaml": text}})
+
+    assert text == release.of("ConfigMap", f"{NAME}-plans")["data"]["a.yaml"]
+
+
+def test_no_port_at_all_is_not_every_port() -> None:
+    """In a NetworkPolicy a rule that names no port opens all of them."""
+    release = rendered(networkPolicy={"enabled": True, "egressPorts": []})
+
+    for rule in release.of("NetworkPolicy")["spec"]["egress"]:
+        assert rule["ports"]

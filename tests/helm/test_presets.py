@@ -142,6 +142,15 @@ def test_no_credential_is_rendered(name: str) -> None:
     ]
     # The key that anybody may know, where any key is let in.
     assert plain in ([], ["API_KEY"])
+    told = [
+        name
+        for manifest in rendered.all
+        if manifest["kind"] == "ConfigMap"
+        for name in manifest["data"]
+        if name.startswith(("GATEWAY_", "OTEL_"))
+    ]
+    assert told
+    assert [] == [name for name in told if re.search("API_KEY|SECRET|_HEADERS", name)]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -34,8 +34,13 @@ EVERYTHING: Final = {
     "httpRoute.enabled": True,
     "httpRoute.parentRefs": [{"name": "edge"}],
     "image.pullSecrets": ["1234"],
-    "trial.redis": True,
     "trial.simulator": True,
+}
+# Asks for no password, and so stands beside no Secret of one.
+TRIAL_REDIS: Final = {
+    "trial.redis": True,
+    "redis.existingSecret": "",
+    "redis.username": "",
 }
 
 
@@ -117,7 +122,11 @@ def test_any_wrong_type_stops_the_render() -> None:
         assert re.search(f"'{as_pointer(path)}'|{path}:", str(refused.value)), path
 
 
-@pytest.mark.parametrize("beside", [{}, {"sidecar.enabled": True}], ids=["", "sidecar"])
+@pytest.mark.parametrize(
+    "beside",
+    [{}, TRIAL_REDIS, {"sidecar.enabled": True}],
+    ids=["", "trial", "sidecar"],
+)
 @pytest.mark.parametrize("text", ["1234", "true", "null", "1e3"])
 def test_a_text_that_looks_like_something_else_stays_a_text(
     text: str, beside: Json
@@ -128,7 +137,7 @@ def test_a_text_that_looks_like_something_else_stays_a_text(
         for path in PATHS
         if isinstance(default_of(path), str) and path not in FORMED
     }
-    if beside:
+    if "sidecar.enabled" in beside:
         texts["policies.keysExistingSecret"] = ""
 
     release = rendered(**nested(texts | EVERYTHING | beside))
@@ -185,6 +194,19 @@ class TestMistakes:
             ({"settings": {"GATEWAY_LOGLEVEL": "debug"}}, "GATEWAY_LOGLEVEL"),
             ({"settings": {"GATEWAY_STORE_URL": "redis://r"}}, "GATEWAY_STORE_URL"),
             ({"openTelemetry": {"OTLP_ENDPOINT": "x"}}, "OTLP_ENDPOINT"),
+            (
+                {"openTelemetry": {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret"}},
+                "OTEL_EXPORTER_OTLP_HEADERS",
+            ),
+            ({"maxUnavailable": "200%"}, "maxUnavailable"),
+            ({"redis": {"username": "gateway"}}, "redis.existingSecret"),
+            ({"redis": {"username": "a:b@c"}}, "username"),
+            (
+                {"trial": {"redis": True}, "redis": {"existingSecret": "r"}},
+                "redis.existingSecret",
+            ),
+            ({"fullnameOverride": "1gw"}, "fullnameOverride"),
+            ({"fullnameOverride": "a.b"}, "fullnameOverride"),
             ({"drain": {"timeoutSeconds": "10s"}}, "timeoutSeconds"),
             ({"replicaCount": -1}, "replicaCount"),
             ({"drain": {"timeoutSeconds": 100_000}}, "timeoutSeconds"),

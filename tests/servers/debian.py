@@ -11,8 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 UNPACKED: Final = ROOT / ".cache" / "debian"
@@ -29,6 +32,19 @@ _REASON_CHARS: Final = 300
 
 class ProgramMissing(Exception):
     """A program that is not here and could not be installed."""
+
+
+def found_or_skip(find: Callable[[str], str], name: str, skip: str, how: str) -> str:
+    """What `find` finds; skips the test only where the variable `skip` asks for it."""
+    try:
+        return find(name)
+    except ProgramMissing as missing:
+        if os.environ.get(skip, "") not in {"", "0"}:
+            pytest.skip(str(missing))
+        raise AssertionError(
+            f"{missing}: run `python -m tests.servers.{how}`, or set {skip}=1 to leave"
+            " these tests out"
+        ) from None
 
 
 def program(name: str) -> str:

@@ -7,7 +7,6 @@ The real Helm and kubectl: the machine's own, or those that a wheel brings.
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
 import subprocess
@@ -17,9 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-import pytest
-
-from tests.servers.debian import ProgramMissing, run
+from tests.servers.debian import ProgramMissing, found_or_skip, run
 
 HERE: Final = Path(__file__).parent
 UNPACKED: Final = HERE.parents[1] / ".cache" / "helm"
@@ -43,15 +40,7 @@ def kubectl_program() -> str:
 
 
 def _program_or_skip(name: str) -> str:
-    try:
-        return program(name)
-    except ProgramMissing as missing:
-        if os.environ.get(SKIP, "") not in {"", "0"}:
-            pytest.skip(str(missing))
-        raise AssertionError(
-            f"{missing}: run `python -m tests.servers.helm`, or set {SKIP}=1 to leave"
-            " these tests out"
-        ) from None
+    return found_or_skip(program, name, SKIP, "helm")
 
 
 def program(name: str) -> str:

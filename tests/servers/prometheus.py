@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import pytest
 
 from tests.proofs.check import until
-from tests.servers.debian import ProgramMissing, program
+from tests.servers.debian import found_or_skip, program
 from tests.servers.process import ReservedPort, ServerProcess
 
 START_WITHIN_S: Final = 20.0
@@ -24,15 +22,7 @@ JOB: Final = "llmtune-gateway"
 
 def prometheus_program(name: str) -> str:
     """`prometheus` or `promtool`; skips the test only where that is asked for."""
-    try:
-        return program(name)
-    except ProgramMissing as missing:
-        if os.environ.get(SKIP, "") not in {"", "0"}:
-            pytest.skip(str(missing))
-        raise AssertionError(
-            f"{missing}: run `python -m tests.servers.debian prometheus`,"
-            f" or set {SKIP}=1 to leave these tests out"
-        ) from None
+    return found_or_skip(program, name, SKIP, "debian prometheus")
 
 
 class Prometheus:

@@ -42,6 +42,15 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- .Values.serviceAccountName | default (include "llmtune-gateway.fullname" .) -}}
 {{- end -}}
 
+{{- define "llmtune-gateway.pullSecrets" -}}
+{{- with .Values.image.pullSecrets -}}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- define "llmtune-gateway.image" -}}
 {{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
 {{- .Values.image.repository }}:{{ $tag }}{{ with .Values.image.digest }}@{{ . }}{{ end -}}

@@ -73,6 +73,14 @@ GATEWAY_RATE_LIMIT_PORT: "8081"
     secretKeyRef:
       name: {{ $upstream | quote }}
       key: api-key
+{{- if .Values.openTelemetry }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom:
+    secretKeyRef:
+      name: {{ $upstream | quote }}
+      key: otlp-headers
+      optional: true
+{{- end }}
 {{- /* The lean transport takes none. */}}
 {{- if has .Values.settings.GATEWAY_UPSTREAM_TRANSPORT (list "stock" "http2") }}
 - name: GATEWAY_UPSTREAM_PROXY_URL
