@@ -183,6 +183,29 @@ class Admission:
         finally:
             self._release(principal.workspace, demand.lease_id, usage)
 
+    async def charge_once(
+        self, principal: Principal, usage: Usage, lease_id: str
+    ) -> None:
+        """
+        Charge budgets alone, whatever they say, once for a lease id within its ttl.
+
+        For work in the background: rates and places are for who waits for an answer.
+        """
+        demand = _budgeted(principal, usage, lease_id)
+        try:
+            is_new = await self._ledger.adopt(demand)
+        except LedgerUnavailable as error:
+            raise store_unavailable(error) from error
+        if is_new:
+            await self._ledger.settle(principal.workspace, lease_id, usage)
+
+    async def look_at_budgets(self, principal: Principal, usage: Usage) -> Decision:
+        """What the budgets alone say to so much; charges nothing."""
+        try:
+            return await self._ledger.preview(_budgeted(principal, usage, "preview"))
+        except LedgerUnavailable as error:
+            raise store_unavailable(error) from error
+
     async def look(self, principal: Principal, usage: Usage) -> Decision:
         """What `spend` would do now; charges nothing. A no refuses somebody, too."""
         try:
@@ -318,6 +341,21 @@ def _placeless(principal: Principal, usage: Usage, lease_id: str) -> Demand:
         key=key and KeyScope(key.id, _key_without_places(key.limits)),
         takes_place=False,
     )
+
+
+def _budgeted(principal: Principal, usage: Usage, lease_id: str) -> Demand:
+    return Demand(
+        workspace=principal.workspace,
+        plan=_budgets_of(principal.plan),
+        lease_id=lease_id,
+        reserve=usage,
+        takes_place=False,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _budgets_of(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, concurrency=None, rates=())
 
 
 # Plans in use at such a service, and keys' limits. Ledgers know them by identity, and

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.completion import CompletionService
 from gateway.cors import Cors
+from gateway.long_jobs import LongJobs, storage_of
 from gateway.middleware import EdgeMiddleware
 from gateway.model_catalog import ModelCatalog
 from gateway.policy_files import PolicyFiles
@@ -106,6 +107,8 @@ class Gateway:
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog(success_ratio=settings.log_success_ratio)
+        # One where files have a place, or none.
+        self.long_jobs: list[LongJobs] = []
         # What is not needed to begin serving.
         self._late: list[Callable[[], Awaitable[object]]] = []
         self.edge = self._edge(self._api_routes(), self.tracing)
@@ -113,14 +116,13 @@ class Gateway:
         self.ops_edge = self._edge(self._operation(has_metrics=True).routes())
 
     def _api_routes(self) -> list[Route]:
+        self.upstream = UpstreamClient(
+            self.settings, sender=to_sender(self.transport), telemetry=self.telemetry
+        )
         self.service = CompletionService(
             admission=self.admission,
             authenticator=self.authenticator,
-            upstream=UpstreamClient(
-                self.settings,
-                sender=to_sender(self.transport),
-                telemetry=self.telemetry,
-            ),
+            upstream=self.upstream,
             max_event_bytes=self.settings.upstream_max_event_bytes,
         )
         self.replays = Replays(
@@ -160,7 +162,28 @@ class Gateway:
         )
         operation = self._operation(has_metrics=self.settings.ops_port is None)
         groups = (completions, models, limits, operation)
-        return [route for group in groups for route in group.routes()]
+        routes = [route for group in groups for route in group.routes()]
+        return routes + [
+            each for jobs in self._open_long_jobs() for each in jobs.routes()
+        ]
+
+    def _open_long_jobs(self) -> list[LongJobs]:
+        storage = storage_of(self.settings)
+        if storage is not None:
+            self.long_jobs.append(
+                LongJobs(
+                    self.settings,
+                    jobs=self.shared.jobs,
+                    storage=storage,
+                    door=self.door,
+                    admission=self.admission,
+                    authenticator=self.authenticator,
+                    service=self.service,
+                    upstream=self.upstream,
+                    telemetry=self.telemetry,
+                )
+            )
+        return self.long_jobs
 
     def rate_limit_listener(self, *, is_shared: bool) -> RateLimitListener:
         """What the mesh's proxies ask, ready to be started."""
@@ -231,7 +254,10 @@ class Gateway:
             asyncio.create_task(watch_lag(self.telemetry.lagged)),
         ]
         try:
-            async with self.shared.running():
+            async with AsyncExitStack() as running:
+                await running.enter_async_context(self.shared.running())
+                for jobs in self.long_jobs:
+                    await running.enter_async_context(jobs.running())
                 yield
         finally:
             for task in tasks:

@@ -7,20 +7,40 @@ What each step does is in the module it names; what happens in which order is he
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
 from gateway.errors import Header, UpstreamRefused
-from gateway.exchange import Exchange
 from gateway.lease import Lease
 from gateway.limit_headers import degraded_headers
+from gateway.record import Record
 from gateway.streaming import MeteredStream
+from gateway.tracing.facts import RequestTrace
 from gateway.translation.port import Stamp, Translator
 from gateway.translation.usage import TokenUsage
 from gateway.upstream.client import UpstreamAnswer, UpstreamCall, UpstreamClient
+from policies.ledger import LimitState
+
+
+class Noted(Protocol):
+    """Where a call is noted: a request's exchange, or what stands for one."""
+
+    record: Record
+    trace: RequestTrace | None
+    request_id: str
+    # Of its time, what was spent waiting for others.
+    waited_s: float
+
+    def decided(self, states: Iterable[LimitState]) -> None: ...
+
+    def add_headers(self, headers: Iterable[Header]) -> None: ...
+
+    def used(self, usage: TokenUsage) -> None: ...
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +51,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stamp: Stamp
     trace_headers: tuple[Header, ...]
     # Where decisions and usage are noted for headers, log and metrics.
-    exchange: Exchange
+    exchange: Noted
     # What its lease is called, where somebody else may have to find it.
     lease_id: str | None = None
 

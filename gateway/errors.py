@@ -7,8 +7,10 @@ GatewayError                       status  code                     the client m
 │   ├── UnsupportedParameter       400     unsupported_parameter    no
 │   ├── ContextTooLong             400     context_length_exceeded  no
 │   ├── InvalidApiKey              401     invalid_api_key          no
+│   ├── SignatureRefused           401     invalid_signature        no
 │   ├── OriginRefused              403     origin_not_allowed       no
 │   ├── ModelNotFound              404     model_not_found          no
+│   ├── ObjectNotFound             404     not_found                no
 │   ├── RouteNotFound              404     route_not_found          no
 │   ├── MethodNotAllowed           405     method_not_allowed       no
 │   ├── RequestTimedOut            408     request_timeout          yes
@@ -115,6 +117,22 @@ class ModelNotFound(RequestError):
             f"The model `{shown}` does not exist or you do not have access to it.",
             details=details,
         )
+
+
+class ObjectNotFound(RequestError):
+    """No file, batch or job of this id in the caller's workspace."""
+
+    status, code = 404, "not_found"
+
+    def __init__(self, kind: str, object_id: str) -> None:
+        super().__init__(f"No such {kind} object: {object_id[:128]}", param="id")
+
+
+class SignatureRefused(RequestError):
+    """A webhook that is not LLMTune's, as far as can be told."""
+
+    status, code = 401, "invalid_signature"
+    outcome: ClassVar[Outcome] = "unauthorized"
 
 
 class RouteNotFound(RequestError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -181,6 +181,37 @@ class Exchange:
             raise RequestTimedOut("The body did not arrive in time.") from None
         await self._linger(LINGER_BYTES)
         raise _too_large(max_bytes)
+
+    async def stream_body(
+        self, max_bytes: int, timeout_s: float
+    ) -> AsyncIterator[bytes]:
+        """The body in pieces; each is waited for so long, and no slower line served."""
+        encoding = self.headers.get(b"content-encoding")
+        if encoding and encoding.lower() != b"identity":
+            raise UnsupportedEncoding("Send the body without a content encoding.")
+        if self._declared_bytes() > max_bytes:
+            await self._linger(LINGER_BYTES)
+            raise _too_large(max_bytes)
+        loop = asyncio.get_running_loop()
+        started_s, received = loop.time(), 0
+        while not self._is_body_done:
+            left_s = timeout_s + received / SLOWEST_BODY_BYTES_PER_S
+            try:
+                async with asyncio.timeout_at(started_s + left_s):
+                    message = await self.wire.receive()
+            except TimeoutError:
+                self._give_up_body()
+                raise RequestTimedOut("The body did not arrive in time.") from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece = message.get("body", b"")
+            received += len(piece)
+            if received > max_bytes:
+                await self._linger(LINGER_BYTES)
+                raise _too_large(max_bytes)
+            self._is_body_done = not message.get("more_body")
+            if piece:
+                yield piece
 
     def _declared_bytes(self) -> int:
         digits = self.headers.get(b"content-length", b"0").lstrip(b"0")

@@ -41,7 +41,10 @@ MIB: Final = 1024 * 1024
 
 # The URLs of a store and of a proxy hold passwords.
 SECRETS: Final = frozenset(
-    {"upstream_api_key", "upstream_proxy_url", "store_url", "replay_sealing_keys"}
+    {
+        *("upstream_api_key", "upstream_proxy_url", "store_url"),
+        *("replay_sealing_keys", "webhook_secret"),
+    }
 )
 
 
@@ -101,6 +104,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     models_ttl_s: Seconds = 300.0
 
+    # Files and batches, and how LLMTune tells what became of them.
+    # `file:///path` or `s3://bucket/prefix`; unset: there are no files and no batches.
+    storage_url: str | None = None
+    # Where LLMTune reaches `/webhooks/llmtune`; unset: each line of a batch is a call.
+    public_url: str | None = None
+    webhook_secret: Secret | None = None
+    # A hundred results of 2,000 tokens are 1 MiB, and some models say more.
+    webhook_max_body_bytes: Bytes = 8 * MIB
+    # A chunk whose results have not come by then is sent again.
+    batch_result_timeout_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
+    # OpenAI's own bound.
+    file_max_bytes: Bytes = 512 * MIB
+
     # What a client may do to us.
     http_max_body_bytes: Bytes = 32 * MIB
     # OpenAI asks for less than 64 KiB of headers.
@@ -154,6 +170,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     _check_sidecar(settings)
     _check_proxies(settings.trusted_proxies)
     _check_rate_limit(settings)
+    _check_public_url(settings)
     return settings
 
 
@@ -350,3 +367,15 @@ def _check_rate_limit(settings: Settings) -> None:
     port = settings.rate_limit_port
     if port is not None and find_spec("grpc") is None:
         raise _problem("rate_limit_port", str(port), "needs the package grpcio")
+
+
+def _check_public_url(settings: Settings) -> None:
+    url = settings.public_url
+    if url is None:
+        return
+    if not _is_origin(url.rstrip("/")):
+        allowed = "a URL such as https://llm.example.com, without a path"
+        raise _problem("public_url", _without_secrets(url), allowed)
+    if settings.webhook_secret is None:
+        # What the URLs that LLMTune is given are signed with, too.
+        raise _problem("public_url", url, "needs GATEWAY_WEBHOOK_SECRET")

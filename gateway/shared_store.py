@@ -15,6 +15,9 @@ from typing import Any, Final
 from gateway.settings import Settings, seal_of
 from gateway.telemetry.following import follow_store
 from gateway.telemetry.metrics import Telemetry
+from policies.jobs.memory_jobs import MemoryJobs
+from policies.jobs.port import JobStore
+from policies.jobs.redis_jobs import JOB_SCRIPTS, RedisJobs
 from policies.key_cache import StoredKeys
 from policies.key_store import KeyStore
 from policies.ledger import Ledger
@@ -37,9 +40,10 @@ class OwnLedger:
 
     keys: StoredKeys | None = None
 
-    def __init__(self, ledger: Ledger, replays: ReplayStore) -> None:
+    def __init__(self, ledger: Ledger, replays: ReplayStore, jobs: JobStore) -> None:
         self.ledger = ledger
         self.replays = replays
+        self.jobs = jobs
 
     def status(self) -> dict[str, Any]:
         return {"kind": "memory"}
@@ -65,8 +69,9 @@ class SharedStore:
             timeout_s=settings.store_timeout_s,
             connect_timeout_s=settings.store_connect_timeout_s,
             client_name=CLIENT_NAME,
-            scripts=(*LEDGER_SCRIPTS, *REPLAY_SCRIPTS),
+            scripts=(*LEDGER_SCRIPTS, *REPLAY_SCRIPTS, *JOB_SCRIPTS),
         )
+        self.jobs: JobStore = RedisJobs(store)
         lease_ms = int(settings.lease_ttl_s * 1000)
         keys = settings.replay_sealing_keys
         self.replays: ReplayStore = RedisReplays(
@@ -119,4 +124,5 @@ def open_shared_store(
     replays = MemoryReplays(
         lambda: clock_us() // 1000, lease_ms=int(settings.replay_lease_ttl_s * 1000)
     )
-    return OwnLedger(ledger or own, replays)
+    jobs = MemoryJobs(lambda: clock_us() // 1000)
+    return OwnLedger(ledger or own, replays, jobs)

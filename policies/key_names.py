@@ -41,3 +41,20 @@ def replay_keys(workspace: str, scope: str, digest: str) -> tuple[str, ...]:
     record = f"{stem}:{digest}"
     sums = (f"{stem}:sizes", f"{stem}:running", f"{stem}:kept")
     return (record, f"{record}:pieces", *sums)
+
+
+def job_record(workspace: str, kind: str, record_id: str) -> tuple[str, str]:
+    """A record, and the index of its kind, as job_record.lua takes them."""
+    stem = f"gw:{{{workspace}}}:jobs"
+    return (f"{stem}:record:{kind}:{record_id}", f"{stem}:index:{kind}")
+
+
+def job_collection(workspace: str, collection: str) -> str:
+    """What was collected under a name."""
+    return f"gw:{{{workspace}}}:jobs:collected:{collection}"
+
+
+def job_queue(queue: str) -> tuple[str, str, str]:
+    """What job_work.lua takes. No workspace's, so that any replica finds all work."""
+    stem = f"gw:{{jobs}}:jobs:{queue}"
+    return (f"{stem}:due", f"{stem}:owners", f"{stem}:woken")

@@ -132,6 +132,16 @@ class ResponseCache(Strict, frozen=True, kw_only=True):
     max_workspace_bytes: PositiveCount = 16_777_216
 
 
+class BatchLimits(Strict, frozen=True, kw_only=True):
+    """What a workspace's batches may take; None is unbounded. They wait for room."""
+
+    # Of one batch, refused when it is read. OpenAI takes no more.
+    max_lines: Annotated[int, Meta(ge=1, le=50_000)] = 50_000
+    # Of all batches together: what is under way at a time, as it was estimated.
+    enqueued_tokens: PositiveCount | None = None
+    concurrent_batches: PositiveCount | None = None
+
+
 class PrivateFleet(Strict, frozen=True, kw_only=True):
     """An upstream of the workspace's own; its key is read from the environment."""
 
@@ -154,6 +164,7 @@ class Plan(Strict, frozen=True, kw_only=True):
     idempotency: Idempotency = Idempotency()
     # Off unless it is there.
     cache: ResponseCache | None = None
+    batch: BatchLimits = BatchLimits()
 
     @property
     def limits(self) -> tuple[Limit, ...]:

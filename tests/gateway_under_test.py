@@ -241,10 +241,11 @@ async def gateway_under_test(
     }
     ledger = settings.pop("ledger", None)
     environment = settings.pop("environment", {})
+    port = settings.pop("port", 0)
     gateway = Gateway(
         Settings(**(defaults | settings)), ledger=ledger, environment=environment
     )
-    async with running_gateway(gateway, Address(port=0)) as (server, address):
+    async with running_gateway(gateway, Address(port=port)) as (server, address):
         under_test = GatewayUnderTest(gateway, server, address, keys)
         async with under_test.client:
             yield under_test

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -28,6 +28,7 @@ from gateway.errors import (
     LimitExceeded,
     MethodNotAllowed,
     OriginRefused,
+    RouteNotFound,
 )
 from gateway.exchange import Exchange, exchange_of
 from gateway.mesh import MeshHeaders
@@ -39,6 +40,8 @@ from gateway.trusted_peers import TrustedPeers
 logger = logging.getLogger(__name__)
 
 Handle: TypeAlias = Callable[[Exchange], Awaitable[None]]
+# What is at a path below another, as its label and its methods; None: nothing.
+Find: TypeAlias = Callable[[list[str]], tuple[str, Mapping[str, Handle]] | None]
 
 # The slowest body of this size takes about 3 ms, and a thread's hand-over 50 us.
 PARSED_BESIDE_BYTES: Final = 128 * 1024
@@ -88,6 +91,28 @@ class Door:
 
         return Route(paths, handle, exact=dict.fromkeys(paths, begin))
 
+    def tree(self, *paths: str, find: Find) -> Route:
+        """
+        Handlers for these paths and what is below them; `find` chooses by the segments.
+        """
+        prefix = paths[0]
+
+        def begin(exchange: Exchange, method: str, below: str) -> Awaitable[None]:
+            found = find([part for part in below.split("/") if part])
+            if found is None:
+                exchange.record.route = "_other"
+                return self.answer(exchange, _nothing_there)
+            label, handles = found
+            exchange.record.route = prefix + label
+            allowed = ", ".join(sorted({*handles, "OPTIONS"} | _head_of(handles)))
+            return self.answer(exchange, _chosen(method, handles, allowed))
+
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            # Litestar leaves only the part of the path that is below.
+            await begin(exchange_of(scope), scope["method"], scope["path"])
+
+        return Route(paths, handle, is_mount=True)
+
     async def answer(self, exchange: Exchange, handle: Handle) -> None:
         """Run a handler; whatever it raises becomes the one answer it should be."""
         try:
@@ -136,17 +161,25 @@ class Door:
         record.plan = principal.plan.plan
         return principal
 
+    async def read(self, exchange: Exchange, max_bytes: int | None = None) -> bytes:
+        """The body, within the gateway's bound and this one."""
+        most = self._settings.http_max_body_bytes
+        if max_bytes is not None and max_bytes < most:
+            most = max_bytes
+        raw = exchange.take_body(most)
+        if raw is not None:
+            return raw
+        return await exchange.read_body(most, self._settings.http_body_timeout_s)
+
+    def stream(self, exchange: Exchange, max_bytes: int) -> AsyncIterator[bytes]:
+        """The body as it comes, for what is too large to be held."""
+        return exchange.stream_body(max_bytes, self._settings.http_body_timeout_s)
+
     async def parse(
         self, exchange: Exchange, principal: Principal, parse: Parse
     ) -> Translator:
         """The body, within the gateway's bound and the plan's, as the request it is."""
-        most = self._settings.http_max_body_bytes
-        of_plan = principal.plan.request.max_body_bytes
-        if of_plan is not None and of_plan < most:
-            most = of_plan
-        raw = exchange.take_body(most)
-        if raw is None:
-            raw = await exchange.read_body(most, self._settings.http_body_timeout_s)
+        raw = await self.read(exchange, principal.plan.request.max_body_bytes)
         if len(raw) > PARSED_BESIDE_BYTES:
             # A body made to be slow takes a second and more for 32 MiB; the others'
             # streams go on meanwhile.
@@ -182,6 +215,10 @@ def _refuse_page(exchange: Exchange, cors: Cors) -> None:
 
 def _head_of(handles: Mapping[str, Handle]) -> set[str]:
     return {"HEAD"} if "GET" in handles else set()
+
+
+async def _nothing_there(exchange: Exchange) -> None:
+    raise RouteNotFound("There is no such route.")
 
 
 def _chosen(method: str, handles: Mapping[str, Handle], allowed: str) -> Handle:

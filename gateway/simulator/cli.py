@@ -82,6 +82,10 @@ KNOBS: Final = (
     Knob("--webhook-secret", "webhook_secret", "SECRET", "signs them; '': unsigned"),
     Knob("--webhook-retry-ms", "webhook_retry_ms", "MS", "first retry; then doubles"),
     Knob("--webhook-copies", "webhook_copies", "N", "deliveries of each event"),
+    Knob("--webhook-drop", "webhook_drop", "SHARE", "of events: never sent"),
+    Knob("--webhook-double", "webhook_double", "SHARE", "of events: sent twice"),
+    Knob("--webhook-late", "webhook_late", "SHARE", "of events: overtaken"),
+    Knob("--webhook-late-ms", "webhook_late_ms", "MS", "how late those are"),
     Knob(
         "--batch-webhook", "batch_webhook", "batch|item", "one post per batch or item"
     ),

@@ -80,6 +80,11 @@ class SimulatorSettings(
     webhook_retry_ms: Milliseconds = 500
     # LLMTune may deliver an event more than once; 2 makes it certain.
     webhook_copies: Annotated[int, Meta(ge=1, le=10)] = 1
+    # Of all events: never sent, sent twice, and sent after others that happened later.
+    webhook_drop: Share = 0
+    webhook_double: Share = 0
+    webhook_late: Share = 0
+    webhook_late_ms: Milliseconds = 1_000
     batch_webhook: BatchWebhook = "batch"
     batch_ms: Milliseconds = 200
     job_queued_ms: Milliseconds = 500

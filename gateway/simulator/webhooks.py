@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -111,6 +112,8 @@ class WebhookSender:
         self._pending: set[asyncio.Task[None]] = set()
         self._client: httpx.AsyncClient | None = None
         self._events = 0
+        # Whoever gives the same seed sees the same ones go astray.
+        self._random = random.Random(settings.seed)  # noqa: S311 - a dice, no secret
 
     def send(self, url: str, name: str, data: dict[str, object]) -> None:
         """Start delivering; the copies of one event share its id."""
@@ -118,11 +121,17 @@ class WebhookSender:
         event = Event(name, data, iso_time(self._now()), f"evt_{self._events:08d}")
         generation = self._settings.webhook_generation
         payload = payload_of(event, generation, self._settings.webhook_secret)
-        for _ in range(self._settings.webhook_copies):
+        if self._happens(self._settings.webhook_drop):
+            self._board.counts.webhooks_failed += 1
+            return
+        is_doubled = self._happens(self._settings.webhook_double)
+        for _ in range(self._settings.webhook_copies + is_doubled):
             if len(self._pending) >= MAX_PENDING:
                 self._board.counts.webhooks_failed += 1
                 continue
-            task = asyncio.create_task(self._deliver(url, payload))
+            is_late = self._happens(self._settings.webhook_late)
+            late_s = self._settings.webhook_late_ms / 1000 if is_late else 0.0
+            task = asyncio.create_task(self._deliver(url, payload, late_s))
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 
@@ -133,7 +142,12 @@ class WebhookSender:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _deliver(self, url: str, payload: Payload) -> None:
+    def _happens(self, share: float) -> bool:
+        return share > 0 and self._random.random() < share
+
+    async def _deliver(self, url: str, payload: Payload, late_s: float) -> None:
+        if late_s:
+            await asyncio.sleep(late_s)
         for attempt in range(MAX_RETRIES + 1):
             if attempt:
                 self._board.counts.webhooks_retried += 1

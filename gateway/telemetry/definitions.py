@@ -284,6 +284,19 @@ RATE_LIMIT_CALLS: Final = _counter(
     " failed).",
     "outcome",
 )
+WEBHOOKS: Final = _counter(
+    "webhooks",
+    "Webhooks of LLMTune's, counted when answered, by outcome (results, kept, repeated,"
+    " or why it was refused: too_large, no_secret, unsigned, forged, malformed,"
+    " too_old, too_new).",
+    "outcome",
+)
+BATCH_LINES: Final = _counter(
+    "batch_lines",
+    "Lines of batches, counted when their chunk is written, by outcome (completed,"
+    " failed).",
+    "outcome",
+)
 KEY_LOOKUPS: Final = _counter(
     "key_lookups",
     "Look-ups of API keys in the store's cache, by outcome (hit, unknown_hit, found,"

@@ -110,6 +110,8 @@ class Telemetry:
 
     def _define_operation(self) -> None:
         self._rate_limit_calls = self._counter(d.RATE_LIMIT_CALLS)
+        self._webhooks = self._counter(d.WEBHOOKS)
+        self._batch_lines = self._counter(d.BATCH_LINES)
         self._replays = self._counter(d.REPLAYS)
         self._claims_lost = self._counter(d.REPLAY_CLAIMS_LOST)
         self._store_calls = self._histogram(d.STORE_DURATION)
@@ -260,6 +262,13 @@ class Telemetry:
 
     def rate_limit_called(self, outcome: str, times: int = 1) -> None:
         self._rate_limit_calls.add(times, outcome)
+
+    def webhook_came(self, outcome: str) -> None:
+        self._webhooks.add(1, outcome)
+
+    def batch_lines_written(self, completed: int, failed: int) -> None:
+        self._batch_lines.add(completed, "completed")
+        self._batch_lines.add(failed, "failed")
 
     def looked_up(self, outcome: LookupOutcome) -> None:
         self.lookups[outcome] += 1

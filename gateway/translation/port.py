@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.translation.usage import TokenUsage
 
-Route: TypeAlias = Literal["inference", "chat", "playground"]
+Route: TypeAlias = Literal["inference", "chat", "playground", "batch", "fine_tune"]
 
 
 class Stamp(msgspec.Struct, frozen=True):

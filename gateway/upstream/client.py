@@ -60,6 +60,8 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     # As they came, where no trace of ours carries them on.
     trace_headers: tuple[tuple[bytes, bytes], ...] = ()
     trace: RequestTrace | None = None
+    # The upstream does what came with this key once, however often it comes.
+    idempotency_key: bytes | None = None
 
 
 class UpstreamAnswer:
@@ -275,6 +277,8 @@ def _outgoing(call: UpstreamCall) -> Outgoing:
         (b"x-request-id", call.request_id.encode("ascii")),
         *call.trace_headers,
     )
+    if call.idempotency_key is not None:
+        headers += ((b"idempotency-key", call.idempotency_key),)
     return Outgoing(
         credentials.base_url + request.path, request.is_stream, headers, request.body
     )

@@ -1,0 +1,207 @@
+"""One open chunk: sent as one or run line by line, and written when it is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+import msgspec
+
+from gateway.batches.lines import Item, prompt_of
+from gateway.batches.planning import Chunk, once, read_chunk
+from gateway.batches.record import BatchRecord, OpenChunk
+from gateway.batches.results import (
+    Outcome,
+    OutputLine,
+    decode_outcome,
+    decode_result,
+    encode,
+    to_outcome,
+    unanswered,
+)
+from gateway.batches.tickets import Ticket, TicketOffice
+from gateway.ids import new_id
+from gateway.storage.port import ObjectMissing, Storage
+from gateway.translation.port import Parse, Stamp, UpstreamRequest
+from gateway.upstream.client import Credentials, UpstreamCall, UpstreamClient
+from policies.jobs.port import JobStore
+
+BATCH_PATH: Final = "/batch/inference"
+
+# An outcome as we made it, or a result as LLMTune sent it.
+MADE: Final = b"o"
+SENT: Final = b"u"
+
+
+class _Request(msgspec.Struct, frozen=True):
+    id: str
+    prompt: str
+
+
+class _Batch(msgspec.Struct, frozen=True, rename="camel"):
+    model_id: str
+    requests: list[_Request]
+    webhook_url: str
+
+
+class Tally(msgspec.Struct):
+    """What the lines of a chunk came to."""
+
+    completed: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    # Of the lines that LLMTune took together, which nothing was charged for yet.
+    uncharged_lines: int = 0
+    uncharged_tokens: int = 0
+
+
+def collection_of(batch_id: str, number: int) -> str:
+    """Under which name the results of a chunk are collected."""
+    return f"{batch_id}:{number}"
+
+
+class ChunkDesk:
+    """What is done with the chunks of a batch; each call may be repeated."""
+
+    def __init__(
+        self,
+        *,
+        jobs: JobStore,
+        storage: Storage,
+        upstream: UpstreamClient,
+        tickets: TicketOffice,
+    ) -> None:
+        self._jobs = jobs
+        self._storage = storage
+        self._upstream = upstream
+        self._tickets = tickets
+
+    async def read(self, folder: str, number: int) -> Chunk:
+        """A chunk's lines."""
+        return await read_chunk(self._storage, folder, number)
+
+    async def results(self, record: BatchRecord, number: int) -> dict[int, bytes]:
+        """What has come, by the place of the line in its chunk."""
+        name = collection_of(record.id, number)
+        found = await self._jobs.collected(record.caller.workspace, name)
+        return {int(place): result for place, result in found.items()}
+
+    async def send(
+        self,
+        record: BatchRecord,
+        chunk: OpenChunk,
+        lines: Chunk,
+        places: Iterable[int],
+        parse: Parse,
+        credentials: Credentials,
+    ) -> None:
+        """Have LLMTune run these lines; GatewayError. Sent twice they run once."""
+        wanted = list(places)
+        body = await asyncio.to_thread(self._body, record, chunk, lines, wanted, parse)
+        call = UpstreamCall(
+            UpstreamRequest("batch", BATCH_PATH, body, is_stream=False),
+            credentials,
+            lines.model,
+            "req_" + new_id(),
+            idempotency_key=f"{record.id}-{chunk.number}-{chunk.attempt}".encode(),
+        )
+        async with await self._upstream.open(call) as answer:
+            await answer.read()
+
+    def _body(
+        self,
+        record: BatchRecord,
+        chunk: OpenChunk,
+        lines: Chunk,
+        places: list[int],
+        parse: Parse,
+    ) -> bytes:
+        requests = [
+            _Request(str(place), prompt_of(parse(bytes(lines.items[place].body))))
+            for place in places
+        ]
+        ticket = Ticket(record.caller.workspace, record.id, chunk.number, chunk.lines)
+        return encode(_Batch(lines.model, requests, self._tickets.url_of(ticket)))
+
+    async def write(
+        self,
+        folder: str,
+        number: int,
+        lines: Chunk,
+        results: dict[int, bytes],
+        parse: Parse,
+        *,
+        missing: tuple[str, str] = ("batch_failed", "The request was not run."),
+    ) -> Tally:
+        """Keep what became of a chunk; what it lacks is told as `missing`."""
+        tally, answers, errors = await asyncio.to_thread(
+            _outcomes, lines.items, results, parse, missing
+        )
+        for kind, written in (("out", answers), ("err", errors)):
+            if written:
+                key = part_key(folder, kind, number)
+                await self._storage.put(key, once(written))
+        return tally
+
+    async def forget(self, record: BatchRecord, folder: str, number: int) -> None:
+        """Drop what is needed no more once the chunk is written and counted."""
+        name = collection_of(record.id, number)
+        await self._jobs.discard(record.caller.workspace, name)
+        await self._storage.delete(f"{folder}/chunk-{number:05}")
+
+    async def parts(self, folder: str, kind: str, chunks: int) -> AsyncIterator[bytes]:
+        """All that was written of a kind, in the order of the chunks."""
+        for number in range(chunks):
+            try:
+                async for piece in self._storage.open(part_key(folder, kind, number)):
+                    yield piece
+            except ObjectMissing:
+                continue
+
+    async def sweep(self, folder: str) -> None:
+        """Delete all that a batch has left but its files."""
+        async for key in self._storage.list(f"{folder}/"):
+            await self._storage.delete(key)
+
+
+def part_key(folder: str, kind: str, number: int) -> str:
+    return f"{folder}/{kind}-{number:05}"
+
+
+def _outcomes(
+    items: tuple[Item, ...],
+    results: dict[int, bytes],
+    parse: Parse,
+    missing: tuple[str, str],
+) -> tuple[Tally, bytes, bytes]:
+    tally, answers, errors = Tally(), list[bytes](), list[bytes]()
+    for place, item in enumerate(items):
+        raw = results.get(place)
+        outcome = unanswered(item, *missing) if raw is None else _read(item, raw, parse)
+        _count(tally, outcome, is_charged=raw is None or raw[:1] == MADE)
+        (answers if outcome.is_answer else errors).append(_line(outcome.line))
+    return tally, b"".join(answers), b"".join(errors)
+
+
+def _read(item: Item, raw: bytes, parse: Parse) -> Outcome:
+    if raw[:1] == MADE:
+        return decode_outcome(raw[1:])
+    stamp = Stamp("chatcmpl-" + new_id(), int(time.time()))
+    return to_outcome(item, decode_result(raw[1:]), parse, stamp)
+
+
+def _count(tally: Tally, outcome: Outcome, *, is_charged: bool) -> None:
+    tally.completed += outcome.is_answer
+    tally.failed += not outcome.is_answer
+    tally.input_tokens += outcome.input_tokens
+    tally.output_tokens += outcome.output_tokens
+    if outcome.is_answer and not is_charged:
+        tally.uncharged_lines += 1
+        tally.uncharged_tokens += outcome.input_tokens + outcome.output_tokens
+
+
+def _line(line: OutputLine) -> bytes:
+    return encode(line) + b"\n"

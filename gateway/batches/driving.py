@@ -1,0 +1,420 @@
+"""
+Driving one batch from what its record says to what it should say next.
+
+A step may be cut off anywhere and begun again by another replica: objects are written
+whole or not at all, results are collected once, charges have names, and the record
+changes only as it was read. The order in each is: bytes, charge, record, clean up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import msgspec
+
+from gateway.admission import Admission
+from gateway.auth import Authenticator, Principal
+from gateway.batches.chunks import MADE, ChunkDesk, Tally, collection_of
+from gateway.batches.enqueued import Enqueued
+from gateway.batches.keeping import BatchBook, Held, LostBatch
+from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
+from gateway.batches.planning import Chunk, Cutter
+from gateway.batches.record import BatchRecord, LineError, OpenChunk, Status
+from gateway.batches.results import encode
+from gateway.batches.singly import LineRunner
+from gateway.batches.tickets import TicketOffice
+from gateway.errors import (
+    GatewayError,
+    ModelNotFound,
+    StoreUnavailable,
+    UpstreamError,
+)
+from gateway.files.service import FileService, folder_of, new_file_id
+from gateway.settings import Settings
+from gateway.storage.port import ObjectMissing
+from policies.jobs.port import JobStore
+from policies.ledger import Rejected, Usage
+
+logger = logging.getLogger(__name__)
+
+# Chunks under way at a time: LLMTune works on them while we write the others.
+MAX_OPEN: Final = 8
+# Single lines of a batch at a time, if the plan leaves room for as many.
+LINES_TOGETHER: Final = 4
+# For so long single lines are run before the rest of the batch is looked at again.
+SLICE_S: Final = 2.0
+# After so many sendings a chunk's lines are run one by one.
+MAX_SENDINGS: Final = 3
+# Results that were collected and are waited for no more end with the batch's day.
+COLLECTED_MS: Final = 2 * 86_400_000
+# What an answer is taken for whose caller leaves its length open.
+USUAL_OUTPUT_TOKENS: Final = 512
+
+LOOK_AGAIN_MS: Final = 5_000
+WAIT_FOR_ROOM_MS: Final = 1_000
+
+
+class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What drivers use; shared by all of a process."""
+
+    settings: Settings
+    jobs: JobStore
+    book: BatchBook
+    files: FileService
+    desk: ChunkDesk
+    tickets: TicketOffice
+    runner: LineRunner
+    admission: Admission
+    authenticator: Authenticator
+    owner: str
+    count_lines: Callable[[int, int], None]
+    now_s: Callable[[], float] = time.time
+
+
+class BatchRun:
+    """One look at one batch, by the replica that holds it."""
+
+    def __init__(self, parts: BatchParts, held: Held, principal: Principal) -> None:
+        self._parts = parts
+        self._held = held
+        self._principal = principal
+        self._record = record = held.record
+        self._folder = f"batches/{folder_of(record.caller.workspace)}/{record.id}"
+        self._enqueued = Enqueued(parts.jobs)
+        settings = parts.settings
+        self._parse = parse_of(
+            record.endpoint, settings.upstream_dialect, settings.upstream_prompt_form
+        )
+        self._wait_ms = LOOK_AGAIN_MS
+        self._ran_any = False
+
+    @property
+    def _now_s(self) -> int:
+        return int(self._parts.now_s())
+
+    async def step(self) -> int | None:
+        """Go on as far as is possible now; in how many ms to look again, or None."""
+        record = self._record
+        if record.status == "validating":
+            await self._cut()
+        if record.status == "in_progress":
+            await self._advance()
+        is_over = not record.open and record.next_chunk >= record.chunks
+        if record.status in {"cancelling", "finalizing"} or (
+            record.status == "in_progress" and (is_over or self._is_expired)
+        ):
+            await self._conclude()
+        return None if record.has_ended else self._wait_ms
+
+    @property
+    def _is_expired(self) -> bool:
+        return self._now_s >= self._record.expires_at
+
+    # Its input.
+
+    async def _cut(self) -> None:
+        record, limits = self._record, self._principal.plan.batch
+        cutter = Cutter(self._parts.files.storage, self._folder, self._check)
+        lines = self._parts.files.lines(record.caller.workspace, record.input_file_id)
+        try:
+            plan = await cutter.cut(lines, limits.max_lines)
+        except ObjectMissing:
+            gone = LineError("invalid_file", "The input file is gone.", "input_file_id")
+            await self._fail((gone,))
+            return
+        if plan.errors:
+            await self._fail(plan.errors)
+            return
+        record.chunks, record.model = plan.chunks, plan.model
+        record.counts.total = plan.lines
+        record.become("in_progress", self._now_s)
+        await self._save()
+
+    def _check(self, raw: bytes, number: int) -> CheckedLine:
+        checked = check_line(
+            raw, number, self._record.endpoint, self._parse, USUAL_OUTPUT_TOKENS
+        )
+        if not self._principal.may_use(checked.model):
+            text = ModelNotFound(checked.model).message
+            raise BadLine(LineError("model_not_found", text, "body.model", number))
+        return checked
+
+    async def _fail(self, errors: tuple[LineError, ...]) -> None:
+        self._record.errors = errors
+        self._record.become("failed", self._now_s)
+        await self._save()
+        await self._parts.desk.sweep(self._folder)
+
+    # Its chunks.
+
+    async def _advance(self) -> None:
+        await self._harvest()
+        if self._is_expired:
+            return
+        await self._fill()
+        for chunk in list(self._record.open):
+            if chunk.way == "together" and chunk.missed_ms == 0:
+                await self._send(chunk)
+        if any(chunk.way == "singly" for chunk in self._record.open):
+            await self._run_singly()
+            await self._harvest()
+            await self._fill()
+            self._wait_ms = 0 if self._ran_any else WAIT_FOR_ROOM_MS
+
+    async def _harvest(self) -> None:
+        for chunk in list(self._record.open):
+            results = await self._parts.desk.results(self._record, chunk.number)
+            if len(results) >= chunk.lines:
+                lines = await self._parts.desk.read(self._folder, chunk.number)
+                await self._close(chunk, lines, results)
+            elif 0 < chunk.missed_ms <= self._parts.now_s() * 1000:
+                await self._miss(chunk)
+
+    async def _close(
+        self,
+        chunk: OpenChunk,
+        lines: Chunk,
+        results: dict[int, bytes],
+        missing: tuple[str, str] = ("batch_failed", "The request was not run."),
+    ) -> None:
+        record, desk = self._record, self._parts.desk
+        tally = await desk.write(
+            self._folder, chunk.number, lines, results, self._parse, missing=missing
+        )
+        await self._charge(tally, chunk.number)
+        record.open.remove(chunk)
+        record.counts.completed += tally.completed
+        record.counts.failed += tally.failed
+        record.tokens.input += tally.input_tokens
+        record.tokens.output += tally.output_tokens
+        await self._save()
+        self._parts.count_lines(tally.completed, tally.failed)
+        await self._enqueue(None)
+        await desk.forget(record, self._folder, chunk.number)
+
+    async def _charge(self, tally: Tally, number: int) -> None:
+        if tally.uncharged_lines:
+            usage = Usage(tally.uncharged_lines, tally.uncharged_tokens)
+            lease_id = f"{self._record.id}.chunk.{number}"
+            await self._parts.admission.charge_once(self._principal, usage, lease_id)
+
+    async def _miss(self, chunk: OpenChunk) -> None:
+        chunk.attempt += 1
+        chunk.missed_ms = 0
+        if chunk.attempt >= MAX_SENDINGS:
+            chunk.way = "singly"
+        facts = {"batch": self._record.id, "chunk": chunk.number}
+        logger.warning("results of a batch did not come", extra={"facts": facts})
+        await self._save()
+
+    async def _fill(self) -> None:
+        record = self._record
+        while len(record.open) < MAX_OPEN and record.next_chunk < record.chunks:
+            number = record.next_chunk
+            lines = await self._parts.desk.read(self._folder, number)
+            if not await self._has_room(lines):
+                self._wait_ms = min(self._wait_ms, WAIT_FOR_ROOM_MS)
+                return
+            way = lines.way if self._parts.tickets.is_open else "singly"
+            record.open.append(
+                OpenChunk(number, way, len(lines.items), lines.tokens, attempt=0)
+            )
+            record.next_chunk += 1
+            await self._save()
+            if way == "together":
+                await self._send(record.open[-1])
+
+    async def _has_room(self, lines: Chunk) -> bool:
+        usage = Usage(len(lines.items), lines.tokens)
+        try:
+            decision = await self._parts.admission.look_at_budgets(
+                self._principal, usage
+            )
+        except StoreUnavailable:
+            return False
+        if isinstance(decision, Rejected) and decision.reason != "too_large":
+            return False
+        return await self._enqueue(lines.tokens)
+
+    async def _enqueue(self, more: int | None) -> bool:
+        """Hold what is open, and so much more; without `more`, only what is open."""
+        tokens = sum(chunk.tokens for chunk in self._record.open) + (more or 0)
+        limits = None if more is None else self._principal.plan.batch
+        return await self._enqueued.set(
+            self._record.caller.workspace, self._record.id, tokens, limits
+        )
+
+    async def _send(self, chunk: OpenChunk) -> None:
+        record, desk = self._record, self._parts.desk
+        lines = await desk.read(self._folder, chunk.number)
+        known = await desk.results(record, chunk.number)
+        places = [place for place in range(chunk.lines) if place not in known]
+        if not places:
+            return
+        credentials = self._parts.authenticator.credentials(self._principal)
+        try:
+            await desk.send(record, chunk, lines, places, self._parse, credentials)
+        except UpstreamError as error:
+            if error.http_status == 429 or error.http_status >= 500:
+                self._wait_ms = min(self._wait_ms, LOOK_AGAIN_MS)
+                return
+            # One by one, each line is told for itself what is wrong.
+            chunk.way = "singly"
+        patience_ms = self._parts.settings.batch_result_timeout_s * 1000
+        if chunk.way == "together":
+            chunk.missed_ms = int(self._parts.now_s() * 1000 + patience_ms)
+        await self._save()
+
+    # Lines that go one by one.
+
+    async def _run_singly(self) -> None:
+        until_s = asyncio.get_running_loop().time() + SLICE_S
+        self._ran_any = False
+        for chunk in list(self._record.open):
+            if chunk.way == "singly":
+                await self._run_lines(chunk, until_s)
+
+    async def _run_lines(self, chunk: OpenChunk, until_s: float) -> None:
+        lines = await self._parts.desk.read(self._folder, chunk.number)
+        known = await self._parts.desk.results(self._record, chunk.number)
+        left = [place for place in range(chunk.lines) if place not in known]
+        if chunk.owner != self._parts.owner:
+            await self._take_over(chunk, lines, left)
+        # Taken from the end, by several at once.
+        left.reverse()
+
+        async def run_some() -> None:
+            loop = asyncio.get_running_loop()
+            while left and loop.time() < until_s:
+                if not await self._parts.runner.has_room(self._principal):
+                    return
+                place = left.pop()
+                if not await self._run_line(chunk, lines, place):
+                    return
+
+        await asyncio.gather(*(run_some() for _ in range(LINES_TOGETHER)))
+
+    async def _take_over(self, chunk: OpenChunk, lines: Chunk, left: list[int]) -> None:
+        """Another ran it, and has died: what it began is begun anew, and once paid."""
+        if chunk.owner:
+            for place in left:
+                stem = self._lease_stem(chunk, lines.items[place].line)
+                await self._parts.runner.void(self._principal, stem)
+            chunk.attempt += 1
+        chunk.owner = self._parts.owner
+        await self._save()
+
+    def _lease_stem(self, chunk: OpenChunk, line: int) -> str:
+        return f"{self._record.id}.line.{line}.{chunk.attempt}"
+
+    async def _run_line(self, chunk: OpenChunk, lines: Chunk, place: int) -> bool:
+        item = lines.items[place]
+        stem = self._lease_stem(chunk, item.line)
+        outcome = await self._parts.runner.run(self._principal, item, self._parse, stem)
+        if outcome is None:
+            return False
+        self._ran_any = True
+        workspace = self._record.caller.workspace
+        name = collection_of(self._record.id, chunk.number)
+        entry = {str(place): MADE + encode(outcome)}
+        await self._parts.jobs.collect(workspace, name, entry, COLLECTED_MS)
+        return True
+
+    # Its end.
+
+    async def _conclude(self) -> None:
+        record = self._record
+        missing = ("batch_expired", "This request could not be run in time.")
+        if record.status == "cancelling":
+            missing = ("batch_cancelled", "The batch was cancelled before it was run.")
+        await self._abandon(missing)
+        if record.status == "in_progress":
+            record.become("finalizing", self._now_s)
+        if record.counts.completed and record.output_file_id is None:
+            record.output_file_id = new_file_id(self._parts.now_s)
+        if record.counts.failed and record.error_file_id is None:
+            record.error_file_id = new_file_id(self._parts.now_s)
+        await self._save()
+        await self._write(record.output_file_id, "out", "output")
+        await self._write(record.error_file_id, "err", "error")
+        record.become(self._last_status(), self._now_s)
+        await self._save()
+        await self._parts.desk.sweep(self._folder)
+
+    def _last_status(self) -> Status:
+        if self._record.moments.cancelling is not None:
+            return "cancelled"
+        return "expired" if self._record.was_expired else "completed"
+
+    async def _abandon(self, missing: tuple[str, str]) -> None:
+        """Write the lines that will not be run any more."""
+        record, desk = self._record, self._parts.desk
+        if record.open or record.next_chunk < record.chunks:
+            record.was_expired = record.status != "cancelling"
+        for chunk in list(record.open):
+            results = await desk.results(record, chunk.number)
+            lines = await desk.read(self._folder, chunk.number)
+            await self._close(chunk, lines, results, missing)
+        while record.next_chunk < record.chunks:
+            number = record.next_chunk
+            lines = await desk.read(self._folder, number)
+            tally = await desk.write(
+                self._folder, number, lines, {}, self._parse, missing=missing
+            )
+            record.counts.failed += tally.failed
+            record.next_chunk += 1
+            await self._save()
+
+    async def _write(self, file_id: str | None, kind: str, name: str) -> None:
+        record = self._record
+        if file_id is None:
+            return
+        parts: AsyncIterator[bytes] = self._parts.desk.parts(
+            self._folder, kind, record.chunks
+        )
+        await self._parts.files.create(
+            record.caller.workspace,
+            parts,
+            filename=f"{record.id}_{name}.jsonl",
+            purpose="batch_output",
+            expires_after_s=record.output_expires_after_s,
+            file_id=file_id,
+        )
+
+    async def _save(self) -> None:
+        await self._parts.book.save(self._held)
+
+
+async def drive(parts: BatchParts, item: str) -> int | None:
+    """One look at the batch of an item of work; None if there is nothing more to do."""
+    workspace, _, batch_id = item.partition(" ")
+    held = await parts.book.find(workspace, batch_id)
+    if held is None or held.record.has_ended:
+        return None
+    principal = principal_of(parts.authenticator, held.record)
+    if principal is None:
+        facts = {"batch": batch_id, "plan": held.record.caller.plan}
+        logger.warning("a batch's plan is not here", extra={"facts": facts})
+        return LOOK_AGAIN_MS
+    try:
+        return await BatchRun(parts, held, principal).step()
+    except LostBatch:
+        return LOOK_AGAIN_MS
+    except GatewayError as error:
+        # The ledger or the upstream, away: nothing is lost by coming again.
+        facts = {"batch": batch_id, "code": error.error_code}
+        logger.warning("a batch has to wait", extra={"facts": facts})
+        return LOOK_AGAIN_MS
+
+
+def principal_of(authenticator: Authenticator, record: BatchRecord) -> Principal | None:
+    """On whose account a batch runs; None where its plan is not known any more."""
+    caller = record.caller
+    found = authenticator.vouched(caller.workspace, caller.plan)
+    if found is None:
+        return None
+    return msgspec.structs.replace(found, models=caller.models)

@@ -1,0 +1,154 @@
+"""
+The worker: claims what is due, holds it while it is worked on, and lets go on any end.
+
+One in each process. Of all replicas exactly one has an item at a time; when it dies,
+another has it one lease later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from gateway.storage.port import StorageUnavailable
+from policies.jobs.port import JobStore, JobsUnavailable
+
+logger = logging.getLogger(__name__)
+
+LEASE_MS: Final = 15_000
+RENEWALS_PER_LEASE: Final = 3
+# Items of one process at a time: each is mostly waiting for somebody.
+MAX_TOGETHER: Final = 8
+# Whoever has nothing to do asks again so soon.
+IDLE_S: Final = 1.0
+# After a fault of ours or of the store: soon enough, and no storm.
+FAULT_MS: Final = 5_000
+# What letting go may take of a shutdown.
+LET_GO_S: Final = 1.0
+
+# One look at an item; in how many ms to look again, or None for never.
+Drive = Callable[[str], Awaitable[int | None]]
+
+
+class Worker:
+    """Works one queue off for as long as it runs."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        queue: str,
+        owner: str,
+        drive: Drive,
+        *,
+        lease_ms: int = LEASE_MS,
+    ) -> None:
+        self._jobs = jobs
+        self._queue = queue
+        self._owner = owner
+        self._drive = drive
+        self._lease_ms = lease_ms
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Something may be due right now."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Until cancelled; then what was held is anybody's at once."""
+        try:
+            while True:
+                claimed = await self._claim()
+                for item in claimed:
+                    task = asyncio.create_task(self._work(item))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._done)
+                if not claimed:
+                    await self._idle()
+        finally:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._nudged.set()
+
+    async def _claim(self) -> Sequence[str]:
+        most = MAX_TOGETHER - len(self._tasks)
+        if most <= 0:
+            return ()
+        try:
+            return await self._jobs.claim(
+                self._queue, self._owner, lease_ms=self._lease_ms, most=most
+            )
+        except JobsUnavailable:
+            return ()
+
+    async def _idle(self) -> None:
+        self._nudged.clear()
+        # Replicas that were started together do not ask together.
+        wait_s = IDLE_S * (0.5 + random.random())  # noqa: S311 - spreads, guards nothing
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._nudged.wait()
+
+    async def _work(self, item: str) -> None:
+        again_ms: int | None = 0
+        try:
+            again_ms = await self._held(item)
+        except (JobsUnavailable, StorageUnavailable) as error:
+            logger.warning("work has to wait: %s", error)
+            again_ms = FAULT_MS
+        except Exception:
+            logger.exception("work failed", extra={"facts": {"item": item}})
+            again_ms = FAULT_MS
+        finally:
+            # Also when cancelled, and then at once: another may go on.
+            with suppress(JobsUnavailable, TimeoutError):
+                await asyncio.shield(self._let_go(item, again_ms))
+
+    async def _let_go(self, item: str, again_ms: int | None) -> None:
+        async with asyncio.timeout(LET_GO_S):
+            if again_ms is None:
+                await self._jobs.finish(self._queue, item, self._owner)
+            else:
+                await self._jobs.put_off(self._queue, item, self._owner, in_ms=again_ms)
+
+    async def _held(self, item: str) -> int | None:
+        """Work on an item while it is ours; who loses it stops."""
+        work = asyncio.ensure_future(self._drive(item))
+        renewing = asyncio.ensure_future(self._keep(item))
+        try:
+            await asyncio.wait({work, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                logger.warning("work was lost", extra={"facts": {"item": item}})
+                return FAULT_MS
+            return work.result()
+        finally:
+            for task in (work, renewing):
+                task.cancel()
+            await asyncio.gather(work, renewing, return_exceptions=True)
+
+    async def _keep(self, item: str) -> None:
+        """Renew until it is another's."""
+        loop = asyncio.get_running_loop()
+        renewed_s = loop.time()
+        while True:
+            await asyncio.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
+            try:
+                is_ours = await self._jobs.renew(
+                    self._queue, item, self._owner, lease_ms=self._lease_ms
+                )
+            except JobsUnavailable:
+                # Held on a store that does not answer, it is lost when it would lapse.
+                is_ours = loop.time() - renewed_s < self._lease_ms / 1000
+            else:
+                renewed_s = loop.time()
+            if not is_ours:
+                return

@@ -1,0 +1,1 @@
+"""OpenAI's files: what callers upload and what batches leave."""

@@ -1,0 +1,120 @@
+"""Files, batches and webhooks put together: what goes on when nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.batches.chunks import ChunkDesk
+from gateway.batches.driving import BatchParts, drive
+from gateway.batches.inbox import Inbox
+from gateway.batches.keeping import QUEUE, BatchBook
+from gateway.batches.service import BatchService
+from gateway.batches.singly import LineRunner
+from gateway.batches.tickets import TicketOffice
+from gateway.batches.working import Worker
+from gateway.files.service import FileService
+from gateway.routes.batches import BatchRoutes
+from gateway.routes.door import Door, Route
+from gateway.routes.files import FileRoutes
+from gateway.routes.webhooks import WebhookRoutes
+from gateway.settings import Settings
+from gateway.storage.opening import open_storage
+from gateway.storage.port import Storage
+from gateway.telemetry.metrics import Telemetry
+from gateway.upstream.client import UpstreamClient
+from policies.jobs.port import JobStore
+
+if TYPE_CHECKING:
+    from gateway.admission import Admission
+    from gateway.auth import Authenticator
+    from gateway.completion import CompletionService
+
+
+class LongJobs:
+    """What outlives requests, of one process; there is none without a storage."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        jobs: JobStore,
+        storage: Storage,
+        door: Door,
+        admission: Admission,
+        authenticator: Authenticator,
+        service: CompletionService,
+        upstream: UpstreamClient,
+        telemetry: Telemetry,
+    ) -> None:
+        self.jobs = jobs
+        self.storage = storage
+        files = FileService(jobs, storage)
+        book = BatchBook(jobs)
+        tickets = TicketOffice(settings.public_url, settings.webhook_secret)
+        owner = uuid.uuid4().hex
+        parts = BatchParts(
+            settings=settings,
+            jobs=jobs,
+            book=book,
+            files=files,
+            desk=ChunkDesk(
+                jobs=jobs, storage=storage, upstream=upstream, tickets=tickets
+            ),
+            tickets=tickets,
+            runner=LineRunner(service, admission),
+            admission=admission,
+            authenticator=authenticator,
+            owner=owner,
+            count_lines=telemetry.batch_lines_written,
+        )
+        self._worker = worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
+        batches = BatchService(book, files, authenticator, nudge=worker.nudge)
+        self._groups = (
+            FileRoutes(door, files, max_bytes=settings.file_max_bytes),
+            BatchRoutes(door, batches),
+            WebhookRoutes(
+                door,
+                Inbox(jobs, book),
+                tickets,
+                secret=settings.webhook_secret,
+                max_bytes=settings.webhook_max_body_bytes,
+                telemetry=telemetry,
+                nudge=worker.nudge,
+            ),
+        )
+
+    def routes(self) -> list[Route]:
+        return [route for group in self._groups for route in group.routes()]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work off what is due, until the end; then another replica may at once."""
+        work = asyncio.create_task(self._worker.run())
+        try:
+            yield
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+            await self.storage.aclose()
+
+
+def storage_of(settings: Settings) -> Storage | None:
+    """
+    Where files are; None where nobody said so and other replicas would not see them.
+
+    A gateway that forgets everything when it ends has a folder that is as short-lived.
+    """
+    if settings.storage_url is not None:
+        return open_storage(settings.storage_url)
+    if settings.store_url != "memory://":
+        return None
+    folder = Path(tempfile.gettempdir()) / f"llmtune-gateway-{uuid.uuid4().hex}"
+    return open_storage(folder.as_uri())

@@ -1,0 +1,1 @@
+"""What outlives a request and a replica: records, results, and work that is due."""

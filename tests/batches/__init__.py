@@ -1,0 +1,1 @@
+"""Batches, files and webhooks, through the gateway and the simulator."""
