@@ -16,7 +16,7 @@ from typing import Final
 from gateway.envelope import Header
 from gateway.secret import Secret
 
-SECRET_PREFIX: Final = "whsec_"
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with is none
 # The specification's: below it a secret can be guessed, above it is no secret of these.
 MIN_SECRET_BYTES: Final = 24
 MAX_SECRET_BYTES: Final = 64
