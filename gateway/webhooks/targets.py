@@ -41,7 +41,8 @@ _URL_FORM: Final = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(?:/[!$%&'()*+,./:;=@0-9A-Z_a-z~-]*)?"
     r"(?:\?[!$%&'()*+,./:;=?@0-9A-Z_a-z~-]*)?)",
-    re.IGNORECASE,
+    # ASCII, or the Kelvin sign would be a k, and a long s one that no TLS follows.
+    re.IGNORECASE | re.ASCII,
 )
 _LABEL_FORM: Final = re.compile(r"[0-9a-z_](?:[0-9a-z_-]{0,61}[0-9a-z_])?")
 # WHATWG URL, "ends in a number": such a host is an IPv4 address in some spelling.
