@@ -100,6 +100,9 @@ class Exchange(asyncio.Protocol):
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        if self.head is not None:
+            # A second answer, behind the one that was asked for.
+            return
         status = self._parser.get_status_code()
         if status == _SWITCHING_PROTOCOLS or not 100 <= status <= 599:
             raise ValueError("a status that nobody asked for")

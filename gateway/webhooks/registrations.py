@@ -163,7 +163,7 @@ def _check_secret(
     secret, variable = webhook.get("secret"), webhook.get("secret_env")
     if (secret is None) == (variable is None):
         findings.add(field, "must have either secret or secret_env")
-    elif isinstance(variable, str) and _VARIABLE_FORM.fullmatch(variable):
+    elif isinstance(variable, str) and not _find_variable_problem(variable):
         text = environment.get(variable)
         if text is None:
             findings.add(f"{field}.secret_env", "names a variable that is not set")

@@ -229,7 +229,11 @@ def test_a_time_that_is_none_is_refused(time: Any) -> None:
 
 
 def test_an_oversized_body_is_refused_before_it_is_read() -> None:
-    assert "too_large" == refusal([], b" " * (1024 * 1024 + 1))
+    body = b" " * (1024 * 1024 + 1)
+
+    assert "too_large" == refusal([], body)
+    with pytest.raises(IncomingRefused, match="more than"):
+        parse(body)
 
 
 def test_a_body_of_the_largest_size_is_taken() -> None:
@@ -265,6 +269,10 @@ def test_brackets_in_text_are_not_depth() -> None:
         pytest.param(compact({"event": "e" * 129}), id="long type"),
         pytest.param(compact({"event": "a b\n"}), id="type with a line break"),
         pytest.param(compact({"event": "e", "data": []}), id="data is a list"),
+        pytest.param(body_of(workspace_id="w" * 129), id="long workspace"),
+        pytest.param(body_of(workspace_id="w\n"), id="workspace with a line break"),
+        pytest.param(body_of(data={"x": 1}).replace(b"1}", b"1e999}"), id="infinity"),
+        pytest.param(body_of(data={"x": "\ud800"}), id="half a character"),
     ],
 )
 def test_a_body_that_is_no_event_is_refused(body: bytes) -> None:

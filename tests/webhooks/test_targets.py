@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -202,7 +203,9 @@ async def test_a_name_without_an_address_is_unknown() -> None:
 async def test_a_resolver_that_hangs_is_left_at_the_deadline() -> None:
     async def hang(host: str, port: int) -> Sequence[str]:
         del host, port
-        return await asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        never: asyncio.Future[Sequence[str]] = loop.create_future()
+        return await never
 
     loop = asyncio.get_running_loop()
     with pytest.raises(TimeoutError):
@@ -267,6 +270,30 @@ def test_a_port_may_be_opened_to_everybody() -> None:
 def test_an_allow_list_entry_that_means_nothing_is_an_error(entry: str) -> None:
     with pytest.raises(ValueError, match="no host name"):
         Allowed([entry])
+
+
+async def test_names_are_looked_up_by_the_system_unless_told_otherwise() -> None:
+    target = check_url("http://localhost:8080", Allowed(["localhost"]))
+    deadline_s = asyncio.get_running_loop().time() + 30
+
+    addresses = await resolve(target, Allowed(["localhost"]), deadline_s=deadline_s)
+
+    assert set(addresses) <= {"127.0.0.1", "::1"}
+
+
+@given(st.text("0123456789abcdefxXA.-", min_size=1, max_size=24))
+def test_no_name_is_taken_that_the_system_reads_as_an_address(host: str) -> None:
+    """`inet_aton` knows all the spellings that resolvers do."""
+    try:
+        target = check_url(f"https://{host}/")
+    except TargetRefused:
+        return
+
+    if target.address is not None:
+        assert str(target.address) == host
+    else:
+        with pytest.raises(OSError, match="illegal"):
+            socket.inet_aton(target.host)
 
 
 @given(st.ip_addresses(v=4))
