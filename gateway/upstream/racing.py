@@ -6,22 +6,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
-
-from gateway.upstream.connection import Connection
+from typing import Final, Protocol, TypeVar
 
 # RFC 8305, 5: the recommended delay before the next address is tried beside the last.
 STAGGER_S: Final = 0.25
 
 
+class Abortable(Protocol):
+    """A connection, as far as a race has to know it."""
+
+    def abort(self) -> None: ...
+
+
+Racer = TypeVar("Racer", bound=Abortable)
+
+
 async def first_connected(
-    reach: Callable[[str], Awaitable[Connection]], addresses: Sequence[str]
-) -> Connection:
+    reach: Callable[[str], Awaitable[Racer]], addresses: Sequence[str]
+) -> Racer:
     """The connection that is there first; OSError of the last where none comes."""
     if len(addresses) == 1:
         return await reach(addresses[0])
     waiting = list(addresses)
-    running: set[asyncio.Future[Connection]] = set()
+    running: set[asyncio.Future[Racer]] = set()
     problem: BaseException = OSError("the host has no address")
     try:
         while waiting or running:
@@ -44,7 +51,7 @@ async def first_connected(
     raise problem
 
 
-def _drop(attempt: asyncio.Future[Connection]) -> None:
+def _drop(attempt: asyncio.Future[Racer]) -> None:
     """Close what came too late to be used."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().abort()

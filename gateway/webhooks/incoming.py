@@ -33,7 +33,8 @@ _SIGNATURE_FIELD: Final = re.compile(
 )
 # Fits every store's key and header; all ids that were ever documented are of this form.
 _ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_TYPE_FORM: Final = re.compile(r"[!-~]{1,128}")
+# Of types and workspaces, which go into keys and logs as they are.
+_NAME_FORM: Final = re.compile(r"[!-~]{1,128}")
 # As seconds it would be the year 5138, as milliseconds it is 1973.
 _LEAST_MILLISECONDS: Final = 100_000_000_000
 
@@ -122,7 +123,7 @@ def verify(
         raise IncomingRefused("no_secret", "there is no secret to verify with")
     signed = _signed_bytes(headers, raw_body, keys)
     event = parse(signed, bounds)
-    check_clock(event.sent_at_s, now_s, bounds)
+    _check_clock(event.sent_at_s, now_s, bounds)
     return event
 
 
@@ -134,16 +135,14 @@ def parse(raw_body: bytes, bounds: Bounds = DEFAULT_BOUNDS) -> Event:
     """
     wire = _decode(raw_body, bounds)
     kind = wire.type or wire.event or ""
-    if not _TYPE_FORM.fullmatch(kind):
+    if not _NAME_FORM.fullmatch(kind):
         raise IncomingRefused("malformed", "there is no event type of a known form")
-    workspace = wire.workspace_camel if wire.workspace_id is None else wire.workspace_id
-    created, named, delivered = map(
-        _to_seconds, (wire.created_at, wire.timestamp, wire.delivered_at)
-    )
+    times = wire.created_at, wire.timestamp, wire.delivered_at
+    created, named, delivered = map(_to_seconds, times)
     return Event(
         id=_id_of(wire, kind),
         type=kind,
-        workspace=None if workspace is None else str(workspace),
+        workspace=_workspace_of(wire),
         data=wire.data or {},
         occurred_at_s=_first(created, named, delivered),
         sent_at_s=_first(delivered, named, created),
@@ -192,7 +191,7 @@ def _is_signature(value: bytes, message: bytes, keys: Sequence[bytes]) -> bool:
     return is_known
 
 
-def check_clock(sent_at_s: float | None, now_s: float, bounds: Bounds) -> None:
+def _check_clock(sent_at_s: float | None, now_s: float, bounds: Bounds) -> None:
     if sent_at_s is None:
         return
     if sent_at_s < now_s - bounds.max_past_s:
@@ -216,6 +215,8 @@ def _decode(raw_body: bytes, bounds: Bounds) -> _Wire:
 
 
 def _is_deeper(raw_body: bytes, max_depth: int) -> bool:
+    if raw_body.count(b"[") + raw_body.count(b"{") <= max_depth:
+        return False
     depth = 0
     for bracket in _TEXT.sub(b"", raw_body).translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
@@ -236,10 +237,18 @@ def _id_of(wire: _Wire, kind: str) -> str:
         return own
     if own:
         return "evt_" + hashlib.sha256(own.encode()).hexdigest()
-    workspace = wire.workspace_camel if wire.workspace_id is None else wire.workspace_id
-    content = [kind, workspace, wire.created_at, wire.data]
+    content = [kind, _workspace_of(wire), wire.created_at, wire.data]
     canonical = msgspec.json.encode(content, order="sorted")
     return "evt_" + hashlib.sha256(canonical).hexdigest()
+
+
+def _workspace_of(wire: _Wire) -> str | None:
+    named = wire.workspace_camel if wire.workspace_id is None else wire.workspace_id
+    if named is None or named == "":
+        return None
+    if not _NAME_FORM.fullmatch(str(named)):
+        raise IncomingRefused("malformed", "the workspace is of no known form")
+    return str(named)
 
 
 def _to_seconds(time: _Time) -> float | None:
