@@ -123,7 +123,7 @@ def verify(
         raise IncomingRefused("no_secret", "there is no secret to verify with")
     signed = _signed_bytes(headers, raw_body, keys)
     event = parse(signed, bounds)
-    _check_clock(event.sent_at_s, now_s, bounds)
+    check_clock(event.sent_at_s, now_s, bounds)
     return event
 
 
@@ -191,7 +191,8 @@ def _is_signature(value: bytes, message: bytes, keys: Sequence[bytes]) -> bool:
     return is_known
 
 
-def _check_clock(sent_at_s: float | None, now_s: float, bounds: Bounds) -> None:
+def check_clock(sent_at_s: float | None, now_s: float, bounds: Bounds) -> None:
+    """IncomingRefused for what was sent too long ago, or will be."""
     if sent_at_s is None:
         return
     if sent_at_s < now_s - bounds.max_past_s:

@@ -33,7 +33,8 @@ async def test_the_file_may_come_before_its_purpose(house: BatchHouse) -> None:
     """As curl sends what it is given first."""
     form = (
         b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n'
-        b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        b"--b--\r\n"
     )
     headers = {
         **house.gateway.auth(),
