@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test test-unit prove prove-ledger prove-replicas prove-crash \
-	prove-outage prove-million prove-replays prove-telemetry prove-mesh prove-image image \
+	prove-outage prove-million prove-replays prove-telemetry prove-mesh prove-batches prove-image image \
 	prometheus helm-tools chart screenshots bench bench-quick bench-peers clients check \
 	format lock coverage clean
 
@@ -44,7 +44,7 @@ test: $(VENV)/.dev clients prometheus helm-tools ## every test; about ten minute
 test-unit: $(VENV)/.dev ## what needs no network; seconds
 	$(BIN)/pytest tests/unit tests/policies tests/contract -q
 
-prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays prove-telemetry prove-mesh prove-image ## the slow proofs against real processes, all of them; 27 minutes
+prove: prove-ledger prove-replicas prove-crash prove-outage prove-million prove-replays prove-telemetry prove-mesh prove-batches prove-image ## the slow proofs against real processes, all of them; 31 minutes
 
 prove-ledger: $(VENV)/.dev ## thousands of random histories in a model, in memory and in Redis; 7 minutes
 	LLMTUNE_LEDGER_EXAMPLES=6000 $(BIN)/pytest tests/policies/test_ledger_model.py -q
@@ -71,6 +71,10 @@ prove-mesh: $(VENV)/.dev ## a real Envoy: replicas replaced under 200 streams, l
 	$(BIN)/python -m tests.proofs.rolling
 	$(BIN)/python -m tests.proofs.proxied
 	$(BIN)/python -m tests.proofs.sidecar
+
+prove-batches: $(VENV)/.dev ## batches: lost webhooks, a dead driver, and the largest one there is; 4 minutes
+	$(BIN)/python -m tests.proofs.batches
+	$(BIN)/python -m tests.proofs.large_batch
 
 prove-image: $(VENV)/.dev ## the image, built without a registry and run read-only; root, 3 minutes
 	$(BIN)/python -m tests.proofs.image

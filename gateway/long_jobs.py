@@ -6,10 +6,10 @@ import asyncio
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.driving import BatchParts, drive
@@ -19,6 +19,7 @@ from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
 from gateway.batches.working import Worker
+from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
 from gateway.routes.batches import BatchRoutes
 from gateway.routes.door import Door, Route
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.auth import Authenticator
     from gateway.completion import CompletionService
+
+
+# What is due there waited for a day.
+SWEEP_EVERY_S: Final = 60.0
 
 
 class LongJobs:
@@ -55,7 +60,7 @@ class LongJobs:
     ) -> None:
         self.jobs = jobs
         self.storage = storage
-        files = FileService(jobs, storage)
+        self.files = files = FileService(jobs, storage)
         book = BatchBook(jobs)
         tickets = TicketOffice(settings.public_url, settings.webhook_secret)
         owner = uuid.uuid4().hex
@@ -74,7 +79,9 @@ class LongJobs:
             owner=owner,
             count_lines=telemetry.batch_lines_written,
         )
-        self._worker = worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
+        worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
+        sweeper = Worker(jobs, FILES, owner, files.sweep, idle_s=SWEEP_EVERY_S)
+        self._workers = (worker, sweeper)
         batches = BatchService(book, files, authenticator, nudge=worker.nudge)
         self._groups = (
             FileRoutes(door, files, max_bytes=settings.file_max_bytes),
@@ -96,13 +103,13 @@ class LongJobs:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work off what is due, until the end; then another replica may at once."""
-        work = asyncio.create_task(self._worker.run())
+        tasks = [asyncio.create_task(worker.run()) for worker in self._workers]
         try:
             yield
         finally:
-            work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.storage.aclose()
 
 

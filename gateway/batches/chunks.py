@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -63,6 +63,11 @@ def collection_of(batch_id: str, number: int) -> str:
     return f"{batch_id}:{number}"
 
 
+def paid_of(batch_id: str, number: int) -> str:
+    """Which of its lines were charged for before their result is."""
+    return f"{batch_id}:{number}:paid"
+
+
 class ChunkDesk:
     """What is done with the chunks of a batch; each call may be repeated."""
 
@@ -88,6 +93,11 @@ class ChunkDesk:
         name = collection_of(record.id, number)
         found = await self._jobs.collected(record.caller.workspace, name)
         return {int(place): result for place, result in found.items()}
+
+    async def paid(self, record: BatchRecord, number: int) -> set[int]:
+        """The places of lines that were charged for already."""
+        name = paid_of(record.id, number)
+        return set(map(int, await self._jobs.collected(record.caller.workspace, name)))
 
     async def send(
         self,
@@ -135,10 +145,11 @@ class ChunkDesk:
         parse: Parse,
         *,
         missing: tuple[str, str] = ("batch_failed", "The request was not run."),
+        paid: Collection[int] = (),
     ) -> Tally:
         """Keep what became of a chunk; what it lacks is told as `missing`."""
         tally, answers, errors = await asyncio.to_thread(
-            _outcomes, lines.items, results, parse, missing
+            _outcomes, lines.items, results, parse, missing, paid
         )
         for kind, written in (("out", answers), ("err", errors)):
             if written:
@@ -148,8 +159,8 @@ class ChunkDesk:
 
     async def forget(self, record: BatchRecord, folder: str, number: int) -> None:
         """Drop what is needed no more once the chunk is written and counted."""
-        name = collection_of(record.id, number)
-        await self._jobs.discard(record.caller.workspace, name)
+        for name in (collection_of(record.id, number), paid_of(record.id, number)):
+            await self._jobs.discard(record.caller.workspace, name)
         await self._storage.delete(f"{folder}/chunk-{number:05}")
 
     async def parts(self, folder: str, kind: str, chunks: int) -> AsyncIterator[bytes]:
@@ -176,12 +187,14 @@ def _outcomes(
     results: dict[int, bytes],
     parse: Parse,
     missing: tuple[str, str],
+    paid: Collection[int],
 ) -> tuple[Tally, bytes, bytes]:
     tally, answers, errors = Tally(), list[bytes](), list[bytes]()
     for place, item in enumerate(items):
         raw = results.get(place)
         outcome = unanswered(item, *missing) if raw is None else _read(item, raw, parse)
-        _count(tally, outcome, is_charged=raw is None or raw[:1] == MADE)
+        is_charged = raw is None or raw[:1] == MADE or place in paid
+        _count(tally, outcome, is_charged=is_charged)
         (answers if outcome.is_answer else errors).append(_line(outcome.line))
     return tally, b"".join(answers), b"".join(errors)
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 import msgspec
 
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
-from gateway.batches.chunks import MADE, ChunkDesk, Tally, collection_of
+from gateway.batches.chunks import MADE, ChunkDesk, Tally, collection_of, paid_of
 from gateway.batches.enqueued import Enqueued
 from gateway.batches.keeping import BatchBook, Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
@@ -183,7 +183,13 @@ class BatchRun:
     ) -> None:
         record, desk = self._record, self._parts.desk
         tally = await desk.write(
-            self._folder, chunk.number, lines, results, self._parse, missing=missing
+            self._folder,
+            chunk.number,
+            lines,
+            results,
+            self._parse,
+            missing=missing,
+            paid=await desk.paid(record, chunk.number),
         )
         await self._charge(tally, chunk.number)
         record.open.remove(chunk)
@@ -297,16 +303,41 @@ class BatchRun:
                     return
 
         await asyncio.gather(*(run_some() for _ in range(LINES_TOGETHER)))
+        # None is under way any more: whoever goes on has nothing to look after.
+        chunk.owner = ""
+        await self._save()
 
     async def _take_over(self, chunk: OpenChunk, lines: Chunk, left: list[int]) -> None:
-        """Another ran it, and has died: what it began is begun anew, and once paid."""
+        """Another ran it, and has died: what it began is begun anew, and paid once."""
         if chunk.owner:
-            for place in left:
-                stem = self._lease_stem(chunk, lines.items[place].line)
-                await self._parts.runner.void(self._principal, stem)
+            stems = {
+                place: self._lease_stem(chunk, lines.items[place].line)
+                for place in left
+            }
+            await self._note_paid(chunk, await self._paid_among(stems))
             chunk.attempt += 1
         chunk.owner = self._parts.owner
         await self._save()
+
+    async def _paid_among(self, stems: dict[int, str]) -> list[int]:
+        """The places of lines that were charged for; of others it is taken back."""
+        take_back = self._parts.runner.take_back
+        return [
+            place
+            for place, stem in stems.items()
+            if await take_back(self._principal, stem)
+        ]
+
+    async def _note_paid(self, chunk: OpenChunk, places: Iterable[int]) -> None:
+        """Lines that were charged and whose result is not the one charged for."""
+        paid = {str(place): b"" for place in places}
+        if paid:
+            await self._parts.jobs.collect(
+                self._record.caller.workspace,
+                paid_of(self._record.id, chunk.number),
+                paid,
+                COLLECTED_MS,
+            )
 
     def _lease_stem(self, chunk: OpenChunk, line: int) -> str:
         return f"{self._record.id}.line.{line}.{chunk.attempt}"
@@ -314,14 +345,18 @@ class BatchRun:
     async def _run_line(self, chunk: OpenChunk, lines: Chunk, place: int) -> bool:
         item = lines.items[place]
         stem = self._lease_stem(chunk, item.line)
-        outcome = await self._parts.runner.run(self._principal, item, self._parse, stem)
+        is_paid = place in await self._parts.desk.paid(self._record, chunk.number)
+        principal = free_of_charge(self._principal) if is_paid else self._principal
+        outcome = await self._parts.runner.run(principal, item, self._parse, stem)
         if outcome is None:
             return False
         self._ran_any = True
         workspace = self._record.caller.workspace
         name = collection_of(self._record.id, chunk.number)
         entry = {str(place): MADE + encode(outcome)}
-        await self._parts.jobs.collect(workspace, name, entry, COLLECTED_MS)
+        if not await self._parts.jobs.collect(workspace, name, entry, COLLECTED_MS):
+            # LLMTune's own result came first after all, and counts.
+            await self._note_paid(chunk, (place,))
         return True
 
     # Its end.
@@ -341,6 +376,8 @@ class BatchRun:
         await self._save()
         await self._write(record.output_file_id, "out", "output")
         await self._write(record.error_file_id, "err", "error")
+        # Again, for the one who died between counting and giving back.
+        await self._enqueue(None)
         record.become(self._last_status(), self._now_s)
         await self._save()
         await self._parts.desk.sweep(self._folder)
@@ -418,3 +455,10 @@ def principal_of(authenticator: Authenticator, record: BatchRecord) -> Principal
     if found is None:
         return None
     return msgspec.structs.replace(found, models=caller.models)
+
+
+def free_of_charge(principal: Principal) -> Principal:
+    """For what was paid already: no limit counts it."""
+    plan = principal.plan
+    free = msgspec.structs.replace(plan, rates=(), quotas=(), concurrency=None)
+    return msgspec.structs.replace(principal, plan=free)

@@ -45,12 +45,14 @@ class Worker:
         drive: Drive,
         *,
         lease_ms: int = LEASE_MS,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._jobs = jobs
         self._queue = queue
         self._owner = owner
         self._drive = drive
         self._lease_ms = lease_ms
+        self._idle_s = idle_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._nudged = asyncio.Event()
 
@@ -93,7 +95,7 @@ class Worker:
     async def _idle(self) -> None:
         self._nudged.clear()
         # Replicas that were started together do not ask together.
-        wait_s = IDLE_S * (0.5 + random.random())  # noqa: S311 - spreads, guards nothing
+        wait_s = self._idle_s * (0.5 + random.random())  # noqa: S311 - spreads, guards nothing
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._nudged.wait()

@@ -18,6 +18,10 @@ from gateway.storage.port import Storage, StoredObject
 from policies.jobs.port import JobStore, RecordName, new_record_id
 
 KIND: Final = "file"
+# Of files whose bytes may have to go.
+QUEUE: Final = "files"
+# No upload takes so long.
+UNREGISTERED_MS: Final = 86_400_000
 
 Purpose: TypeAlias = Literal[
     "assistants",
@@ -112,7 +116,9 @@ class FileService:
     async def receive(
         self, workspace: str, file_id: str, chunks: AsyncIterator[bytes]
     ) -> StoredObject:
-        """Keep the bytes of a file that is to be registered."""
+        """Keep the bytes of a file that is to be registered within a day."""
+        item = f"{workspace} {file_id}"
+        await self._jobs.schedule(QUEUE, item, in_ms=UNREGISTERED_MS)
         return await self.storage.put(content_key(workspace, file_id), chunks)
 
     async def register(
@@ -164,6 +170,21 @@ class FileService:
         was_there = await self._jobs.delete(_name(workspace, file_id))
         await self.storage.delete(content_key(workspace, file_id))
         return was_there
+
+    async def sweep(self, item: str) -> int | None:
+        """
+        Delete the bytes of a file that is no more, or never was; when to look again.
+
+        Work of the queue `QUEUE`, due when an upload must be over.
+        """
+        workspace, _, file_id = item.partition(" ")
+        record = await self.read(workspace, file_id)
+        if record is None:
+            await self.storage.delete(content_key(workspace, file_id))
+            return None
+        if record.expires_at is None:
+            return None
+        return max(1000, int((record.expires_at - self._now_s()) * 1000) + 1000)
 
     async def lines(self, workspace: str, file_id: str) -> AsyncIterator[bytes]:
         """Its lines without their ends; ObjectMissing. A line may be of any length."""

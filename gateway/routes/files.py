@@ -10,7 +10,13 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.auth import Principal
-from gateway.errors import Header, InvalidRequest, ObjectNotFound, RequestTooLarge
+from gateway.errors import (
+    ClientGone,
+    Header,
+    InvalidRequest,
+    ObjectNotFound,
+    RequestTooLarge,
+)
 from gateway.exchange import Exchange
 from gateway.files.service import (
     UPLOADED,
@@ -167,6 +173,8 @@ class FileRoutes:
         await exchange.start(200, _headers_of(record))
         await exchange.write(first, more=True)
         async for chunk in chunks:
+            if exchange.wire.is_gone:
+                raise ClientGone
             await exchange.write(chunk, more=True)
         await exchange.write(b"", more=False)
 

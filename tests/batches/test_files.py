@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.batches.planning import once
+from gateway.files.service import FileService, content_key
 from tests.batches.conftest import BatchHouse, StartHouse
 
 
@@ -188,3 +190,36 @@ async def stored(house: BatchHouse) -> list[str]:
     """The keys of all objects there are."""
     (jobs,) = house.gateway.gateway.long_jobs
     return [key async for key in jobs.storage.list()]
+
+
+class TestSweeping:
+    """The bytes of a file end with its record, whatever happens to whom."""
+
+    async def test_what_was_never_registered_goes(self, house: BatchHouse) -> None:
+        """A replica died between the bytes and the record."""
+        files = files_of(house)
+        key = content_key("ws-open", "file-lost")
+        await files.storage.put(key, once(b"x"))
+
+        assert await files.sweep("ws-open file-lost") is None
+        assert [] == await stored(house)
+
+    async def test_what_lives_stays(self, house: BatchHouse) -> None:
+        file_id = (await house.upload(b"x")).json()["id"]
+        assert await files_of(house).sweep(f"ws-open {file_id}") is None
+        assert 1 == len(await stored(house))
+
+    async def test_what_will_end_is_looked_at_again_then(
+        self, house: BatchHouse
+    ) -> None:
+        made = await files_of(house).create(
+            "ws-open", once(b"x"), filename="a", purpose="batch", expires_after_s=3600
+        )
+        again_ms = await files_of(house).sweep(f"ws-open {made.id}")
+        assert again_ms is not None
+        assert 3_590_000 < again_ms <= 3_601_000
+
+
+def files_of(house: BatchHouse) -> FileService:
+    (jobs,) = house.gateway.gateway.long_jobs
+    return jobs.files

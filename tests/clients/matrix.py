@@ -17,10 +17,12 @@ from typing import Final
 
 import msgspec
 
+from gateway.secret import Secret
 from gateway.simulator.server import running_simulator
 from gateway.simulator.settings import SimulatorSettings
 from tests.clients.prepare import ROOT
 from tests.gateway_under_test import gateway_under_test
+from tests.servers.process import ReservedPort
 
 # A client takes ten seconds; below pytest's own time-out, whose report says less.
 RUN_TIMEOUT_S: Final = 50.0
@@ -88,6 +90,15 @@ def run_client(command: list[str], folder: Path) -> Report:
 
 
 async def _run_client(command: list[str], folder: Path) -> Report:
+    # Where LLMTune posts what became of batches.
+    port = ReservedPort()
+    try:
+        return await _run_at(port.number, command, folder)
+    finally:
+        port.release()
+
+
+async def _run_at(port: int, command: list[str], folder: Path) -> Report:
     quick_folder, slow_folder = folder / "quick", folder / "slow"
     quick_folder.mkdir()
     slow_folder.mkdir()
@@ -96,7 +107,12 @@ async def _run_client(command: list[str], folder: Path) -> Report:
         running_simulator(QUICK) as simulator,
         running_simulator(SLOW) as slow_simulator,
         gateway_under_test(
-            quick_folder, plans, upstream_url=simulator.base_url
+            quick_folder,
+            plans,
+            upstream_url=simulator.base_url,
+            public_url=f"http://127.0.0.1:{port}",
+            webhook_secret=Secret(QUICK.webhook_secret),
+            port=port,
         ) as gateway,
         gateway_under_test(
             slow_folder,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from policies.jobs.port import Kept, RecordName
+from policies.jobs.redis_jobs import RedisJobs
 from policies.key_names import KEY_RECORDS
 from policies.ledger import Admitted, Demand, KeyScope, Rejected, Usage
 from policies.outage.replicas import Replicas
@@ -157,3 +159,23 @@ async def test_gateway_may_keep_answers(store: Store) -> None:
     await replays.withdraw(key, "b")
     await replays.release(key, "b")
     assert await replays.claim(key, "c") == First()
+
+
+async def test_gateway_may_run_long_jobs(store: Store) -> None:
+    """Records, collections and work, each with the commands that are its own."""
+    jobs = RedisJobs(store)
+    name = RecordName("acme", "file", "file-1")
+
+    assert await jobs.create(name, b"a", 60_000)
+    assert await jobs.replace(name, b"b", 1)
+    assert [Kept("file-1", 2, b"b")] == list(await jobs.page("acme", "file"))
+    assert await jobs.delete(name)
+    assert 1 == await jobs.collect("acme", "c", {"1": b"x"}, 60_000)
+    assert {"1": b"x"} == await jobs.collected("acme", "c")
+    await jobs.discard("acme", "c")
+    await jobs.schedule("batches", "item")
+    assert ["item"] == list(await jobs.claim("batches", "me", lease_ms=60_000, most=1))
+    assert await jobs.renew("batches", "item", "me", lease_ms=60_000)
+    assert await jobs.put_off("batches", "item", "me", in_ms=0)
+    await jobs.claim("batches", "me", lease_ms=60_000, most=1)
+    assert await jobs.finish("batches", "item", "me")

@@ -73,6 +73,13 @@ GATEWAY_RATE_LIMIT_PORT: "8081"
     secretKeyRef:
       name: {{ $upstream | quote }}
       key: api-key
+{{- if .Values.settings.GATEWAY_PUBLIC_URL }}
+- name: GATEWAY_WEBHOOK_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ $upstream | quote }}
+      key: webhook-secret
+{{- end }}
 {{- if .Values.openTelemetry }}
 - name: OTEL_EXPORTER_OTLP_HEADERS
   valueFrom:

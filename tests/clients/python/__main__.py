@@ -21,6 +21,7 @@ for name in (
     "failures",
     "leaving",
     "retries",
+    "batches",
 ):
     importlib.import_module(f"tests.clients.python.{name}")
 

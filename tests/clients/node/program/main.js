@@ -8,6 +8,7 @@ import "./refusals.js";
 import "./failures.js";
 import "./leaving.js";
 import "./retries.js";
+import "./batches.js";
 import { runAll } from "./scenario.js";
 
 await runAll();
