@@ -163,12 +163,13 @@ class _Events:
 
     async def _next_chunk(self) -> bytes | None:
         """The body's next bytes; None at its end."""
-        async for chunk in self._chunks:
-            self._bytes += len(chunk)
-            if self._bytes > self._max_bytes:
-                raise FormTooLarge(f"a form has at most {self._max_bytes} bytes")
-            return self._after_opening(chunk)
-        return None
+        chunk = await anext(self._chunks, None)
+        if chunk is None:
+            return None
+        self._bytes += len(chunk)
+        if self._bytes > self._max_bytes:
+            raise FormTooLarge(f"a form has at most {self._max_bytes} bytes")
+        return self._after_opening(chunk)
 
     def _after_opening(self, chunk: bytes) -> bytes:
         """

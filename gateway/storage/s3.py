@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -42,15 +43,22 @@ PARTS_AT_ONCE: Final = 2
 
 # A reader holds so much, and no connection while its client takes it. Half of it is
 # twice the requests, each of which costs a round trip.
-WINDOW_BYTES: Final = 2 * 1024 * 1024
+WINDOW_BYTES: Final = 1024 * 1024
 
 CONNECT_TIMEOUT_S: Final = 5.0
 # For a part, or a window, from the connection to the end of the answer.
 REQUEST_TIMEOUT_S: Final = 30.0
 RETRIES: Final = 2
 
+_HELD_AS_ONE_BYTES: Final = 64 * 1024
+
 # How long a caller that gave up waits for the parts it has sent to be removed.
 ABANDON_WITHIN_S: Final = 5.0
+
+# The library's threads touch Python for some microseconds after their last answer, and
+# one that does so while the interpreter ends aborts the process
+# (PyO3/pyo3-async-runtimes issue 40): without a pause, one exit in two hundred.
+_FAREWELL_S: Final = 0.05
 
 # No key can name it.
 _CHECKED: Final = "@check"
@@ -71,29 +79,14 @@ class S3Storage:
 
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> StoredObject:
         require_key(key)
-        digest, size, held = hashlib.sha256(), 0, bytearray()
-        async for chunk in chunks:
-            digest.update(chunk)
-            size += len(chunk)
-            held += chunk
-            if len(held) >= PART_BYTES:
-                break
-        else:
+        taking = _Taking(chunks)
+        await taking.fill(PART_BYTES)
+        if taking.is_at_end:
             # Most objects are one part, and one request.
-            await self._put_whole(key, bytes(held))
-            return StoredObject(size, digest.hexdigest())
-
-        async def rest() -> AsyncIterator[bytes]:
-            nonlocal size
-            yield bytes(held)
-            held.clear()
-            async for chunk in chunks:
-                digest.update(chunk)
-                size += len(chunk)
-                yield chunk
-
-        await self._put_in_parts(key, rest())
-        return StoredObject(size, digest.hexdigest())
+            await self._put_whole(key, b"".join(taking.held))
+        else:
+            await self._put_in_parts(key, taking)
+        return taking.told
 
     async def _put_whole(self, key: str, whole: bytes) -> None:
         with _errors_of(key):
@@ -197,6 +190,55 @@ class S3Storage:
     async def aclose(self) -> None:
         if self._abandoned:
             await asyncio.wait(set(self._abandoned), timeout=ABANDON_WITHIN_S)
+        await asyncio.sleep(_FAREWELL_S)
+
+
+class _Taking:
+    """What is taken from a source: its first chunks ahead, its length and digest."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+        self.held: deque[bytearray] = deque()
+        self.is_at_end = False
+
+    @property
+    def told(self) -> StoredObject:
+        return StoredObject(self._bytes, self._digest.hexdigest())
+
+    async def fill(self, size: int) -> None:
+        """Hold chunks until they are so many bytes, or all there are."""
+        while self._bytes < size and not self.is_at_end:
+            chunk = await self._take()
+            if chunk is None:
+                return
+            # A client may send single bytes, of which each would be held as forty.
+            if self.held and len(self.held[-1]) < _HELD_AS_ONE_BYTES:
+                self.held[-1] += chunk
+            else:
+                self.held.append(bytearray(chunk))
+
+    async def _take(self) -> bytes | None:
+        chunk = await anext(self._chunks, None)
+        if chunk is None:
+            self.is_at_end = True
+            return None
+        self._digest.update(chunk)
+        self._bytes += len(chunk)
+        return chunk
+
+    def __aiter__(self) -> _Taking:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.held:
+            # Not joined to a whole: each is let go as soon as it is given away.
+            return bytes(self.held.popleft())
+        chunk = await self._take()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
 
 def _store_at(location: S3Location, request_timeout_s: float) -> S3Store:
