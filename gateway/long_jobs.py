@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.batches.chunks import ChunkDesk
-from gateway.batches.driving import BatchParts, drive
+from gateway.batches.driving import drive
 from gateway.batches.inbox import Inbox
 from gateway.batches.keeping import QUEUE, BatchBook
+from gateway.batches.parts import BatchParts
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice

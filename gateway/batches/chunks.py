@@ -30,6 +30,9 @@ from policies.jobs.port import JobStore
 
 BATCH_PATH: Final = "/batch/inference"
 
+# Results that were collected and are waited for no more end with the batch's day.
+COLLECTED_MS: Final = 2 * 86_400_000
+
 # An outcome as we made it, or a result as LLMTune sent it.
 MADE: Final = b"o"
 SENT: Final = b"u"

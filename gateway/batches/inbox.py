@@ -6,8 +6,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.batches.chunks import SENT, collection_of
-from gateway.batches.driving import COLLECTED_MS
+from gateway.batches.chunks import COLLECTED_MS, SENT, collection_of
 from gateway.batches.keeping import BatchBook
 from gateway.batches.results import UpstreamResult, encode
 from gateway.batches.tickets import Ticket
