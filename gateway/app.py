@@ -180,6 +180,7 @@ class Gateway:
                     authenticator=self.authenticator,
                     service=self.service,
                     upstream=self.upstream,
+                    attendance=self.attendance,
                     telemetry=self.telemetry,
                 )
             )

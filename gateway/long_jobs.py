@@ -15,6 +15,7 @@ from gateway.batches.chunks import ChunkDesk
 from gateway.batches.driving import drive
 from gateway.batches.inbox import Inbox
 from gateway.batches.keeping import QUEUE, BatchBook
+from gateway.batches.pace import Pace
 from gateway.batches.parts import BatchParts
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
@@ -22,6 +23,7 @@ from gateway.batches.tickets import TicketOffice
 from gateway.batches.working import Worker
 from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
+from gateway.presence import Attendance
 from gateway.routes.batches import BatchRoutes
 from gateway.routes.door import Door, Route
 from gateway.routes.files import FileRoutes
@@ -57,6 +59,7 @@ class LongJobs:
         authenticator: Authenticator,
         service: CompletionService,
         upstream: UpstreamClient,
+        attendance: Attendance,
         telemetry: Telemetry,
     ) -> None:
         self.jobs = jobs
@@ -64,6 +67,7 @@ class LongJobs:
         self.files = files = FileService(jobs, storage)
         book = BatchBook(jobs)
         tickets = TicketOffice(settings.public_url, settings.webhook_secret)
+        pace = Pace(lambda: attendance.added_total)
         owner = uuid.uuid4().hex
         parts = BatchParts(
             settings=settings,
@@ -71,13 +75,18 @@ class LongJobs:
             book=book,
             files=files,
             desk=ChunkDesk(
-                jobs=jobs, storage=storage, upstream=upstream, tickets=tickets
+                jobs=jobs,
+                storage=storage,
+                upstream=upstream,
+                tickets=tickets,
+                pace=pace,
             ),
             tickets=tickets,
             runner=LineRunner(service, admission),
             admission=admission,
             authenticator=authenticator,
             owner=owner,
+            pace=pace,
             count_lines=telemetry.batch_lines_written,
         )
         worker = Worker(jobs, QUEUE, owner, partial(drive, parts))

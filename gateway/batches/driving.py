@@ -88,7 +88,9 @@ class BatchRun:
 
     async def _cut(self) -> None:
         record, limits = self._record, self._principal.plan.batch
-        cutter = Cutter(self._parts.files.storage, self._folder, self._check)
+        cutter = Cutter(
+            self._parts.files.storage, self._folder, self._check, self._parts.pace
+        )
         lines = self._parts.files.lines(record.caller.workspace, record.input_file_id)
         try:
             plan = await cutter.cut(lines, limits.max_lines)

@@ -11,6 +11,7 @@ from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.keeping import BatchBook
+from gateway.batches.pace import Pace
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
 from gateway.files.service import FileService
@@ -31,5 +32,6 @@ class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
     admission: Admission
     authenticator: Authenticator
     owner: str
+    pace: Pace
     count_lines: Callable[[int, int], None]
     now_s: Callable[[], float] = time.time
