@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from gateway.secret import Secret
 from gateway.trusted_peers import TrustedPeers
+from gateway.webhooks.targets import Allowed
 from policies.names import find_workspace_problem
 from policies.store.url import StoreUrlProblem, parse_store_url
 
@@ -112,6 +113,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_secret: Secret | None = None
     # A hundred results of 2,000 tokens are 1 MiB, and some models say more.
     webhook_max_body_bytes: Bytes = 8 * MIB
+    # Who is told of what, and who of them may be in our own network.
+    webhooks_file: Path | None = None
+    webhooks_allowed: tuple[str, ...] = ()
     # A chunk whose results have not come by then is sent again.
     batch_result_timeout_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
     # OpenAI's own bound.
@@ -171,6 +175,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     _check_proxies(settings.trusted_proxies)
     _check_rate_limit(settings)
     _check_public_url(settings)
+    _check_allowed(settings.webhooks_allowed)
     return settings
 
 
@@ -195,7 +200,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def _converted(field: msgspec.structs.FieldInfo, text: str) -> Any:
     value: Any = text
-    if field.name in {"models", "cors_origins", "trusted_proxies"}:
+    if field.type == tuple[str, ...]:
         value = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
         return msgspec.convert(value, field.type, strict=False, dec_hook=_own_type)
@@ -361,6 +366,14 @@ def _check_proxies(proxies: tuple[str, ...]) -> None:
     except ValueError as problem:
         allowed = f"networks such as 10.0.0.0/8, or unix; {problem}"
         raise _problem("trusted_proxies", ",".join(proxies), allowed) from None
+
+
+def _check_allowed(entries: tuple[str, ...]) -> None:
+    try:
+        Allowed(entries)
+    except ValueError as problem:
+        allowed = f"networks, addresses and host names; one {problem}"
+        raise _problem("webhooks_allowed", ",".join(entries), allowed) from None
 
 
 def _check_rate_limit(settings: Settings) -> None:

@@ -58,6 +58,8 @@ def test_empty_variable_counts_as_unset(value: str) -> None:
         ("KEYS_FILE", "keys.yaml", Path("keys.yaml")),
         ("MODELS", "a/b, c ,,d", ("a/b", "c", "d")),
         ("CORS_ORIGINS", "*", ("*",)),
+        ("WEBHOOKS_FILE", "webhooks.yaml", Path("webhooks.yaml")),
+        ("WEBHOOKS_ALLOWED", "10.0.0.0/8, hooks.corp", ("10.0.0.0/8", "hooks.corp")),
         ("CORS_ORIGINS", "https://a.example,http://b:3000", None),
         ("LOG_LEVEL", "debug", "debug"),
         ("STORE_URL", "memory://", "memory://"),
@@ -86,6 +88,11 @@ WRONG = [
     ("UPSTREAM_MAX_ATTEMPTS", "1.5", "expected `int`, got `str`"),
     ("HTTP_MAX_BODY_BYTES", "1", "expected `int` >= 1024"),
     ("HTTP_MAX_BODY_BYTES", "32MiB", "expected `int`, got `str`"),
+    (
+        "WEBHOOKS_ALLOWED",
+        "10.0.0.1/8",
+        "networks, addresses and host names; one is no host name, address or network",
+    ),
     ("OPS_PORT", "0", "expected `int` >= 1"),
     ("OPS_PORT", "65536", "expected `int` <= 65535"),
 ]
