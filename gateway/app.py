@@ -181,6 +181,7 @@ class Gateway:
                     service=self.service,
                     upstream=self.upstream,
                     attendance=self.attendance,
+                    policy_files=self.files,
                     telemetry=self.telemetry,
                 )
             )

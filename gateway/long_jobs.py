@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from gateway.batches.inbox import Inbox
 from gateway.batches.keeping import QUEUE, BatchBook
 from gateway.batches.pace import Pace
 from gateway.batches.parts import BatchParts
+from gateway.batches.record import BatchRecord
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
@@ -33,16 +34,24 @@ from gateway.storage.opening import open_storage
 from gateway.storage.port import Storage
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
+from gateway.upstream.lean_transport import default_trust
+from gateway.webhooks.outbox import QUEUE as WEBHOOKS
+from gateway.webhooks.outbox import Outbox
+from gateway.webhooks.relay import Publish, Relay
 from policies.jobs.port import JobStore
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.auth import Authenticator
     from gateway.completion import CompletionService
+    from gateway.policy_files import PolicyFiles
 
 
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
+# Webhooks of one process under way at a time: eight receivers that never answer would
+# keep all others waiting for a quarter of a minute each.
+MAX_DELIVERIES: Final = 64
 
 
 class LongJobs:
@@ -60,6 +69,7 @@ class LongJobs:
         service: CompletionService,
         upstream: UpstreamClient,
         attendance: Attendance,
+        policy_files: PolicyFiles,
         telemetry: Telemetry,
     ) -> None:
         self.jobs = jobs
@@ -69,6 +79,13 @@ class LongJobs:
         tickets = TicketOffice(settings.public_url, settings.webhook_secret)
         pace = Pace(lambda: attendance.added_total)
         owner = uuid.uuid4().hex
+        self.relay = relay = Relay(
+            Outbox(jobs),
+            lambda: policy_files.webhooks,
+            allowed=policy_files.allowed,
+            trust=cache(default_trust),
+            count=telemetry.webhook_told,
+        )
         parts = BatchParts(
             settings=settings,
             jobs=jobs,
@@ -88,17 +105,19 @@ class LongJobs:
             owner=owner,
             pace=pace,
             count_lines=telemetry.batch_lines_written,
+            ended=partial(tell_of_end, relay.publish),
         )
         worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
         sweeper = Worker(jobs, FILES, owner, files.sweep, idle_s=SWEEP_EVERY_S)
-        self._workers = (worker, sweeper)
+        teller = Worker(jobs, WEBHOOKS, owner, relay.drive, together=MAX_DELIVERIES)
+        self._workers = (worker, sweeper, teller)
         batches = BatchService(book, files, authenticator, nudge=worker.nudge)
         self._groups = (
             FileRoutes(door, files, max_bytes=settings.file_max_bytes),
             BatchRoutes(door, batches),
             WebhookRoutes(
                 door,
-                Inbox(jobs, book),
+                Inbox(jobs, book, relay.publish),
                 tickets,
                 secret=settings.webhook_secret,
                 max_bytes=settings.webhook_max_body_bytes,
@@ -121,6 +140,14 @@ class LongJobs:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.storage.aclose()
+
+
+async def tell_of_end(publish: Publish, record: BatchRecord) -> None:
+    """What OpenAI tells of a batch that ended."""
+    workspace, ended_s = record.caller.workspace, getattr(record.moments, record.status)
+    event_id = f"{record.id}_{record.status}"
+    kind = f"batch.{record.status}"
+    await publish(workspace, event_id, kind, {"id": record.id}, ended_s)
 
 
 def storage_of(settings: Settings) -> Storage | None:

@@ -19,7 +19,6 @@ from msgspec import Meta
 
 from gateway.secret import Secret
 from gateway.trusted_peers import TrustedPeers
-from gateway.webhooks.targets import Allowed
 from policies.names import find_workspace_problem
 from policies.store.url import StoreUrlProblem, parse_store_url
 
@@ -175,7 +174,6 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     _check_proxies(settings.trusted_proxies)
     _check_rate_limit(settings)
     _check_public_url(settings)
-    _check_allowed(settings.webhooks_allowed)
     return settings
 
 
@@ -366,14 +364,6 @@ def _check_proxies(proxies: tuple[str, ...]) -> None:
     except ValueError as problem:
         allowed = f"networks such as 10.0.0.0/8, or unix; {problem}"
         raise _problem("trusted_proxies", ",".join(proxies), allowed) from None
-
-
-def _check_allowed(entries: tuple[str, ...]) -> None:
-    try:
-        Allowed(entries)
-    except ValueError as problem:
-        allowed = f"networks, addresses and host names; one {problem}"
-        raise _problem("webhooks_allowed", ",".join(entries), allowed) from None
 
 
 def _check_rate_limit(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What LLMTune posts: results to the chunk they belong to, everything else kept."""
+"""What LLMTune posts: results to the chunk they belong to, everything else relayed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from gateway.batches.keeping import BatchBook
 from gateway.batches.results import UpstreamResult, encode
 from gateway.batches.tickets import Ticket
 from gateway.webhooks.incoming import Event
+from gateway.webhooks.registrations import ANY
+from gateway.webhooks.relay import Publish
 from policies.jobs.port import JobStore
 
 # results    of a chunk, new or known
-# kept       for whoever asks for it
+# kept       and relayed to whoever is registered
 # repeated   known before
 Taken: TypeAlias = Literal["results", "kept", "repeated"]
 
@@ -22,22 +24,33 @@ Taken: TypeAlias = Literal["results", "kept", "repeated"]
 EVENTS: Final = ":llmtune"
 # LLMTune's retries end long before.
 KEPT_MS: Final = 5 * 86_400_000
+# Whatever URL they come to: these are about jobs and models, and never about lines.
+NEVER_RESULTS: Final = ("training.", "model.", "deployment.", "usage.")
 
 
 class Inbox:
     """Takes events within milliseconds; what they cause happens afterwards."""
 
-    def __init__(self, jobs: JobStore, book: BatchBook) -> None:
+    def __init__(self, jobs: JobStore, book: BatchBook, publish: Publish) -> None:
         self._jobs = jobs
         self._book = book
+        self._publish = publish
 
     async def take(self, event: Event, ticket: Ticket | None) -> Taken:
         """Keep what an event says, once; JobsUnavailable."""
-        if ticket is not None:
+        if ticket is not None and not event.type.startswith(NEVER_RESULTS):
             await self._take_results(event.data, ticket)
             return "results"
         kept = {"event": event.raw}
         is_new = await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS)
+        # Also what was known: whoever took it may have died before it was relayed.
+        await self._publish(
+            ANY if ticket is None else ticket.workspace,
+            event.id,
+            event.type,
+            event.data,
+            event.occurred_at_s,
+        )
         return "kept" if is_new else "repeated"
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:

@@ -46,6 +46,7 @@ class Worker:
         *,
         lease_ms: int = LEASE_MS,
         idle_s: float = IDLE_S,
+        together: int = MAX_TOGETHER,
     ) -> None:
         self._jobs = jobs
         self._queue = queue
@@ -53,6 +54,7 @@ class Worker:
         self._drive = drive
         self._lease_ms = lease_ms
         self._idle_s = idle_s
+        self._together = together
         self._tasks: set[asyncio.Task[None]] = set()
         self._nudged = asyncio.Event()
 
@@ -82,7 +84,7 @@ class Worker:
         self._nudged.set()
 
     async def _claim(self) -> Sequence[str]:
-        most = MAX_TOGETHER - len(self._tasks)
+        most = self._together - len(self._tasks)
         if most <= 0:
             return ()
         try:
