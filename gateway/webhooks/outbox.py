@@ -72,9 +72,8 @@ class Delivery(msgspec.Struct, kw_only=True):
 
     def shown(self) -> dict[str, Any]:
         """For an operator: everything but what it says."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
-        del fields["data"]
-        return fields
+        fields = (name for name in self.__struct_fields__ if name != "data")
+        return {name: getattr(self, name) for name in fields}
 
 
 class Held(msgspec.Struct):
