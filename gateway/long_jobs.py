@@ -39,6 +39,7 @@ from gateway.webhooks.outbox import QUEUE as WEBHOOKS
 from gateway.webhooks.outbox import Outbox
 from gateway.webhooks.relay import Publish, Relay
 from policies.jobs.port import JobStore
+from policies.store.resolver import Resolver
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
@@ -85,6 +86,7 @@ class LongJobs:
             allowed=policy_files.allowed,
             trust=cache(default_trust),
             count=telemetry.webhook_told,
+            lookup=Resolver().resolve,
         )
         parts = BatchParts(
             settings=settings,

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 OWN: Final = SECRETS | {
     *("upstream_url", "plans_dir", "keys_file", "ops_port", "ops_host"),
     *("drain_notice_s", "drain_timeout_s", "sidecar_workspace", "sidecar_plan"),
-    *("rate_limit_port", "webhooks_file"),
+    "rate_limit_port",
 }
 SETTINGS: Final = sorted(
     variable_of(field.name)

@@ -139,7 +139,6 @@ def test_a_text_that_looks_like_something_else_stays_a_text(
     }
     if "sidecar.enabled" in beside:
         texts["policies.keysExistingSecret"] = ""
-        texts["policies.webhooksExistingSecret"] = ""
 
     release = rendered(**nested(texts | EVERYTHING | beside))
 
@@ -230,7 +229,6 @@ class TestMistakes:
                 "takes no password",
             ),
             ({**SIDECAR, "policies": {"keysExistingSecret": "k"}}, "gateway of many"),
-            ({**SIDECAR, "policies": {"webhooksExistingSecret": "w"}}, "no webhooks"),
             (
                 {**SIDECAR, "settings": {"GATEWAY_DEFAULT_PLAN": "sandbox"}},
                 "gateway of many",

@@ -12,9 +12,6 @@ GATEWAY_PLANS_DIR: /etc/llmtune/plans
 {{- if .Values.policies.keysExistingSecret }}
 GATEWAY_KEYS_FILE: /etc/llmtune/keys/keys.yaml
 {{- end }}
-{{- if .Values.policies.webhooksExistingSecret }}
-GATEWAY_WEBHOOKS_FILE: /etc/llmtune/webhooks/webhooks.yaml
-{{- end }}
 {{- if .Values.rateLimitService }}
 GATEWAY_RATE_LIMIT_PORT: "8081"
 {{- end }}
