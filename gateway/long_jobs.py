@@ -69,7 +69,7 @@ class LongJobs:
         tickets = TicketOffice(settings.public_url, settings.webhook_secret)
         pace = Pace(lambda: attendance.added_total)
         owner = uuid.uuid4().hex
-        parts = BatchParts(
+        self.parts = parts = BatchParts(
             settings=settings,
             jobs=jobs,
             book=book,
