@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gateway.background.working import Worker
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.driving import BatchParts, drive
 from gateway.batches.inbox import Inbox
@@ -18,7 +19,6 @@ from gateway.batches.keeping import QUEUE, BatchBook
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
-from gateway.batches.working import Worker
 from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
 from gateway.routes.batches import BatchRoutes
