@@ -65,25 +65,28 @@ class Owners:
         # Of every model its owner, as far as this process knows.
         self._owner_of: dict[str, str] = {}
 
-    async def note(self, workspace: str, answer: JobAnswer, now_s: int) -> None:
-        """What LLMTune says of a workspace's job, new or known."""
+    async def note(
+        self, workspace: str, base: str, answer: JobAnswer, now_s: int
+    ) -> None:
+        """What LLMTune says of a workspace's job on this model, new or known."""
         if _IS_JOB_ID(answer.job_id):
             name = RecordName(workspace, JOB_KIND, answer.job_id)
-            await self._jobs.create(name, b"{}", TTL_MS)
+            await self._jobs.create(name, base.encode(), TTL_MS)
         else:
             logger.warning("a job has an id of no known form, and is not remembered")
-        if answer.model_name:
+        # One generation calls the base model so; that is everybody's.
+        if answer.model_name and answer.model_name != base:
             # From its first mention, so that nobody else ever sees it.
             await self._note_model(EVERYBODY, workspace, answer.model_name, now_s)
             if answer.status == "completed":
                 await self.publish(workspace, answer.model_name, now_s)
 
-    async def has_job(self, workspace: str, job_id: str) -> bool:
-        """Whether LLMTune's job is this workspace's."""
+    async def base_of(self, workspace: str, job_id: str) -> str | None:
+        """On what LLMTune's job of this workspace is; None if there is none."""
         if not _IS_JOB_ID(job_id):
-            return False
-        name = RecordName(workspace, JOB_KIND, job_id)
-        return await self._jobs.read(name) is not None
+            return None
+        kept = await self._jobs.read(RecordName(workspace, JOB_KIND, job_id))
+        return None if kept is None else kept.body.decode()
 
     async def publish(self, workspace: str, model: str, now_s: int) -> None:
         """Have a model that can be asked in its owner's list."""

@@ -30,8 +30,8 @@ CHAT_ID: Final = "chatcmpl-"
 TEXT_ID: Final = "cmpl-"
 
 
-# Hears of a job that was created, and for whom.
-Created: TypeAlias = Callable[[Principal, bytes], Awaitable[None]]
+# Hears of a job that was created: for whom, on which model, and what it is.
+Created: TypeAlias = Callable[[Principal, str, bytes], Awaitable[None]]
 
 
 class _Way(NamedTuple):
@@ -149,6 +149,7 @@ class CompletionRoutes:
                     idempotency_key=way.upstream_key,
                 )
                 reply = await self._service.complete(call)
+                model = translator.model
                 # A stream takes minutes, and its prompt may be megabytes.
                 del call, translator
                 if isinstance(reply, MeteredStream):
@@ -157,7 +158,7 @@ class CompletionRoutes:
                         await response.send()
                     return
                 if way.created is not None:
-                    await way.created(principal, reply)
+                    await way.created(principal, model, reply)
         except ShuttingDown as error:
             # Connection and lease are back already: Presence raises after its block.
             if response is not None:

@@ -62,22 +62,24 @@ class OwnJobRoutes:
     async def fine_tune(self, exchange: Exchange) -> None:
         await self._completions.create_job(exchange, FineTuneTranslator, self._remember)
 
-    async def _remember(self, principal: Principal, body: bytes) -> None:
+    async def _remember(self, principal: Principal, base: str, body: bytes) -> None:
         # Before the caller has the id: an unknown owner could never ask.
         with unavailable_as_503():
-            answer = read_job_body(body)
-            await self._owners.note(principal.workspace, answer, int(time.time()))
+            await self._owners.note(
+                principal.workspace, base, read_job_body(body), int(time.time())
+            )
 
     async def show(self, exchange: Exchange, job_id: str) -> None:
         principal = await self._door.authenticate(exchange)
         with Presence(exchange.wire, self._attendance) as presence:
             presence.listen()
             with unavailable_as_503():
-                if not await self._owners.has_job(principal.workspace, job_id):
+                base = await self._owners.base_of(principal.workspace, job_id)
+                if base is None:
                     raise ObjectNotFound("fine-tune", job_id)
             body = await self._read(principal, job_id)
         exchange.record.upstream_route = "fine_tune"
-        await self._remember(principal, body)
+        await self._remember(principal, base, body)
         await exchange.respond(200, body)
 
     async def _read(self, principal: Principal, job_id: str) -> bytes:
