@@ -195,6 +195,8 @@ class Gateway:
                     service=self.service,
                     upstream=self.upstream,
                     telemetry=self.telemetry,
+                    owners=self.owners,
+                    read_job=partial(read_fine_tune, self.transport),
                 )
             )
         return self.long_jobs

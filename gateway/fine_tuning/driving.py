@@ -70,8 +70,8 @@ class _Job(msgspec.Struct, omit_defaults=True, rename="camel"):
     base_model: str
     dataset: str
     webhook_url: str
+    training_method: str
     hyperparameters: _Hyperparameters | None = None
-    training_method: str = msgspec.field(default_factory=lambda: "sft")
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -151,6 +151,7 @@ class TuneRun:
                 base_model=record.model,
                 dataset=urls.file(handover, filename),
                 webhook_url=urls.webhook(TuneTicket(self._workspace, record.id)),
+                training_method="sft",
                 hyperparameters=None if chosen == _Hyperparameters() else chosen,
             )
         )

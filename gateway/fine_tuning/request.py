@@ -1,4 +1,4 @@
-"""`POST /v1/fine_tuning/jobs`: what LLMTune can do of it; the rest is refused by name."""
+"""`POST /v1/fine_tuning/jobs`: what LLMTune can do of it; the rest is refused."""
 
 from __future__ import annotations
 

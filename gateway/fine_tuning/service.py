@@ -73,9 +73,7 @@ class TuneService:
         record.log(f"Created fine-tuning job: {record.id}", now_s)
         record.log(f"Validating training file: {record.training_file}", now_s)
         if record.suffix is not None:
-            text = (
-                "LLMTune names models by itself: the suffix is kept with the job only"
-            )
+            text = "LLMTune names models by itself: the suffix is only kept here"
             record.log(text, now_s, level="warn")
         await self._book.add(record)
         self._nudge()
