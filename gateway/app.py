@@ -18,6 +18,7 @@ from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.completion import CompletionService
 from gateway.cors import Cors
+from gateway.fine_tuning.owners import Owners
 from gateway.long_jobs import LongJobs, storage_of
 from gateway.middleware import EdgeMiddleware
 from gateway.model_catalog import ModelCatalog
@@ -29,6 +30,7 @@ from gateway.routes.door import Door, Route
 from gateway.routes.limits import LimitRoutes
 from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
+from gateway.routes.own_jobs import OwnJobRoutes
 from gateway.routes.router import LateRouter
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
@@ -40,6 +42,7 @@ from gateway.telemetry.metrics import Telemetry
 from gateway.tracing.environment import open_tracing
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
+from gateway.upstream.reading import read_fine_tune
 from gateway.upstream.transport import (
     certificate_expiry_s,
     open_transport,
@@ -119,11 +122,13 @@ class Gateway:
         self.upstream = UpstreamClient(
             self.settings, sender=to_sender(self.transport), telemetry=self.telemetry
         )
+        self.owners = Owners(self.shared.jobs)
         self.service = CompletionService(
             admission=self.admission,
             authenticator=self.authenticator,
             upstream=self.upstream,
             max_event_bytes=self.settings.upstream_max_event_bytes,
+            is_anothers=self.owners.is_anothers,
         )
         self.replays = Replays(
             self.shared.replays,
@@ -146,6 +151,15 @@ class Gateway:
             self.settings,
             authenticator=self.authenticator,
             list_models=partial(list_models, self.transport),
+            owners=self.owners,
+        )
+        own_jobs = OwnJobRoutes(
+            door=self.door,
+            completions=completions,
+            owners=self.owners,
+            authenticator=self.authenticator,
+            attendance=self.attendance,
+            read_job=partial(read_fine_tune, self.transport),
         )
         models = ModelRoutes(
             door=self.door,
@@ -161,7 +175,7 @@ class Gateway:
             now_ms=lambda: time.time_ns() // 1_000_000,
         )
         operation = self._operation(has_metrics=self.settings.ops_port is None)
-        groups = (completions, models, limits, operation)
+        groups = (completions, own_jobs, models, limits, operation)
         routes = [route for group in groups for route in group.routes()]
         return routes + [
             each for jobs in self._open_long_jobs() for each in jobs.routes()
@@ -182,6 +196,8 @@ class Gateway:
                     upstream=self.upstream,
                     attendance=self.attendance,
                     telemetry=self.telemetry,
+                    owners=self.owners,
+                    read_job=partial(read_fine_tune, self.transport),
                 )
             )
         return self.long_jobs
@@ -252,6 +268,7 @@ class Gateway:
             asyncio.create_task(self.admission.keep_alive()),
             asyncio.create_task(self.files.watch()),
             asyncio.create_task(self.replays.keep_alive()),
+            asyncio.create_task(self.owners.keep_fresh()),
             asyncio.create_task(watch_lag(self.telemetry.lagged)),
         ]
         try:

@@ -1,4 +1,4 @@
-"""Files, batches and webhooks put together: what goes on when nobody waits."""
+"""Files, batches, fine-tunes and webhooks put together: what needs nobody to wait."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gateway.background.working import Worker
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.driving import drive
 from gateway.batches.inbox import Inbox
@@ -20,13 +21,20 @@ from gateway.batches.parts import BatchParts
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
-from gateway.batches.working import Worker
 from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
+from gateway.fine_tuning.driving import ReadJob, TuneParts
+from gateway.fine_tuning.driving import drive as drive_tune
+from gateway.fine_tuning.keeping import QUEUE as TUNES
+from gateway.fine_tuning.keeping import TuneBook
+from gateway.fine_tuning.owners import Owners
+from gateway.fine_tuning.service import TuneService
+from gateway.fine_tuning.urls import TuneUrls
 from gateway.presence import Attendance
 from gateway.routes.batches import BatchRoutes
 from gateway.routes.door import Door, Route
 from gateway.routes.files import FileRoutes
+from gateway.routes.fine_tuning import FineTuningRoutes
 from gateway.routes.webhooks import WebhookRoutes
 from gateway.settings import Settings
 from gateway.storage.opening import open_storage
@@ -61,9 +69,12 @@ class LongJobs:
         upstream: UpstreamClient,
         attendance: Attendance,
         telemetry: Telemetry,
+        owners: Owners,
+        read_job: ReadJob,
     ) -> None:
         self.jobs = jobs
         self.storage = storage
+        self.urls = urls = TuneUrls(settings.public_url, settings.webhook_secret)
         self.files = files = FileService(jobs, storage)
         book = BatchBook(jobs)
         tickets = TicketOffice(settings.public_url, settings.webhook_secret)
@@ -91,19 +102,47 @@ class LongJobs:
         )
         worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
         sweeper = Worker(jobs, FILES, owner, files.sweep, idle_s=SWEEP_EVERY_S)
-        self._workers = (worker, sweeper)
         batches = BatchService(book, files, authenticator, nudge=worker.nudge)
+        tunes = TuneBook(jobs)
+        of_tunes = TuneParts(
+            book=tunes,
+            files=files,
+            owners=owners,
+            urls=urls,
+            upstream=upstream,
+            read_job=read_job,
+            authenticator=authenticator,
+            poll_s=settings.fine_tune_poll_s,
+        )
+        tuner = Worker(jobs, TUNES, owner, partial(drive_tune, of_tunes))
+        self._workers = (worker, sweeper, tuner)
+        service_of_tunes = TuneService(
+            tunes,
+            files,
+            owners=owners,
+            urls=urls,
+            authenticator=authenticator,
+            admission=admission,
+            nudge=tuner.nudge,
+        )
+
+        def nudge() -> None:
+            worker.nudge()
+            tuner.nudge()
+
         self._groups = (
-            FileRoutes(door, files, max_bytes=settings.file_max_bytes),
+            FileRoutes(door, files, urls=urls, max_bytes=settings.file_max_bytes),
             BatchRoutes(door, batches),
+            FineTuningRoutes(door, service_of_tunes),
             WebhookRoutes(
                 door,
-                Inbox(jobs, book),
+                Inbox(jobs, book, tunes),
                 tickets,
+                urls,
                 secret=settings.webhook_secret,
                 max_bytes=settings.webhook_max_body_bytes,
                 telemetry=telemetry,
-                nudge=worker.nudge,
+                nudge=nudge,
             ),
         )
 

@@ -10,6 +10,10 @@ from gateway.batches.chunks import COLLECTED_MS, SENT, collection_of
 from gateway.batches.keeping import BatchBook
 from gateway.batches.results import UpstreamResult, encode
 from gateway.batches.tickets import Ticket
+from gateway.fine_tuning.keeping import TuneBook
+from gateway.fine_tuning.seeing import EVENTS as TUNE_EVENTS
+from gateway.fine_tuning.seeing import TuneEvent, encode_event
+from gateway.fine_tuning.urls import TuneTicket
 from gateway.webhooks.incoming import Event
 from policies.jobs.port import JobStore
 
@@ -27,18 +31,25 @@ KEPT_MS: Final = 5 * 86_400_000
 class Inbox:
     """Takes events within milliseconds; what they cause happens afterwards."""
 
-    def __init__(self, jobs: JobStore, book: BatchBook) -> None:
+    def __init__(self, jobs: JobStore, book: BatchBook, tunes: TuneBook) -> None:
         self._jobs = jobs
         self._book = book
+        self._tunes = tunes
 
-    async def take(self, event: Event, ticket: Ticket | None) -> Taken:
+    async def take(self, event: Event, ticket: Ticket | TuneTicket | None) -> Taken:
         """Keep what an event says, once; JobsUnavailable."""
-        if ticket is not None:
+        if isinstance(ticket, TuneTicket) and event.type in TUNE_EVENTS:
+            raw = encode_event(TuneEvent(event.type, event.data))
+            is_new = await self._tunes.tell(
+                ticket.workspace, ticket.job_id, event.id, raw
+            )
+            return "kept" if is_new else "repeated"
+        if isinstance(ticket, Ticket):
             await self._take_results(event.data, ticket)
             return "results"
         kept = {"event": event.raw}
-        is_new = await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS)
-        return "kept" if is_new else "repeated"
+        new = await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS)
+        return "kept" if new else "repeated"
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:
         found = {

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from gateway.background.caller import Caller
+
 KIND: Final = "batch"
 
 Status: TypeAlias = Literal[
@@ -31,14 +33,6 @@ class LineError(msgspec.Struct, frozen=True):
     message: str
     param: str | None = None
     line: int | None = None
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """On whose account it runs when nobody is there who has a key."""
-
-    workspace: str
-    plan: str
-    models: tuple[str, ...] | None = None
 
 
 class OpenChunk(msgspec.Struct):

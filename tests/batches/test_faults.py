@@ -9,10 +9,11 @@ from typing import Any, Final, Literal
 import msgspec
 import pytest
 
+from gateway.background.caller import Caller
 from gateway.batches.driving import drive
 from gateway.batches.keeping import BatchBook, item_of
 from gateway.batches.parts import BatchParts
-from gateway.batches.record import KIND, BatchRecord, Caller, encode_batch
+from gateway.batches.record import KIND, BatchRecord, encode_batch
 from policies.jobs.port import JobStore, JobsUnavailable, RecordName
 from tests.batches.conftest import (
     ENDPOINT,
