@@ -103,9 +103,8 @@ class LongJobs:
         worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
         sweeper = Worker(jobs, FILES, owner, files.sweep, idle_s=SWEEP_EVERY_S)
         batches = BatchService(book, files, authenticator, nudge=worker.nudge)
-        tunes = TuneBook(jobs)
-        of_tunes = TuneParts(
-            book=tunes,
+        parts_of_tunes = TuneParts(
+            book=TuneBook(jobs),
             files=files,
             owners=owners,
             urls=urls,
@@ -114,17 +113,9 @@ class LongJobs:
             authenticator=authenticator,
             poll_s=settings.fine_tune_poll_s,
         )
-        tuner = Worker(jobs, TUNES, owner, partial(drive_tune, of_tunes))
+        tuner = Worker(jobs, TUNES, owner, partial(drive_tune, parts_of_tunes))
+        tunes = TuneService(parts_of_tunes, admission, nudge=tuner.nudge)
         self._workers = (worker, sweeper, tuner)
-        service_of_tunes = TuneService(
-            tunes,
-            files,
-            owners=owners,
-            urls=urls,
-            authenticator=authenticator,
-            admission=admission,
-            nudge=tuner.nudge,
-        )
 
         def nudge() -> None:
             worker.nudge()
@@ -133,10 +124,10 @@ class LongJobs:
         self._groups = (
             FileRoutes(door, files, urls=urls, max_bytes=settings.file_max_bytes),
             BatchRoutes(door, batches),
-            FineTuningRoutes(door, service_of_tunes),
+            FineTuningRoutes(door, tunes),
             WebhookRoutes(
                 door,
-                Inbox(jobs, book, tunes),
+                Inbox(jobs, book, parts_of_tunes.book),
                 tickets,
                 urls,
                 secret=settings.webhook_secret,

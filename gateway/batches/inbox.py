@@ -40,10 +40,9 @@ class Inbox:
         """Keep what an event says, once; JobsUnavailable."""
         if isinstance(ticket, TuneTicket) and event.type in TUNE_EVENTS:
             raw = encode_event(TuneEvent(event.type, event.data))
-            is_new = await self._tunes.tell(
-                ticket.workspace, ticket.job_id, event.id, raw
-            )
-            return "kept" if is_new else "repeated"
+            workspace, job_id = ticket.workspace, ticket.job_id
+            is_first = await self._tunes.tell(workspace, job_id, event.id, raw)
+            return "kept" if is_first else "repeated"
         if isinstance(ticket, Ticket):
             await self._take_results(event.data, ticket)
             return "results"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.admission import Admission
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Principal
 from gateway.background.caller import caller_of
 from gateway.errors import InvalidRequest, ModelNotFound, ObjectNotFound
-from gateway.files.service import FileService
-from gateway.fine_tuning.keeping import HeldTune, TuneBook
-from gateway.fine_tuning.owners import Owners
+from gateway.fine_tuning.driving import TuneParts
+from gateway.fine_tuning.keeping import HeldTune
 from gateway.fine_tuning.record import Event, TuneRecord
 from gateway.fine_tuning.request import TuneRequest
-from gateway.fine_tuning.urls import TuneUrls
 from gateway.limit_headers import rejection_error
 from policies.jobs.port import new_record_id
 from policies.ledger import Rejected, Usage
@@ -28,25 +25,16 @@ class TuneService:
     """The fine-tunes of the caller's workspace; JobsUnavailable."""
 
     def __init__(
-        self,
-        book: TuneBook,
-        files: FileService,
-        *,
-        owners: Owners,
-        urls: TuneUrls,
-        authenticator: Authenticator,
-        admission: Admission,
-        nudge: Callable[[], None],
-        now_s: Callable[[], float] = time.time,
+        self, parts: TuneParts, admission: Admission, *, nudge: Callable[[], None]
     ) -> None:
-        self._book = book
-        self._files = files
-        self._owners = owners
-        self._urls = urls
-        self._authenticator = authenticator
+        self._book = parts.book
+        self._files = parts.files
+        self._owners = parts.owners
+        self._urls = parts.urls
+        self._authenticator = parts.authenticator
+        self._now_s = parts.now_s
         self._admission = admission
         self._nudge = nudge
-        self._now_s = now_s
 
     async def create(
         self, principal: Principal, request: TuneRequest
