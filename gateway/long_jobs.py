@@ -89,6 +89,7 @@ class LongJobs:
             authenticator=authenticator,
             owner=owner,
             count_lines=telemetry.batch_lines_written,
+            is_anothers=owners.is_anothers,
         )
         worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
         sweeper = Worker(jobs, FILES, owner, files.sweep, idle_s=SWEEP_EVERY_S)
