@@ -109,7 +109,10 @@ class BatchRun:
         checked = check_line(
             raw, number, self._record.endpoint, self._parse, USUAL_OUTPUT_TOKENS
         )
-        if not self._principal.may_use(checked.model):
+        workspace = self._principal.workspace
+        if not self._principal.may_use(checked.model) or self._parts.is_anothers(
+            workspace, checked.model
+        ):
             text = ModelNotFound(checked.model).message
             raise BadLine(LineError("model_not_found", text, "body.model", number))
         return checked

@@ -34,4 +34,6 @@ class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     pace: Pace
     count_lines: Callable[[int, int], None]
+    # Whether a model was tuned for another workspace.
+    is_anothers: Callable[[str, str], bool]
     now_s: Callable[[], float] = time.time

@@ -274,19 +274,6 @@ async def test_a_gateway_that_cannot_tune_says_why(
 class TestCancelling:
     """LLMTune cannot; what the gateway can do, it does, and says what it cannot."""
 
-    async def test_what_was_not_sent_never_is(self, tuning: TuningHouse) -> None:
-        """Its driver finds it cancelled."""
-        (jobs,) = tuning.gateway.gateway.long_jobs
-        started = await tuning.start()
-
-        cancelled = await tuning.gateway.post(f"{JOBS}/{started['id']}/cancel")
-
-        ended = await tuning.ended(started["id"])
-        assert "cancelled" == cancelled.json()["status"] == ended["status"]
-        last = (await tuning.events(started["id"]))[-1]["message"]
-        assert ("before it was sent" in last) == (tuning.sent == 0)
-        assert jobs is not None
-
     async def test_what_was_sent_is_followed_no_more(
         self, start_tuning: StartTuning
     ) -> None:
