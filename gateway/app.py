@@ -153,14 +153,7 @@ class Gateway:
             list_models=partial(list_models, self.transport),
             owners=self.owners,
         )
-        own_jobs = OwnJobRoutes(
-            door=self.door,
-            completions=completions,
-            owners=self.owners,
-            authenticator=self.authenticator,
-            attendance=self.attendance,
-            read_job=partial(read_fine_tune, self.transport),
-        )
+        own_jobs = self._own_jobs(completions)
         models = ModelRoutes(
             door=self.door,
             catalog=catalog,
@@ -180,6 +173,16 @@ class Gateway:
         return routes + [
             each for jobs in self._open_long_jobs() for each in jobs.routes()
         ]
+
+    def _own_jobs(self, completions: CompletionRoutes) -> OwnJobRoutes:
+        return OwnJobRoutes(
+            door=self.door,
+            completions=completions,
+            owners=self.owners,
+            authenticator=self.authenticator,
+            attendance=self.attendance,
+            read_job=partial(read_fine_tune, self.transport),
+        )
 
     def _open_long_jobs(self) -> list[LongJobs]:
         storage = storage_of(self.settings)

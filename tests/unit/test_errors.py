@@ -18,6 +18,7 @@ from gateway.errors import (
     LimitExceeded,
     MethodNotAllowed,
     ModelNotFound,
+    ObjectNotFound,
     UpstreamRefused,
     envelope,
     retry_headers,
@@ -37,6 +38,8 @@ def subclasses(of: type[GatewayError]) -> Iterator[type[GatewayError]]:
 def example(kind: type[GatewayError], **fields: Any) -> GatewayError:
     if kind is ModelNotFound:
         return ModelNotFound("m")
+    if kind is ObjectNotFound:
+        return ObjectNotFound("File", "file-1")
     if kind is MethodNotAllowed:
         return MethodNotAllowed("PUT", "GET")
     if kind is InternalError:
