@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-IMAGE_EXTRAS := --extra encryption --extra http2 --extra otlp-grpc --extra otlp-http --extra rate-limit
+IMAGE_EXTRAS := --extra encryption --extra http2 --extra otlp-grpc --extra otlp-http --extra rate-limit --extra s3
 
 # The first of these that is Python 3.11 or newer and really runs.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \

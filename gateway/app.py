@@ -197,6 +197,7 @@ class Gateway:
                     authenticator=self.authenticator,
                     service=self.service,
                     upstream=self.upstream,
+                    attendance=self.attendance,
                     telemetry=self.telemetry,
                     owners=self.owners,
                     read_job=partial(read_fine_tune, self.transport),

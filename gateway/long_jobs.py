@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.background.working import Worker
 from gateway.batches.chunks import ChunkDesk
-from gateway.batches.driving import BatchParts, drive
+from gateway.batches.driving import drive
 from gateway.batches.inbox import Inbox
 from gateway.batches.keeping import QUEUE, BatchBook
+from gateway.batches.pace import Pace
+from gateway.batches.parts import BatchParts
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
@@ -28,6 +30,7 @@ from gateway.fine_tuning.keeping import TuneBook
 from gateway.fine_tuning.owners import Owners
 from gateway.fine_tuning.service import TuneService
 from gateway.fine_tuning.urls import TuneUrls
+from gateway.presence import Attendance
 from gateway.routes.batches import BatchRoutes
 from gateway.routes.door import Door, Route
 from gateway.routes.files import FileRoutes
@@ -64,6 +67,7 @@ class LongJobs:
         authenticator: Authenticator,
         service: CompletionService,
         upstream: UpstreamClient,
+        attendance: Attendance,
         telemetry: Telemetry,
         owners: Owners,
         read_job: ReadJob,
@@ -74,27 +78,33 @@ class LongJobs:
         self.files = files = FileService(jobs, storage)
         book = BatchBook(jobs)
         tickets = TicketOffice(settings.public_url, settings.webhook_secret)
+        pace = Pace(lambda: attendance.added_total)
         owner = uuid.uuid4().hex
-        parts = BatchParts(
+        self.parts = parts = BatchParts(
             settings=settings,
             jobs=jobs,
             book=book,
             files=files,
             desk=ChunkDesk(
-                jobs=jobs, storage=storage, upstream=upstream, tickets=tickets
+                jobs=jobs,
+                storage=storage,
+                upstream=upstream,
+                tickets=tickets,
+                pace=pace,
             ),
             tickets=tickets,
             runner=LineRunner(service, admission),
             admission=admission,
             authenticator=authenticator,
             owner=owner,
+            pace=pace,
             count_lines=telemetry.batch_lines_written,
             is_anothers=owners.is_anothers,
         )
         worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
         sweeper = Worker(jobs, FILES, owner, files.sweep, idle_s=SWEEP_EVERY_S)
         batches = BatchService(book, files, authenticator, nudge=worker.nudge)
-        parts_of_tunes = TuneParts(
+        of_tunes = TuneParts(
             book=TuneBook(jobs),
             files=files,
             owners=owners,
@@ -104,29 +114,27 @@ class LongJobs:
             authenticator=authenticator,
             poll_s=settings.fine_tune_poll_s,
         )
-        tuner = Worker(jobs, TUNES, owner, partial(drive_tune, parts_of_tunes))
-        tunes = TuneService(parts_of_tunes, admission, nudge=tuner.nudge)
+        tuner = Worker(jobs, TUNES, owner, partial(drive_tune, of_tunes))
+        tunes = TuneService(of_tunes, admission, nudge=tuner.nudge)
         self._workers = (worker, sweeper, tuner)
-
-        def nudge() -> None:
-            worker.nudge()
-            tuner.nudge()
-
         self._groups = (
             FileRoutes(door, files, urls=urls, max_bytes=settings.file_max_bytes),
             BatchRoutes(door, batches),
             FineTuningRoutes(door, tunes),
             WebhookRoutes(
                 door,
-                Inbox(jobs, book, parts_of_tunes.book),
+                Inbox(jobs, book, of_tunes.book),
                 tickets,
                 urls,
-                secret=settings.webhook_secret,
-                max_bytes=settings.webhook_max_body_bytes,
+                settings=settings,
                 telemetry=telemetry,
-                nudge=nudge,
+                nudge=self._nudge,
             ),
         )
+
+    def _nudge(self) -> None:
+        for worker in self._workers:
+            worker.nudge()
 
     def routes(self) -> list[Route]:
         return [route for group in self._groups for route in group.routes()]

@@ -28,6 +28,8 @@ class Attendance:
     def __init__(self, max_present: int) -> None:
         self._max_present = max_present
         self._present: set[Presence] = set()
+        # For who wants to know whether somebody comes at all.
+        self.added_total = 0
         # From the end of draining on: what is cancelled now, we cancelled.
         self.is_over = False
 
@@ -45,6 +47,7 @@ class Attendance:
         if self.is_over:
             raise shutting_down()
         self._present.add(presence)
+        self.added_total += 1
 
     def remove(self, presence: Presence) -> None:
         self._present.discard(presence)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.batches.lines import Item, prompt_of
+from gateway.batches.pace import Pace
 from gateway.batches.planning import Chunk, once, read_chunk
 from gateway.batches.record import BatchRecord, OpenChunk
 from gateway.batches.results import (
@@ -28,6 +28,9 @@ from gateway.translation.own_jobs import BATCH_PATH
 from gateway.translation.port import Parse, Stamp, UpstreamRequest
 from gateway.upstream.client import Credentials, UpstreamCall, UpstreamClient
 from policies.jobs.port import JobStore
+
+# Results that were collected and are waited for no more end with the batch's day.
+COLLECTED_MS: Final = 2 * 86_400_000
 
 # An outcome as we made it, or a result as LLMTune sent it.
 MADE: Final = b"o"
@@ -77,11 +80,23 @@ class ChunkDesk:
         storage: Storage,
         upstream: UpstreamClient,
         tickets: TicketOffice,
+        pace: Pace,
     ) -> None:
+        self._pace = pace
         self._jobs = jobs
         self._storage = storage
         self._upstream = upstream
         self._tickets = tickets
+
+    def on(self, jobs: JobStore) -> ChunkDesk:
+        """The same on another store."""
+        return ChunkDesk(
+            jobs=jobs,
+            storage=self._storage,
+            upstream=self._upstream,
+            tickets=self._tickets,
+            pace=self._pace,
+        )
 
     async def read(self, folder: str, number: int) -> Chunk:
         """A chunk's lines."""
@@ -109,7 +124,7 @@ class ChunkDesk:
     ) -> None:
         """Have LLMTune run these lines; GatewayError. Sent twice they run once."""
         wanted = list(places)
-        body = await asyncio.to_thread(self._body, record, chunk, lines, wanted, parse)
+        body = await self._body(record, chunk, lines, wanted, parse)
         call = UpstreamCall(
             UpstreamRequest("batch", BATCH_PATH, body, is_stream=False),
             credentials,
@@ -120,7 +135,7 @@ class ChunkDesk:
         async with await self._upstream.open(call) as answer:
             await answer.read()
 
-    def _body(
+    async def _body(
         self,
         record: BatchRecord,
         chunk: OpenChunk,
@@ -128,10 +143,12 @@ class ChunkDesk:
         places: list[int],
         parse: Parse,
     ) -> bytes:
-        requests = [
-            _Request(str(place), prompt_of(parse(bytes(lines.items[place].body))))
-            for place in places
-        ]
+        requests = []
+        async with self._pace as pace:
+            for place in places:
+                prompt = prompt_of(parse(bytes(lines.items[place].body)))
+                requests.append(_Request(str(place), prompt))
+                await pace.turn()
         ticket = Ticket(record.caller.workspace, record.id, chunk.number, chunk.lines)
         return encode(_Batch(lines.model, requests, self._tickets.url_of(ticket)))
 
@@ -147,10 +164,22 @@ class ChunkDesk:
         paid: Collection[int] = (),
     ) -> Tally:
         """Keep what became of a chunk; what it lacks is told as `missing`."""
-        tally, answers, errors = await asyncio.to_thread(
-            _outcomes, lines.items, results, parse, missing, paid
-        )
-        for kind, written in (("out", answers), ("err", errors)):
+        tally = Tally()
+        answers, errors = list[bytes](), list[bytes]()
+        async with self._pace as pace:
+            for place, item in enumerate(lines.items):
+                raw = results.get(place)
+                outcome = (
+                    unanswered(item, *missing)
+                    if raw is None
+                    else _read(item, raw, parse)
+                )
+                is_charged = raw is None or raw[:1] == MADE or place in paid
+                _count(tally, outcome, is_charged=is_charged)
+                (answers if outcome.is_answer else errors).append(_line(outcome.line))
+                await pace.turn()
+        for kind, parts in (("out", answers), ("err", errors)):
+            written = b"".join(parts)
             if written:
                 key = part_key(folder, kind, number)
                 await self._storage.put(key, once(written))
@@ -179,23 +208,6 @@ class ChunkDesk:
 
 def part_key(folder: str, kind: str, number: int) -> str:
     return f"{folder}/{kind}-{number:05}"
-
-
-def _outcomes(
-    items: tuple[Item, ...],
-    results: dict[int, bytes],
-    parse: Parse,
-    missing: tuple[str, str],
-    paid: Collection[int],
-) -> tuple[Tally, bytes, bytes]:
-    tally, answers, errors = Tally(), list[bytes](), list[bytes]()
-    for place, item in enumerate(items):
-        raw = results.get(place)
-        outcome = unanswered(item, *missing) if raw is None else _read(item, raw, parse)
-        is_charged = raw is None or raw[:1] == MADE or place in paid
-        _count(tally, outcome, is_charged=is_charged)
-        (answers if outcome.is_answer else errors).append(_line(outcome.line))
-    return tally, b"".join(answers), b"".join(errors)
 
 
 def _read(item: Item, raw: bytes, parse: Parse) -> Outcome:

@@ -8,74 +8,41 @@ changes only as it was read. The order in each is: bytes, charge, record, clean 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from typing import Final
 
-import msgspec
-
-from gateway.admission import Admission
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Principal
 from gateway.background.caller import principal_of
-from gateway.batches.chunks import MADE, ChunkDesk, Tally, collection_of, paid_of
+from gateway.batches.chunks import Tally
 from gateway.batches.enqueued import Enqueued
-from gateway.batches.keeping import BatchBook, Held, LostBatch
+from gateway.batches.keeping import Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
+from gateway.batches.parts import BatchParts
 from gateway.batches.planning import Chunk, Cutter
 from gateway.batches.record import LineError, OpenChunk, Status
-from gateway.batches.results import encode
-from gateway.batches.singly import LineRunner
-from gateway.batches.tickets import TicketOffice
+from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
     GatewayError,
     ModelNotFound,
     StoreUnavailable,
     UpstreamError,
 )
-from gateway.files.service import FileService, folder_of, new_file_id
-from gateway.settings import Settings
+from gateway.files.service import folder_of, new_file_id
 from gateway.storage.port import ObjectMissing
-from policies.jobs.port import JobStore
 from policies.ledger import Rejected, Usage
 
 logger = logging.getLogger(__name__)
 
 # Chunks under way at a time: LLMTune works on them while we write the others.
 MAX_OPEN: Final = 8
-# Single lines of a batch at a time, if the plan leaves room for as many.
-LINES_TOGETHER: Final = 4
-# For so long single lines are run before the rest of the batch is looked at again.
-SLICE_S: Final = 2.0
 # After so many sendings a chunk's lines are run one by one.
 MAX_SENDINGS: Final = 3
-# Results that were collected and are waited for no more end with the batch's day.
-COLLECTED_MS: Final = 2 * 86_400_000
 # What an answer is taken for whose caller leaves its length open.
 USUAL_OUTPUT_TOKENS: Final = 512
 
 LOOK_AGAIN_MS: Final = 5_000
 WAIT_FOR_ROOM_MS: Final = 1_000
-
-
-class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What drivers use; shared by all of a process."""
-
-    settings: Settings
-    jobs: JobStore
-    book: BatchBook
-    files: FileService
-    desk: ChunkDesk
-    tickets: TicketOffice
-    runner: LineRunner
-    admission: Admission
-    authenticator: Authenticator
-    owner: str
-    count_lines: Callable[[int, int], None]
-    # Whether a model was tuned for another workspace.
-    is_anothers: Callable[[str, str], bool]
-    now_s: Callable[[], float] = time.time
 
 
 class BatchRun:
@@ -93,7 +60,6 @@ class BatchRun:
             record.endpoint, settings.upstream_dialect, settings.upstream_prompt_form
         )
         self._wait_ms = LOOK_AGAIN_MS
-        self._ran_any = False
 
     @property
     def _now_s(self) -> int:
@@ -121,7 +87,9 @@ class BatchRun:
 
     async def _cut(self) -> None:
         record, limits = self._record, self._principal.plan.batch
-        cutter = Cutter(self._parts.files.storage, self._folder, self._check)
+        cutter = Cutter(
+            self._parts.files.storage, self._folder, self._check, self._parts.pace
+        )
         lines = self._parts.files.lines(record.caller.workspace, record.input_file_id)
         try:
             plan = await cutter.cut(lines, limits.max_lines)
@@ -166,10 +134,13 @@ class BatchRun:
             if chunk.way == "together" and chunk.missed_ms == 0:
                 await self._send(chunk)
         if any(chunk.way == "singly" for chunk in self._record.open):
-            await self._run_singly()
+            lines = SingleLines(
+                self._parts, self._held, self._principal, self._parse, self._folder
+            )
+            ran_any = await lines.run()
             await self._harvest()
             await self._fill()
-            self._wait_ms = 0 if self._ran_any else WAIT_FOR_ROOM_MS
+            self._wait_ms = 0 if ran_any else WAIT_FOR_ROOM_MS
 
     async def _harvest(self) -> None:
         for chunk in list(self._record.open):
@@ -281,90 +252,6 @@ class BatchRun:
             chunk.missed_ms = int(self._parts.now_s() * 1000 + patience_ms)
         await self._save()
 
-    # Lines that go one by one.
-
-    async def _run_singly(self) -> None:
-        until_s = asyncio.get_running_loop().time() + SLICE_S
-        self._ran_any = False
-        for chunk in list(self._record.open):
-            if chunk.way == "singly":
-                await self._run_lines(chunk, until_s)
-
-    async def _run_lines(self, chunk: OpenChunk, until_s: float) -> None:
-        lines = await self._parts.desk.read(self._folder, chunk.number)
-        known = await self._parts.desk.results(self._record, chunk.number)
-        left = [place for place in range(chunk.lines) if place not in known]
-        if chunk.owner != self._parts.owner:
-            await self._take_over(chunk, lines, left)
-        # Taken from the end, by several at once.
-        left.reverse()
-
-        async def run_some() -> None:
-            loop = asyncio.get_running_loop()
-            while left and loop.time() < until_s:
-                if not await self._parts.runner.has_room(self._principal):
-                    return
-                place = left.pop()
-                if not await self._run_line(chunk, lines, place):
-                    return
-
-        await asyncio.gather(*(run_some() for _ in range(LINES_TOGETHER)))
-        # None is under way any more: whoever goes on has nothing to look after.
-        chunk.owner = ""
-        await self._save()
-
-    async def _take_over(self, chunk: OpenChunk, lines: Chunk, left: list[int]) -> None:
-        """Another ran it, and has died: what it began is begun anew, and paid once."""
-        if chunk.owner:
-            stems = {
-                place: self._lease_stem(chunk, lines.items[place].line)
-                for place in left
-            }
-            await self._note_paid(chunk, await self._paid_among(stems))
-            chunk.attempt += 1
-        chunk.owner = self._parts.owner
-        await self._save()
-
-    async def _paid_among(self, stems: dict[int, str]) -> list[int]:
-        """The places of lines that were charged for; of others it is taken back."""
-        take_back = self._parts.runner.take_back
-        return [
-            place
-            for place, stem in stems.items()
-            if await take_back(self._principal, stem)
-        ]
-
-    async def _note_paid(self, chunk: OpenChunk, places: Iterable[int]) -> None:
-        """Lines that were charged and whose result is not the one charged for."""
-        paid = {str(place): b"" for place in places}
-        if paid:
-            await self._parts.jobs.collect(
-                self._record.caller.workspace,
-                paid_of(self._record.id, chunk.number),
-                paid,
-                COLLECTED_MS,
-            )
-
-    def _lease_stem(self, chunk: OpenChunk, line: int) -> str:
-        return f"{self._record.id}.line.{line}.{chunk.attempt}"
-
-    async def _run_line(self, chunk: OpenChunk, lines: Chunk, place: int) -> bool:
-        item = lines.items[place]
-        stem = self._lease_stem(chunk, item.line)
-        is_paid = place in await self._parts.desk.paid(self._record, chunk.number)
-        principal = free_of_charge(self._principal) if is_paid else self._principal
-        outcome = await self._parts.runner.run(principal, item, self._parse, stem)
-        if outcome is None:
-            return False
-        self._ran_any = True
-        workspace = self._record.caller.workspace
-        name = collection_of(self._record.id, chunk.number)
-        entry = {str(place): MADE + encode(outcome)}
-        if not await self._parts.jobs.collect(workspace, name, entry, COLLECTED_MS):
-            # LLMTune's own result came first after all, and counts.
-            await self._note_paid(chunk, (place,))
-        return True
-
     # Its end.
 
     async def _conclude(self) -> None:
@@ -452,10 +339,3 @@ async def drive(parts: BatchParts, item: str) -> int | None:
         facts = {"batch": batch_id, "code": error.error_code}
         logger.warning("a batch has to wait", extra={"facts": facts})
         return LOOK_AGAIN_MS
-
-
-def free_of_charge(principal: Principal) -> Principal:
-    """For what was paid already: no limit counts it."""
-    plan = principal.plan
-    free = msgspec.structs.replace(plan, rates=(), quotas=(), concurrency=None)
-    return msgspec.structs.replace(principal, plan=free)

@@ -6,8 +6,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.batches.chunks import SENT, collection_of
-from gateway.batches.driving import COLLECTED_MS
+from gateway.batches.chunks import COLLECTED_MS, SENT, collection_of
 from gateway.batches.keeping import BatchBook
 from gateway.batches.results import UpstreamResult, encode
 from gateway.batches.tickets import Ticket
@@ -48,8 +47,8 @@ class Inbox:
             await self._take_results(event.data, ticket)
             return "results"
         kept = {"event": event.raw}
-        is_new = await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS)
-        return "kept" if is_new else "repeated"
+        new = await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS)
+        return "kept" if new else "repeated"
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:
         found = {

@@ -7,13 +7,13 @@ replica needs to do so. At no time more than the open chunks are in memory.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
 
 from gateway.batches.lines import BadLine, CheckedLine, Item
+from gateway.batches.pace import Pace
 from gateway.batches.record import LineError, Way
 from gateway.storage.port import Storage
 
@@ -28,7 +28,7 @@ MAX_LINE_BYTES: Final = 1024 * 1024
 # Whoever has so many wrong lines has one mistake, and has seen it.
 MAX_ERRORS: Final = 100
 
-# Checked in a thread at a time: 20 ms of it, in which no stream is held up.
+# Checked before the next are read.
 CHECKED_TOGETHER: Final = 200
 
 Check = Callable[[bytes, int], CheckedLine]
@@ -78,7 +78,8 @@ _decode: Final = msgspec.json.Decoder(Chunk).decode
 class Cutter:
     """Checks the lines of one batch and keeps its chunks."""
 
-    def __init__(self, storage: Storage, folder: str, check: Check) -> None:
+    def __init__(self, storage: Storage, folder: str, check: Check, pace: Pace) -> None:
+        self._pace = pace
         self._storage = storage
         self._folder = folder
         self._check = check
@@ -115,7 +116,7 @@ class Cutter:
         return Plan(self._chunks, self._lines, only, errors)
 
     async def _take(self, lines: list[tuple[int, bytes]]) -> None:
-        for line in await asyncio.to_thread(self._checked, lines):
+        for line in await self._checked(lines):
             if self._errors:
                 # Nothing will be run: only further mistakes are of interest.
                 continue
@@ -126,13 +127,15 @@ class Cutter:
                 await self._keep(*place, growing)
                 del self._growing[place]
 
-    def _checked(self, lines: list[tuple[int, bytes]]) -> list[CheckedLine]:
+    async def _checked(self, lines: list[tuple[int, bytes]]) -> list[CheckedLine]:
         checked = []
-        for number, raw in lines:
-            try:
-                checked.append(self._checked_one(number, raw))
-            except BadLine as bad:
-                self._errors.append(bad.error)
+        async with self._pace as pace:
+            for number, raw in lines:
+                try:
+                    checked.append(self._checked_one(number, raw))
+                except BadLine as bad:
+                    self._errors.append(bad.error)
+                await pace.turn()
         return checked
 
     def _checked_one(self, number: int, raw: bytes) -> CheckedLine:

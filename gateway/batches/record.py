@@ -47,7 +47,7 @@ class OpenChunk(msgspec.Struct):
     attempt: int
     # When results that have not come by then are missed; 0 until it was sent.
     missed_ms: int = 0
-    # Which replica runs its lines, of those that go singly.
+    # Which replica runs its lines, of those that go singly; empty between two slices.
     owner: str = ""
 
 

@@ -3,6 +3,10 @@ S3Storage: objects in a bucket of S3, or of what speaks its protocol.
 
 Credentials come from the environment's AWS_* variables or the pod's identity. What the
 library says of an error is not passed on whole: it quotes requests and answers.
+
+A storage that was opened before a fork may be used after it, by a process whose parent
+has used none: the library's threads are made with the first request, and a child has
+none of its parent's, for which it would wait for ever.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -119,6 +121,34 @@ async def test_what_is_beside_our_prefix_is_not_ours(s3: ObjectStorage) -> None:
     assert set() == await keys(ours)
     assert await ours.size("a") is None
     await theirs.delete("a")
+
+
+FORKED = """
+import asyncio, os, sys
+from tests.storage.objects import read, write
+from gateway.storage.opening import open_storage
+
+storage = open_storage(sys.argv[1])
+
+async def use():
+    await write(storage, "a", b"1")
+    await storage.aclose()
+
+for _ in range(2):
+    if os.fork() == 0:
+        asyncio.run(use())
+        os._exit(0)
+for _ in range(2):
+    assert os.wait()[1] == 0
+"""
+
+
+def test_workers_may_use_what_was_opened_before_they_were_forked(
+    s3: ObjectStorage,
+) -> None:
+    command = [sys.executable, "-c", FORKED, s3.url("forked")]
+
+    assert 0 == subprocess.run(command, check=True, timeout=30).returncode
 
 
 def test_a_storage_shows_no_secret(s3: ObjectStorage) -> None:

@@ -1,0 +1,143 @@
+"""The open chunks whose lines go one by one: a slice of them, by one replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from gateway.auth import Principal
+from gateway.batches.chunks import COLLECTED_MS, MADE, collection_of, paid_of
+from gateway.batches.keeping import Held
+from gateway.batches.parts import BatchParts
+from gateway.batches.planning import Chunk
+from gateway.batches.record import OpenChunk
+from gateway.batches.results import encode
+from gateway.translation.port import Parse
+
+# Lines of a batch at a time, if the plan leaves room for as many.
+LINES_TOGETHER: Final = 4
+# For so long they are run before the rest of the batch is looked at again.
+SLICE_S: Final = 2.0
+
+
+class SingleLines:
+    """Runs them while the plan leaves room, and what died with a replica once more."""
+
+    def __init__(
+        self,
+        parts: BatchParts,
+        held: Held,
+        principal: Principal,
+        parse: Parse,
+        folder: str,
+    ) -> None:
+        self._parts = parts
+        self._held = held
+        self._record = held.record
+        self._principal = principal
+        self._parse = parse
+        self._folder = folder
+        self._ran_any = False
+
+    async def run(self) -> bool:
+        """Run what the plan leaves room for; whether that was any line."""
+        until_s = asyncio.get_running_loop().time() + SLICE_S
+        for chunk in list(self._record.open):
+            if chunk.way == "singly":
+                await self._run_lines(chunk, until_s)
+        return self._ran_any
+
+    async def _run_lines(self, chunk: OpenChunk, until_s: float) -> None:
+        lines = await self._parts.desk.read(self._folder, chunk.number)
+        known = await self._parts.desk.results(self._record, chunk.number)
+        left = [place for place in range(chunk.lines) if place not in known]
+        await self._take_over(chunk, lines, left)
+        # Taken from the end, by several at once.
+        left.reverse()
+
+        async def run_some() -> None:
+            loop = asyncio.get_running_loop()
+            while left and loop.time() < until_s:
+                if not await self._parts.runner.has_room(self._principal):
+                    return
+                place = left.pop()
+                if not await self._run_line(chunk, lines, place):
+                    return
+
+        await all_or_none(run_some() for _ in range(LINES_TOGETHER))
+        # None is under way any more: whoever goes on has nothing to look after.
+        chunk.owner = ""
+        await self._parts.book.save(self._held)
+
+    async def _take_over(self, chunk: OpenChunk, lines: Chunk, left: list[int]) -> None:
+        """Whoever ran it did not come to its end: begun anew, and paid once."""
+        if chunk.owner:
+            stems = {
+                place: self._lease_stem(chunk, lines.items[place].line)
+                for place in left
+            }
+            await self._note_paid(chunk, await self._paid_among(stems))
+            chunk.attempt += 1
+        chunk.owner = self._parts.owner
+        await self._parts.book.save(self._held)
+
+    async def _paid_among(self, stems: dict[int, str]) -> list[int]:
+        """The places of lines that were charged for; of others it is taken back."""
+        take_back = self._parts.runner.take_back
+        return [
+            place
+            for place, stem in stems.items()
+            if await take_back(self._principal, stem)
+        ]
+
+    async def _note_paid(self, chunk: OpenChunk, places: Iterable[int]) -> None:
+        """Lines that were charged and whose result is not the one charged for."""
+        paid = {str(place): b"" for place in places}
+        if paid:
+            await self._parts.jobs.collect(
+                self._record.caller.workspace,
+                paid_of(self._record.id, chunk.number),
+                paid,
+                COLLECTED_MS,
+            )
+
+    def _lease_stem(self, chunk: OpenChunk, line: int) -> str:
+        return f"{self._record.id}.line.{line}.{chunk.attempt}"
+
+    async def _run_line(self, chunk: OpenChunk, lines: Chunk, place: int) -> bool:
+        item = lines.items[place]
+        stem = self._lease_stem(chunk, item.line)
+        is_paid = place in await self._parts.desk.paid(self._record, chunk.number)
+        principal = free_of_charge(self._principal) if is_paid else self._principal
+        outcome = await self._parts.runner.run(principal, item, self._parse, stem)
+        if outcome is None:
+            return False
+        self._ran_any = True
+        workspace = self._record.caller.workspace
+        name = collection_of(self._record.id, chunk.number)
+        entry = {str(place): MADE + encode(outcome)}
+        if not await self._parts.jobs.collect(workspace, name, entry, COLLECTED_MS):
+            # LLMTune's own result came first after all, and counts.
+            await self._note_paid(chunk, (place,))
+        return True
+
+
+def free_of_charge(principal: Principal) -> Principal:
+    """For what was paid already: no limit counts it."""
+    plan = principal.plan
+    free = msgspec.structs.replace(plan, rates=(), quotas=(), concurrency=None)
+    return msgspec.structs.replace(principal, plan=free)
+
+
+async def all_or_none(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them at once; when one fails none of the others goes on."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
