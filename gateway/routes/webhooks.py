@@ -14,7 +14,7 @@ from gateway.exchange import Exchange
 from gateway.fine_tuning.urls import TuneTicket, TuneUrls
 from gateway.routes.door import Door, Route
 from gateway.routes.kept import unavailable_as_503
-from gateway.secret import Secret
+from gateway.settings import Settings
 from gateway.telemetry.metrics import Telemetry
 from gateway.webhooks.incoming import (
     Bounds,
@@ -38,8 +38,7 @@ class WebhookRoutes:
         tickets: TicketOffice,
         urls: TuneUrls,
         *,
-        secret: Secret | None,
-        max_bytes: int,
+        settings: Settings,
         telemetry: Telemetry,
         nudge: Callable[[], None],
         now_s: Callable[[], float] = time.time,
@@ -48,8 +47,9 @@ class WebhookRoutes:
         self._inbox = inbox
         self._tickets = tickets
         self._urls = urls
+        secret = settings.webhook_secret
         self._secrets = () if secret is None else (secret,)
-        self._bounds = Bounds(max_bytes=max_bytes)
+        self._bounds = Bounds(max_bytes=settings.webhook_max_body_bytes)
         self._telemetry = telemetry
         self._nudge = nudge
         self._now_s = now_s
