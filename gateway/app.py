@@ -193,6 +193,7 @@ class Gateway:
             service=self.service,
             upstream=self.upstream,
             attendance=self.attendance,
+            policy_files=self.files,
             telemetry=self.telemetry,
             owners=self.owners,
             read_job=partial(read_fine_tune, self.transport),

@@ -117,6 +117,12 @@ def _add_keys(keys: argparse.ArgumentParser) -> None:
     key_commands.add_arguments(keys)
 
 
+def _add_webhooks(webhooks: argparse.ArgumentParser) -> None:
+    from gateway import webhook_commands  # noqa: PLC0415
+
+    webhook_commands.add_arguments(webhooks)
+
+
 def _add_plans(plans: argparse.ArgumentParser) -> None:
     actions = plans.add_subparsers(title="actions", required=True, metavar="ACTION")
     for name, run, text in (
@@ -144,6 +150,7 @@ _COMMANDS: Final = {
     ),
     "plans": Command("check plan files, or show what they mean", _add_plans),
     "keys": Command("API keys: in the store, or for a file", _add_keys),
+    "webhooks": Command("who is told of what, and what was not taken", _add_webhooks),
 }
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +11,6 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-import uvloop
 
 from gateway.key_options import (
     CommandProblem,
@@ -29,7 +26,7 @@ from gateway.key_table import (
     to_json,
     to_table,
 )
-from gateway.settings import Settings, load_settings, variable_of
+from gateway.store_commands import run_on_store, settings_without_store, to_json_text
 from policies.key_store import (
     Found,
     KeyChangeRefused,
@@ -39,17 +36,14 @@ from policies.key_store import (
 from policies.keyring import KEY_ID_CHARS, digest_of, new_api_key
 from policies.plan_files import load_plan_book
 from policies.store.errors import StoreUnavailable
-from policies.store.store import open_store
-from policies.store.url import StoreUrlProblem, parse_store_url
 
-# A person waits, and a change that gave up half-way worries more than a slow one.
-STORE_TIMEOUT_S: Final = 5.0
-CONNECT_TIMEOUT_S: Final = 3.0
 CLIENT_NAME: Final = "llmtune-gateway-keys"
+IN_MEMORY: Final = (
+    "where there is nowhere to keep keys; set it to a Redis, or use a keys file and"
+    " `keys hash`"
+)
 # Time to replace a key in every deployment, and short enough to remember doing it.
 DEFAULT_OVERLAP: Final = timedelta(hours=24)
-
-STORE_URL: Final = variable_of("store_url")
 
 Do = Callable[[argparse.Namespace, KeyStore], Awaitable[None]]
 
@@ -94,39 +88,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace, do: Do) -> int:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_on_store(args, do))
-    return 0
-
-
-async def _on_store(args: argparse.Namespace, do: Do) -> None:
-    try:
-        url = parse_store_url(os.environ.get(STORE_URL, "").strip() or "memory://")
-    except StoreUrlProblem as problem:
-        raise CommandProblem(f"{STORE_URL}: {problem}", 2) from None
-    if url.kind == "memory":
-        raise CommandProblem(
-            f"{STORE_URL} is memory://, where there is nowhere to keep keys; set it to"
-            " a Redis, or use a keys file and `keys hash`",
-            2,
-        )
-    store = open_store(
-        url,
-        timeout_s=STORE_TIMEOUT_S,
-        connect_timeout_s=CONNECT_TIMEOUT_S,
+    return run_on_store(
+        lambda store: do(args, KeyStore(store)),
         client_name=CLIENT_NAME,
+        in_memory=IN_MEMORY,
     )
-    try:
-        await do(args, KeyStore(store))
-    except StoreUnavailable as error:
-        raise CommandProblem(f"the store cannot be asked: {error}", 1) from None
-    finally:
-        await store.aclose()
 
 
 async def _create(args: argparse.Namespace, keys: KeyStore) -> None:
     api_key = new_api_key()
-    book = load_plan_book(_settings().plans_dir)
+    book = load_plan_book(settings_without_store().plans_dir)
     record = to_record(args, digest_of(api_key), book)
     now = await keys.read_clock()
     if args.ttl is not None:
@@ -178,7 +149,7 @@ async def _rotate(args: argparse.Namespace, keys: KeyStore) -> None:
 
 
 async def _move(args: argparse.Namespace, keys: KeyStore) -> None:
-    names = load_plan_book(_settings().plans_dir).names
+    names = load_plan_book(settings_without_store().plans_dir).names
     if args.plan not in names:
         allowed = ", ".join(names)
         raise CommandProblem(f"--plan: {args.plan} is not a plan ({allowed})", 2)
@@ -255,14 +226,7 @@ def _hand_out(api_key: str, told: str, shown: dict[str, Any], *, is_json: bool) 
 
 
 def _write_json(value: Any) -> None:
-    text = msgspec.json.format(msgspec.json.encode(value)).decode()
-    sys.stdout.write(f"{text}\n")
-
-
-def _settings() -> Settings:
-    # Without the store's URL, which is read here and may hold a password.
-    others = {name: os.environ[name] for name in os.environ if name != STORE_URL}
-    return load_settings(others)
+    sys.stdout.write(to_json_text(value))
 
 
 def _hash(args: argparse.Namespace) -> int:

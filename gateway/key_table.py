@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.columns import in_columns
 from gateway.key_options import limits_in_words
 from policies.key_store import Found, StoredKey
 from policies.keyring import KEY_ID_CHARS
@@ -26,17 +27,12 @@ def to_table(found: Iterable[Found], now: datetime) -> str:
     """One line a key below a heading, in columns as wide as they must be."""
     listed = list(found)
     same = Counter(key.sha256[:KEY_ID_CHARS] for key in listed)
-    rows = [_COLUMNS]
+    rows = []
     for each in listed:
         is_unique = same[each.sha256[:KEY_ID_CHARS]] == 1
         shown = each.sha256[: KEY_ID_CHARS if is_unique else LONG_ID_CHARS]
         rows.append((shown, *_cells(each.key, now)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return in_columns(_COLUMNS, rows)
 
 
 def to_json(key: StoredKey, now: datetime) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from gateway.background.working import IDLE_S, Drive, Worker
+from gateway.background.working import Drive, Worker
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.driving import drive as drive_batch
 from gateway.batches.inbox import Inbox
@@ -22,6 +22,7 @@ from gateway.batches.keeping import QUEUE as BATCHES
 from gateway.batches.keeping import BatchBook
 from gateway.batches.pace import Pace
 from gateway.batches.parts import BatchParts
+from gateway.batches.record import BatchRecord
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
@@ -45,16 +46,24 @@ from gateway.storage.opening import open_storage
 from gateway.storage.port import Storage
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
+from gateway.upstream.lean_transport import default_trust
+from gateway.webhooks.outbox import QUEUE as WEBHOOKS
+from gateway.webhooks.outbox import Outbox
+from gateway.webhooks.relay import Publish, Relay
 from policies.jobs.port import JobStore
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.auth import Authenticator
     from gateway.completion import CompletionService
+    from gateway.policy_files import PolicyFiles
 
 
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
+# Webhooks of one process under way at a time: eight receivers that never answer would
+# keep all others waiting for a quarter of a minute each.
+MAX_DELIVERIES: Final = 64
 
 
 class Around(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +77,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     service: CompletionService
     upstream: UpstreamClient
     attendance: Attendance
+    policy_files: PolicyFiles
     telemetry: Telemetry
     owners: Owners
     read_job: ReadJob
@@ -89,15 +99,23 @@ class LongJobs:
         self.urls = TuneUrls(settings.public_url, settings.webhook_secret)
         self._tickets = TicketOffice(settings.public_url, settings.webhook_secret)
         self._owner = uuid.uuid4().hex
+        self.relay = Relay(
+            Outbox(self.jobs),
+            lambda: around.policy_files.webhooks,
+            allowed=around.policy_files.allowed,
+            trust=cache(default_trust),
+            count=around.telemetry.webhook_told,
+        )
         self.parts = self._batch_parts()
         self._tunes = self._tune_parts()
         self._batcher = self._worker(BATCHES, partial(drive_batch, self.parts))
         self._tuner = self._worker(TUNES, partial(drive_tune, self._tunes))
         sweeper = self._worker(FILES, self.files.sweep, idle_s=SWEEP_EVERY_S)
-        self._workers = (self._batcher, self._tuner, sweeper)
+        teller = self._worker(WEBHOOKS, self.relay.drive, together=MAX_DELIVERIES)
+        self._workers = (self._batcher, self._tuner, sweeper, teller)
 
-    def _worker(self, queue: str, drive: Drive, idle_s: float = IDLE_S) -> Worker:
-        return Worker(self.jobs, queue, self._owner, drive, idle_s=idle_s)
+    def _worker(self, queue: str, drive: Drive, **bounds: Any) -> Worker:
+        return Worker(self.jobs, queue, self._owner, drive, **bounds)
 
     def _batch_parts(self) -> BatchParts:
         around, tickets = self._around, self._tickets
@@ -123,6 +141,7 @@ class LongJobs:
             pace=pace,
             count_lines=around.telemetry.batch_lines_written,
             is_anothers=around.owners.is_anothers,
+            ended=partial(tell_of_end, self.relay.publish),
         )
 
     def _tune_parts(self) -> TuneParts:
@@ -160,7 +179,7 @@ class LongJobs:
             FineTuningRoutes(door, tunes),
             WebhookRoutes(
                 door,
-                Inbox(self.jobs, self.parts.book, self._tunes.book),
+                Inbox(self.jobs, self.parts.book, self._tunes.book, self.relay.publish),
                 self._tickets,
                 self.urls,
                 settings=settings,
@@ -183,6 +202,14 @@ class LongJobs:
             await self.storage.aclose()
             if self._folder is not None:
                 await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+
+async def tell_of_end(publish: Publish, record: BatchRecord) -> None:
+    """What OpenAI tells of a batch that ended."""
+    workspace, ended_s = record.caller.workspace, getattr(record.moments, record.status)
+    event_id = f"{record.id}_{record.status}"
+    kind = f"batch.{record.status}"
+    await publish(workspace, event_id, kind, {"id": record.id}, ended_s)
 
 
 def open_long_jobs(around: Around) -> LongJobs | None:

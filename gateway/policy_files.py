@@ -1,5 +1,6 @@
 """
-Plans and keys as they are now: loaded at the start, reloaded when their files change.
+Plans, keys and webhooks as they are now: loaded at the start, reloaded when their files
+change.
 
 A bad file leaves the old one in force, and does not keep the other from being taken: a
 key must be revocable while somebody's typo is in a plan. Files are polled, not
@@ -18,6 +19,8 @@ from typing import TypeAlias, TypeVar
 
 from gateway.settings import Settings, printable_key
 from gateway.telemetry.metrics import Telemetry, What
+from gateway.webhooks.registrations import Registrations, load_webhooks_file
+from gateway.webhooks.targets import Allowed
 from policies.keyring import Keyring, find_unknown_plans, load_keys_file
 from policies.plan_files import PlanBook, load_plan_book
 from policies.strict_yaml import FileProblems, Problem
@@ -29,12 +32,14 @@ Signature: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
 class PolicyFiles:
-    """The plan book and the keyring in force."""
+    """The plan book, the keyring and the webhooks in force."""
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         """Load everything; FileProblems if anything is wrong."""
         self._plans_dir = settings.plans_dir
         self._keys_file = settings.keys_file
+        self._webhooks_file = settings.webhooks_file
+        self.allowed = allowed_of(settings.webhooks_allowed)
         # By the variable that names them.
         self._named_plans = {
             "GATEWAY_DEFAULT_PLAN": settings.default_plan,
@@ -47,6 +52,7 @@ class PolicyFiles:
         self._refused: set[What] = set()
         self.book = self._load_book()
         self.keyring = self._load_keys()
+        self.webhooks = self._load_webhooks()
         orphans = find_unknown_plans(self.keyring, self.book)
         if orphans:
             raise FileProblems(orphans)
@@ -77,6 +83,14 @@ class PolicyFiles:
             raise FileProblems([_unreadable("GATEWAY_KEYS_FILE", path)])
         return load_keys_file(self._keys_file)
 
+    def _load_webhooks(self) -> Registrations:
+        if self._webhooks_file is None:
+            return Registrations()
+        if not self._webhooks_file.is_file():
+            path = str(self._webhooks_file)
+            raise FileProblems([_unreadable("GATEWAY_WEBHOOKS_FILE", path)])
+        return load_webhooks_file(self._webhooks_file, os.environ, self.allowed)
+
     async def watch(self) -> None:
         """Reload on change, until cancelled."""
         while True:
@@ -99,7 +113,16 @@ class PolicyFiles:
         due = changed | self._refused
         book = await self._loaded("plans", self._load_book) if "plans" in due else None
         ring = await self._loaded("keys", self._load_keys) if "keys" in due else None
-        self._take(due, book, ring)
+        taken = self._take(book, ring)
+        if "webhooks" in due:
+            hooks = await self._loaded("webhooks", self._load_webhooks)
+            if hooks is not None:
+                self.webhooks = hooks
+                taken.add("webhooks")
+        for what in due:
+            self._telemetry.reloaded(what, is_refused=what not in taken)
+        self._refused = due - taken
+        logger.info("reloaded: %s", ", ".join(sorted(taken)) or "nothing")
 
     async def _loaded(self, what: What, load: Callable[[], T]) -> T | None:
         try:
@@ -113,9 +136,7 @@ class PolicyFiles:
             logger.exception("reading the %s failed", what)
         return None
 
-    def _take(
-        self, due: set[What], book: PlanBook | None, ring: Keyring | None
-    ) -> None:
+    def _take(self, book: PlanBook | None, ring: Keyring | None) -> set[What]:
         """
         Put in force as much of what was loaded as fits together.
 
@@ -136,12 +157,9 @@ class PolicyFiles:
                 taken |= {"keys"} if new_ring is not None else set()
                 break
             misfits = misfits or orphans
-        for what in due:
-            self._telemetry.reloaded(what, is_refused=what not in taken)
-        self._refused = due - taken
         if misfits:
             logger.error("not all fits together: %s", FileProblems(misfits))
-        logger.info("reloaded: %s", ", ".join(sorted(taken)) or "nothing")
+        return taken
 
     def _look(self) -> dict[What, Signature]:
         """What tells one version of the files from the next."""
@@ -149,7 +167,22 @@ class PolicyFiles:
         if self._plans_dir is not None and self._plans_dir.is_dir():
             plans = sorted(self._plans_dir.glob("*.y*ml"))
         keys = [self._keys_file] if self._keys_file else []
-        return {"plans": _signature(plans), "keys": _signature(keys)}
+        webhooks = [self._webhooks_file] if self._webhooks_file else []
+        return {
+            "plans": _signature(plans),
+            "keys": _signature(keys),
+            "webhooks": _signature(webhooks),
+        }
+
+
+def allowed_of(entries: tuple[str, ...]) -> Allowed:
+    """Whom webhooks may reach in our own network; FileProblems for what is nobody."""
+    try:
+        return Allowed(entries)
+    except ValueError as problem:
+        text = f"{', '.join(entries)}: one {problem}"
+        name = "GATEWAY_WEBHOOKS_ALLOWED"
+        raise FileProblems([Problem("environment", name, text)]) from None
 
 
 def _signature(paths: list[Path]) -> Signature:

@@ -112,6 +112,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_secret: Secret | None = None
     # A hundred results of 2,000 tokens are 1 MiB, and some models say more.
     webhook_max_body_bytes: Bytes = 8 * MIB
+    # Who is told of what, and who of them may be in our own network.
+    webhooks_file: Path | None = None
+    webhooks_allowed: tuple[str, ...] = ()
     # A chunk whose results have not come by then is sent again.
     batch_result_timeout_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
     # How often a fine-tune is looked at, whatever webhooks say of it.
@@ -197,7 +200,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def _converted(field: msgspec.structs.FieldInfo, text: str) -> Any:
     value: Any = text
-    if field.name in {"models", "cors_origins", "trusted_proxies"}:
+    if field.type == tuple[str, ...]:
         value = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
         return msgspec.convert(value, field.type, strict=False, dec_hook=_own_type)

@@ -46,6 +46,7 @@ class Worker:
         *,
         lease_ms: int = LEASE_MS,
         idle_s: float = IDLE_S,
+        together: int = MAX_TOGETHER,
     ) -> None:
         self._jobs = jobs
         self._queue = queue
@@ -55,6 +56,7 @@ class Worker:
         self._idle_s = idle_s
         # Its own: the module's is anybody's to seed.
         self._random = random.Random()  # noqa: S311 - spreads, guards nothing
+        self._together = together
         self._tasks: set[asyncio.Task[None]] = set()
         self._nudged = asyncio.Event()
 
@@ -84,7 +86,7 @@ class Worker:
         self._nudged.set()
 
     async def _claim(self) -> Sequence[str]:
-        most = MAX_TOGETHER - len(self._tasks)
+        most = self._together - len(self._tasks)
         if most <= 0:
             return ()
         try:

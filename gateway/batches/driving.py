@@ -120,7 +120,7 @@ class BatchRun:
     async def _fail(self, errors: tuple[LineError, ...]) -> None:
         self._record.errors = errors
         self._record.become("failed", self._now_s)
-        await self._save()
+        await self._save_as_ended()
         await self._parts.desk.sweep(self._folder)
 
     # Its chunks.
@@ -272,7 +272,7 @@ class BatchRun:
         # Again, for the one who died between counting and giving back.
         await self._enqueue(None)
         record.become(self._last_status(), self._now_s)
-        await self._save()
+        await self._save_as_ended()
         await self._parts.desk.sweep(self._folder)
 
     def _last_status(self) -> Status:
@@ -314,6 +314,12 @@ class BatchRun:
             expires_after_s=record.output_expires_after_s,
             file_id=file_id,
         )
+
+    async def _save_as_ended(self) -> None:
+        # Told first: whoever dies in between is followed by one who tells it again,
+        # which changes nothing; after the save nobody would look at it any more.
+        await self._parts.ended(self._record)
+        await self._save()
 
     async def _save(self) -> None:
         await self._parts.book.save(self._held)

@@ -1,4 +1,4 @@
-"""What LLMTune posts: results to the chunk they belong to, everything else kept."""
+"""What LLMTune posts: results to the chunk they belong to, everything else relayed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from gateway.fine_tuning.seeing import EVENTS as TUNE_EVENTS
 from gateway.fine_tuning.seeing import TuneEvent, encode_event
 from gateway.fine_tuning.urls import TuneTicket
 from gateway.webhooks.incoming import Event
+from gateway.webhooks.registrations import ANY
+from gateway.webhooks.relay import Publish
 from policies.jobs.port import JobStore
 
 # results    of a chunk, new or known
-# kept       for whoever asks for it
+# kept       and relayed to whoever is registered
 # repeated   known before
 Taken: TypeAlias = Literal["results", "kept", "repeated"]
 
@@ -26,29 +28,45 @@ Taken: TypeAlias = Literal["results", "kept", "repeated"]
 EVENTS: Final = ":llmtune"
 # LLMTune's retries end long before.
 KEPT_MS: Final = 5 * 86_400_000
+# Whatever URL they come to: these are about jobs and models, and never about lines.
+NEVER_RESULTS: Final = ("training.", "model.", "deployment.", "usage.")
 
 
 class Inbox:
     """Takes events within milliseconds; what they cause happens afterwards."""
 
-    def __init__(self, jobs: JobStore, book: BatchBook, tunes: TuneBook) -> None:
+    def __init__(
+        self, jobs: JobStore, book: BatchBook, tunes: TuneBook, publish: Publish
+    ) -> None:
         self._jobs = jobs
         self._book = book
         self._tunes = tunes
+        self._publish = publish
 
     async def take(self, event: Event, ticket: Ticket | TuneTicket | None) -> Taken:
         """Keep what an event says, once; JobsUnavailable."""
+        if isinstance(ticket, Ticket) and not event.type.startswith(NEVER_RESULTS):
+            await self._take_results(event.data, ticket)
+            return "results"
+        is_new = await self._keep(event, ticket)
+        # Also what was known: whoever took it may have died before it was relayed.
+        await self._publish(
+            ANY if ticket is None else ticket.workspace,
+            event.id,
+            event.type,
+            event.data,
+            event.occurred_at_s,
+        )
+        return "kept" if is_new else "repeated"
+
+    async def _keep(self, event: Event, ticket: Ticket | TuneTicket | None) -> bool:
+        """Keep it for who asks, and its job if it has one; whether it was new."""
         if isinstance(ticket, TuneTicket) and event.type in TUNE_EVENTS:
             raw = encode_event(TuneEvent(event.type, event.data))
             workspace, job_id = ticket.workspace, ticket.job_id
-            is_first = await self._tunes.tell(workspace, job_id, event.id, raw)
-            return "kept" if is_first else "repeated"
-        if isinstance(ticket, Ticket):
-            await self._take_results(event.data, ticket)
-            return "results"
+            return await self._tunes.tell(workspace, job_id, event.id, raw)
         kept = {"event": event.raw}
-        new = await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS)
-        return "kept" if new else "repeated"
+        return bool(await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS))
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:
         found = {

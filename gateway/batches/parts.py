@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -12,6 +12,7 @@ from gateway.auth import Authenticator
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.keeping import BatchBook
 from gateway.batches.pace import Pace
+from gateway.batches.record import BatchRecord
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
 from gateway.files.service import FileService
@@ -36,4 +37,6 @@ class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
     count_lines: Callable[[int, int], None]
     # Whether a model was tuned for another workspace.
     is_anothers: Callable[[str, str], bool]
+    # Hears of a batch that is about to be saved as ended, perhaps more than once.
+    ended: Callable[[BatchRecord], Awaitable[None]]
     now_s: Callable[[], float] = time.time

@@ -291,6 +291,13 @@ WEBHOOKS: Final = _counter(
     " too_old, too_new).",
     "outcome",
 )
+WEBHOOK_DELIVERIES: Final = _counter(
+    "webhook_deliveries",
+    "Attempts to tell a workspace's receiver, counted when they are noted, by outcome"
+    " (delivered; retried, so far without success; dead, given up; refused_target,"
+    " given up because the URL led where webhooks may not go).",
+    "outcome",
+)
 BATCH_LINES: Final = _counter(
     "batch_lines",
     "Lines of batches, counted when their chunk is written, by outcome (completed,"
@@ -313,14 +320,14 @@ KEY_CHANGES_FOLLOWED: Final = _gauge(
 
 RELOADS: Final = _counter(
     "reloads",
-    "Reads of a changed plan or keys file, by what (plans, keys) and outcome (ok,"
+    "Reads of a changed file, by what is in it (plans, keys, webhooks) and outcome (ok,"
     " refused); a refused file leaves the old one in force.",
     *("what", "outcome"),
 )
 RELOAD_REFUSED: Final = _gauge(
     "reload_refused",
     "1 while the newest version of the files is refused and an older in force, by what"
-    " (plans, keys).",
+    " (plans, keys, webhooks).",
     "what",
     merge="max",
 )

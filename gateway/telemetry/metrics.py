@@ -43,7 +43,7 @@ MOST_WORKSPACES: Final = 20
 STANDING_S: Final = 60.0
 
 # The files that are reloaded.
-What: TypeAlias = Literal["plans", "keys"]
+What: TypeAlias = Literal["plans", "keys", "webhooks"]
 
 
 class Telemetry:
@@ -111,6 +111,9 @@ class Telemetry:
     def _define_operation(self) -> None:
         self._rate_limit_calls = self._counter(d.RATE_LIMIT_CALLS)
         self._webhooks = self._counter(d.WEBHOOKS)
+        self._deliveries = self._counter(d.WEBHOOK_DELIVERIES)
+        for told in ("delivered", "retried", "dead", "refused_target"):
+            self._deliveries.add(0, told)
         self._batch_lines = self._counter(d.BATCH_LINES)
         self._replays = self._counter(d.REPLAYS)
         self._claims_lost = self._counter(d.REPLAY_CLAIMS_LOST)
@@ -265,6 +268,9 @@ class Telemetry:
 
     def webhook_came(self, outcome: str) -> None:
         self._webhooks.add(1, outcome)
+
+    def webhook_told(self, outcome: str) -> None:
+        self._deliveries.inc(outcome)
 
     def batch_lines_written(self, completed: int, failed: int) -> None:
         self._batch_lines.add(completed, "completed")

@@ -56,7 +56,7 @@ class LeanTransport(httpx.AsyncBaseTransport):
     def trust(self) -> ssl.SSLContext:
         """What servers are verified with; 90 ms of reading certificates, once."""
         if self._trust is None:
-            self._trust = _default_trust()
+            self._trust = default_trust()
         return self._trust
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -338,7 +338,8 @@ def _refuse_broken_lines(wire: bytes, lines: int) -> None:
         raise httpx.LocalProtocolError("a header's value holds a line break")
 
 
-def _default_trust() -> ssl.SSLContext:
+def default_trust() -> ssl.SSLContext:
+    """certifi's authorities, or `SSL_CERT_FILE`'s; OSError if there are none."""
     try:
         trust = httpx.create_ssl_context()
     except OSError as error:

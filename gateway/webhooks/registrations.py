@@ -28,6 +28,8 @@ MAX_WEBHOOKS_FILE_BYTES: Final = 1024 * 1024
 # Two during a rotation, and one to spare. Each is one more signature on every message.
 MAX_SECRETS: Final = 3
 ID_CHARS: Final = 16
+# In the place of a workspace: events that LLMTune tells of none.
+ANY: Final = "*"
 
 _VARIABLE_FORM: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PATTERN_FORM: Final = re.compile(r"\*|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\*)?")
@@ -73,6 +75,11 @@ class Registrations:
 
     def __len__(self) -> int:
         return len(self.all)
+
+    def find(self, workspace: str, registration_id: str) -> Registration | None:
+        """One of a workspace's, by its id; None if it is not registered any more."""
+        registered = self._by_workspace.get(workspace, ())
+        return next((each for each in registered if each.id == registration_id), None)
 
     def targets_for(self, workspace: str, event_type: str) -> tuple[Registration, ...]:
         """Who is told of such an event, in the file's order."""
@@ -191,6 +198,10 @@ def _find_pattern_problem(text: str) -> str | None:
     return "must be an event type, one such as training.*, or *"
 
 
+def _find_place_problem(workspace: str) -> str | None:
+    return None if workspace == ANY else find_workspace_problem(workspace)
+
+
 def _url_rule(allowed: Allowed) -> TextRule:
     def find_problem(url: str) -> str | None:
         try:
@@ -211,7 +222,7 @@ def _matches(pattern: str, event_type: str) -> bool:
 
 
 _TEXT_RULES: Final[dict[str, TextRule]] = {
-    "workspace": find_workspace_problem,
+    "workspace": _find_place_problem,
     "events": _find_pattern_problem,
     "secret": _find_secrets_problem,
     "secret_env": _find_variable_problem,

@@ -54,11 +54,15 @@ class MemoryJobs:
             return None
         return Kept(name.record_id, record.version, record.body)
 
-    async def replace(self, name: RecordName, body: bytes, version: int) -> bool:
+    async def replace(
+        self, name: RecordName, body: bytes, version: int, ttl_ms: int | None = None
+    ) -> bool:
         record = self._living(name)
         if record is None or record.version != version:
             return False
         record.body, record.version = body, version + 1
+        if ttl_ms is not None:
+            record.ends_ms = self._clock_ms() + ttl_ms
         return True
 
     async def delete(self, name: RecordName) -> bool:

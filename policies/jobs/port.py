@@ -64,8 +64,14 @@ class JobStore(Protocol):
         """The record, or None."""
         ...
 
-    async def replace(self, name: RecordName, body: bytes, version: int) -> bool:
-        """Change a record that has this version still; it lives as long as before."""
+    async def replace(
+        self, name: RecordName, body: bytes, version: int, ttl_ms: int | None = None
+    ) -> bool:
+        """
+        Change a record that has this version still.
+
+        It lives for that long from now, or without `ttl_ms` as long as before.
+        """
         ...
 
     async def delete(self, name: RecordName) -> bool:

@@ -34,8 +34,10 @@ class RedisJobs:
     async def create(self, name: RecordName, body: bytes, ttl_ms: int) -> bool:
         return await self._write(name, body, 0, ttl_ms)
 
-    async def replace(self, name: RecordName, body: bytes, version: int) -> bool:
-        return await self._write(name, body, version, 0)
+    async def replace(
+        self, name: RecordName, body: bytes, version: int, ttl_ms: int | None = None
+    ) -> bool:
+        return await self._write(name, body, version, ttl_ms or 0)
 
     async def _write(
         self, name: RecordName, body: bytes, version: int, ttl_ms: int

@@ -90,6 +90,21 @@ class TestRecords:
         assert await jobs.read(named("a")) is None
         assert ["b"] == [each.record_id for each in await jobs.page("acme", "file")]
 
+    async def test_a_record_that_is_changed_may_be_given_another_end(
+        self, jobs: JobStore, advance: Advance
+    ) -> None:
+        """Sooner for what is over, later for what somebody has to look at."""
+        for record_id, ttl_ms in (("long", 2000), ("short", 500)):
+            await jobs.create(named(record_id), b"", 1000)
+            assert await jobs.replace(named(record_id), b"", 1, ttl_ms)
+
+        advance(501)
+        assert await jobs.read(named("short")) is None
+        advance(1000)
+        assert ["long"] == [each.record_id for each in await jobs.page("acme", "file")]
+        advance(500)
+        assert await jobs.read(named("long")) is None
+
     async def test_lists_go_by_ids_and_in_pages(self, jobs: JobStore) -> None:
         for record_id in "cabed":
             await jobs.create(named(record_id), record_id.encode(), DAY_MS)

@@ -58,6 +58,8 @@ def test_empty_variable_counts_as_unset(value: str) -> None:
         ("KEYS_FILE", "keys.yaml", Path("keys.yaml")),
         ("MODELS", "a/b, c ,,d", ("a/b", "c", "d")),
         ("CORS_ORIGINS", "*", ("*",)),
+        ("WEBHOOKS_FILE", "webhooks.yaml", Path("webhooks.yaml")),
+        ("WEBHOOKS_ALLOWED", "10.0.0.0/8, hooks.corp", ("10.0.0.0/8", "hooks.corp")),
         ("CORS_ORIGINS", "https://a.example,http://b:3000", None),
         ("LOG_LEVEL", "debug", "debug"),
         ("STORE_URL", "memory://", "memory://"),
