@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from gateway.background.caller import Caller
-from policies.jobs.port import new_record_id
+from policies.jobs.port import TIME_DIGITS, new_record_id
 
 KIND: Final = "fine_tune"
 
@@ -19,6 +19,9 @@ Level: TypeAlias = Literal["info", "warn", "error"]
 
 # Of one job; LLMTune tells no more than a few metrics, and the oldest go first.
 MAX_EVENTS: Final = 500
+
+
+EVENT_PREFIX: Final = "ftevent-"
 
 
 class JobError(msgspec.Struct, frozen=True):
@@ -90,9 +93,11 @@ class TuneRecord(msgspec.Struct, kw_only=True):
         metrics: dict[str, float] | None = None,
     ) -> None:
         """Add a line to its log."""
-        # Ids sort by their time, and two of one millisecond by their place.
-        number = len(self.events) % 1000
-        event_id = new_record_id("ftevent-", int(now_s * 1000) * 1000 + number)
+        # Ids sort by their time; of whoever's clock is behind, by their place.
+        made_us = int(now_s * 1_000_000)
+        if self.events:
+            made_us = max(made_us, _made_us(self.events[-1]) + 1)
+        event_id = new_record_id(EVENT_PREFIX, made_us)
         self.events.append(Event(event_id, int(now_s), level, message, metrics))
         del self.events[:-MAX_EVENTS]
 
@@ -140,6 +145,11 @@ class TuneRecord(msgspec.Struct, kw_only=True):
             "user_provided_suffix": self.suffix,
             "metadata": self.metadata,
         }
+
+
+def _made_us(event: Event) -> int:
+    # As `new_record_id` writes it.
+    return int(event.id.removeprefix(EVENT_PREFIX)[:TIME_DIGITS], 16)
 
 
 encode_tune: Final = msgspec.json.Encoder().encode

@@ -91,7 +91,8 @@ async def test_any_one_failure_loses_and_doubles_nothing(
 ) -> None:
     """Of every ninth call, from each of the first nine on."""
     house = await start_house({"metered": PLAN})
-    (long_jobs,) = house.gateway.gateway.long_jobs
+    long_jobs = house.gateway.gateway.long_jobs
+    assert long_jobs is not None
     batch_id = await kept(house, long_jobs.parts)
 
     async with asyncio.timeout(ENDS_WITHIN_S):
