@@ -214,13 +214,13 @@ def _host(exchange: Exchange) -> tuple[str | None, int | None]:
     return (None, None) if server is None else (server[0], server[1])
 
 
-@lru_cache(maxsize=256)
 def _path(record: Record, path: str) -> str:
     # A token in a path opens what it names, to whoever reads the trace.
     shown = record.route if record.route.endswith("{token}") else path
     return shown[:MOST_CHARACTERS]
 
 
+@lru_cache(maxsize=256)
 def _place(url: str) -> tuple[str | None, int | None]:
     try:
         parts = urlsplit(url)
