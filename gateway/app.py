@@ -18,7 +18,8 @@ from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.completion import CompletionService
 from gateway.cors import Cors
-from gateway.long_jobs import LongJobs, storage_of
+from gateway.fine_tuning.owners import Owners
+from gateway.long_jobs import Around, open_long_jobs
 from gateway.middleware import EdgeMiddleware
 from gateway.model_catalog import ModelCatalog
 from gateway.policy_files import PolicyFiles
@@ -29,6 +30,7 @@ from gateway.routes.door import Door, Route
 from gateway.routes.limits import LimitRoutes
 from gateway.routes.models import ModelRoutes
 from gateway.routes.operation import OperationRoutes
+from gateway.routes.own_jobs import OwnJobRoutes
 from gateway.routes.router import LateRouter
 from gateway.settings import Settings
 from gateway.shared_store import open_shared_store
@@ -40,6 +42,7 @@ from gateway.telemetry.metrics import Telemetry
 from gateway.tracing.environment import open_tracing
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.listing import list_models
+from gateway.upstream.reading import read_fine_tune
 from gateway.upstream.transport import (
     certificate_expiry_s,
     open_transport,
@@ -107,23 +110,24 @@ class Gateway:
             settings, authenticator=self.authenticator, admission=self.admission
         )
         self.access_log = AccessLog(success_ratio=settings.log_success_ratio)
-        # One where files have a place, or none.
-        self.long_jobs: list[LongJobs] = []
         # What is not needed to begin serving.
         self._late: list[Callable[[], Awaitable[object]]] = []
+        self._open_service()
         self.edge = self._edge(self._api_routes(), self.tracing)
         # The same operation routes on a port of their own; no lifespan of its own.
         self.ops_edge = self._edge(self._operation(has_metrics=True).routes())
 
-    def _api_routes(self) -> list[Route]:
+    def _open_service(self) -> None:
         self.upstream = UpstreamClient(
             self.settings, sender=to_sender(self.transport), telemetry=self.telemetry
         )
+        self.owners = Owners(self.shared.jobs)
         self.service = CompletionService(
             admission=self.admission,
             authenticator=self.authenticator,
             upstream=self.upstream,
             max_event_bytes=self.settings.upstream_max_event_bytes,
+            is_anothers=self.owners.is_anothers,
         )
         self.replays = Replays(
             self.shared.replays,
@@ -133,6 +137,9 @@ class Gateway:
             telemetry=self.telemetry,
         )
         follow_replays(self.telemetry, self.replays)
+        self.long_jobs = open_long_jobs(self._around())
+
+    def _api_routes(self) -> list[Route]:
         completions = CompletionRoutes(
             self.settings,
             door=self.door,
@@ -146,6 +153,15 @@ class Gateway:
             self.settings,
             authenticator=self.authenticator,
             list_models=partial(list_models, self.transport),
+            owners=self.owners,
+        )
+        own_jobs = OwnJobRoutes(
+            door=self.door,
+            completions=completions,
+            owners=self.owners,
+            authenticator=self.authenticator,
+            attendance=self.attendance,
+            read_job=partial(read_fine_tune, self.transport),
         )
         models = ModelRoutes(
             door=self.door,
@@ -161,31 +177,27 @@ class Gateway:
             now_ms=lambda: time.time_ns() // 1_000_000,
         )
         operation = self._operation(has_metrics=self.settings.ops_port is None)
-        groups = (completions, models, limits, operation)
+        groups = (completions, own_jobs, models, limits, operation)
         routes = [route for group in groups for route in group.routes()]
-        return routes + [
-            each for jobs in self._open_long_jobs() for each in jobs.routes()
-        ]
+        if self.long_jobs is not None:
+            routes += self.long_jobs.routes()
+        return routes
 
-    def _open_long_jobs(self) -> list[LongJobs]:
-        storage = storage_of(self.settings)
-        if storage is not None:
-            self.long_jobs.append(
-                LongJobs(
-                    self.settings,
-                    jobs=self.shared.jobs,
-                    storage=storage,
-                    door=self.door,
-                    admission=self.admission,
-                    authenticator=self.authenticator,
-                    service=self.service,
-                    upstream=self.upstream,
-                    attendance=self.attendance,
-                    policy_files=self.files,
-                    telemetry=self.telemetry,
-                )
-            )
-        return self.long_jobs
+    def _around(self) -> Around:
+        return Around(
+            settings=self.settings,
+            jobs=self.shared.jobs,
+            door=self.door,
+            admission=self.admission,
+            authenticator=self.authenticator,
+            service=self.service,
+            upstream=self.upstream,
+            attendance=self.attendance,
+            policy_files=self.files,
+            telemetry=self.telemetry,
+            owners=self.owners,
+            read_job=partial(read_fine_tune, self.transport),
+        )
 
     def rate_limit_listener(self, *, is_shared: bool) -> RateLimitListener:
         """What the mesh's proxies ask, ready to be started."""
@@ -253,13 +265,14 @@ class Gateway:
             asyncio.create_task(self.admission.keep_alive()),
             asyncio.create_task(self.files.watch()),
             asyncio.create_task(self.replays.keep_alive()),
+            asyncio.create_task(self.owners.keep_fresh()),
             asyncio.create_task(watch_lag(self.telemetry.lagged)),
         ]
         try:
             async with AsyncExitStack() as running:
                 await running.enter_async_context(self.shared.running())
-                for jobs in self.long_jobs:
-                    await running.enter_async_context(jobs.running())
+                if self.long_jobs is not None:
+                    await running.enter_async_context(self.long_jobs.running())
                 yield
         finally:
             for task in tasks:

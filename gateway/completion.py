@@ -7,7 +7,7 @@ What each step does is in the module it names; what happens in which order is he
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -15,10 +15,11 @@ import msgspec
 
 from gateway.admission import Admission
 from gateway.auth import Authenticator, Principal
-from gateway.errors import Header, UpstreamRefused
+from gateway.errors import Header, ModelNotFound, UpstreamRefused
 from gateway.lease import Lease
 from gateway.limit_headers import degraded_headers
 from gateway.record import Record
+from gateway.replay.header import upstream_key
 from gateway.streaming import MeteredStream
 from gateway.tracing.facts import RequestTrace
 from gateway.translation.port import Stamp, Translator
@@ -54,6 +55,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     exchange: Noted
     # What its lease is called, where somebody else may have to find it.
     lease_id: str | None = None
+    # The caller's `Idempotency-Key`, where the upstream is to see it as well.
+    idempotency_key: bytes | None = None
 
 
 class CompletionService:
@@ -72,10 +75,13 @@ class CompletionService:
         authenticator: Authenticator,
         upstream: UpstreamClient,
         max_event_bytes: int,
+        is_anothers: Callable[[str, str], bool] = lambda _workspace, _model: False,
     ) -> None:
+        """`is_anothers` says whether a model was tuned for another workspace."""
         self._admission = admission
         self._authenticator = authenticator
         self._upstream = upstream
+        self._is_anothers = is_anothers
         self._max_event_bytes = max_event_bytes
 
     async def complete(self, call: Call) -> bytes | MeteredStream:
@@ -83,6 +89,8 @@ class CompletionService:
         principal, translator = call.principal, call.translator
         # First, so that an unknown model looks the same whatever else is wrong.
         principal.require(translator.model)
+        if self._is_anothers(principal.workspace, translator.model):
+            raise ModelNotFound(translator.model)
         call.exchange.record.upstream_route = translator.find_route()
 
         trace = call.exchange.trace
@@ -124,11 +132,15 @@ class CompletionService:
 
             if trace is not None:
                 trace.answered(whole.body)
-            lease.settle(whole.usage)
-            call.exchange.used(whole.usage)
-            self._admission.learn(
-                principal, translator.model, translator.demand, whole.usage
-            )
+            usage = whole.usage
+            if whole.is_as_reserved:
+                usage = lease.as_reserved(usage)
+            else:
+                self._admission.learn(
+                    principal, translator.model, translator.demand, usage
+                )
+            lease.settle(usage)
+            call.exchange.used(usage)
             return whole.body
 
     def _stream(
@@ -150,12 +162,20 @@ class CompletionService:
         )
 
     def _upstream_call(self, call: Call) -> UpstreamCall:
+        credentials = self._authenticator.credentials(call.principal)
+        key = call.idempotency_key
         return UpstreamCall(
             # Only now: who is refused does not pay for a body that nobody sends.
             request=call.translator.to_upstream(),
-            credentials=self._authenticator.credentials(call.principal),
+            credentials=credentials,
             model=call.translator.model,
             request_id=call.exchange.request_id,
             trace_headers=call.trace_headers,
             trace=call.exchange.trace,
+            idempotency_key=key
+            and upstream_key(
+                key,
+                call.principal.workspace,
+                is_callers_key=credentials.is_callers_key,
+            ),
         )

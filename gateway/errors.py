@@ -5,6 +5,7 @@ GatewayError                       status  code                     the client m
 ├── RequestError
 │   ├── InvalidRequest             400     invalid_request_body     no
 │   ├── UnsupportedParameter       400     unsupported_parameter    no
+│   ├── UnsupportedOperation       400     unsupported_operation    no
 │   ├── ContextTooLong             400     context_length_exceeded  no
 │   ├── InvalidApiKey              401     invalid_api_key          no
 │   ├── SignatureRefused           401     invalid_signature        no
@@ -75,6 +76,12 @@ class UnsupportedParameter(RequestError):
     """A parameter that the chosen upstream route cannot carry."""
 
     code = "unsupported_parameter"
+
+
+class UnsupportedOperation(RequestError):
+    """Something that OpenAI can do and LLMTune cannot."""
+
+    code = "unsupported_operation"
 
 
 class ContextTooLong(RequestError):

@@ -93,6 +93,11 @@ class Lease:
         """Note what is spent up to now; the last note is what is settled."""
         self._settled_at = usage
 
+    def as_reserved(self, prompt: TokenUsage) -> TokenUsage:
+        """What was reserved, where nobody will say what the answers took."""
+        output = max(0, self.reserved.tokens - prompt.input_tokens)
+        return TokenUsage(prompt.input_tokens, output, is_reported=False)
+
     def follow(self, meter: Callable[[], TokenUsage]) -> None:
         """Settle at whatever this meter says by then."""
         self._meter = meter

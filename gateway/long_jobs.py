@@ -1,33 +1,45 @@
-"""Files, batches and webhooks put together: what goes on when nobody waits."""
+"""Files, batches, fine-tunes and webhooks put together: what needs nobody to wait."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from gateway.background.working import Drive, Worker
 from gateway.batches.chunks import ChunkDesk
-from gateway.batches.driving import drive
+from gateway.batches.driving import drive as drive_batch
 from gateway.batches.inbox import Inbox
-from gateway.batches.keeping import QUEUE, BatchBook
+from gateway.batches.keeping import QUEUE as BATCHES
+from gateway.batches.keeping import BatchBook
 from gateway.batches.pace import Pace
 from gateway.batches.parts import BatchParts
 from gateway.batches.record import BatchRecord
 from gateway.batches.service import BatchService
 from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
-from gateway.batches.working import Worker
 from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
+from gateway.fine_tuning.driving import ReadJob, TuneParts
+from gateway.fine_tuning.driving import drive as drive_tune
+from gateway.fine_tuning.keeping import QUEUE as TUNES
+from gateway.fine_tuning.keeping import TuneBook
+from gateway.fine_tuning.owners import Owners
+from gateway.fine_tuning.service import TuneService
+from gateway.fine_tuning.urls import TuneUrls
 from gateway.presence import Attendance
 from gateway.routes.batches import BatchRoutes
 from gateway.routes.door import Door, Route
 from gateway.routes.files import FileRoutes
+from gateway.routes.fine_tuning import FineTuningRoutes
 from gateway.routes.webhooks import WebhookRoutes
 from gateway.settings import Settings
 from gateway.storage.opening import open_storage
@@ -55,81 +67,130 @@ SWEEP_EVERY_S: Final = 60.0
 MAX_DELIVERIES: Final = 64
 
 
+class Around(msgspec.Struct, frozen=True, kw_only=True):
+    """What long jobs share with the requests of their process."""
+
+    settings: Settings
+    jobs: JobStore
+    door: Door
+    admission: Admission
+    authenticator: Authenticator
+    service: CompletionService
+    upstream: UpstreamClient
+    attendance: Attendance
+    policy_files: PolicyFiles
+    telemetry: Telemetry
+    owners: Owners
+    read_job: ReadJob
+
+
 class LongJobs:
     """What outlives requests, of one process; there is none without a storage."""
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        jobs: JobStore,
-        storage: Storage,
-        door: Door,
-        admission: Admission,
-        authenticator: Authenticator,
-        service: CompletionService,
-        upstream: UpstreamClient,
-        attendance: Attendance,
-        policy_files: PolicyFiles,
-        telemetry: Telemetry,
+        self, around: Around, storage: Storage, folder: Path | None = None
     ) -> None:
-        self.jobs = jobs
+        """`folder` is the storage's, where it ends with the process."""
+        self._folder = folder
+        settings = around.settings
+        self._around = around
+        self.jobs = around.jobs
         self.storage = storage
-        self.files = files = FileService(jobs, storage)
-        book = BatchBook(jobs)
-        tickets = TicketOffice(settings.public_url, settings.webhook_secret)
-        pace = Pace(lambda: attendance.added_total)
-        owner = uuid.uuid4().hex
-        self.relay = relay = Relay(
-            Outbox(jobs),
-            lambda: policy_files.webhooks,
-            allowed=policy_files.allowed,
+        self.files = FileService(self.jobs, storage)
+        self.urls = TuneUrls(settings.public_url, settings.webhook_secret)
+        self._tickets = TicketOffice(settings.public_url, settings.webhook_secret)
+        self._owner = uuid.uuid4().hex
+        self.relay = Relay(
+            Outbox(self.jobs),
+            lambda: around.policy_files.webhooks,
+            allowed=around.policy_files.allowed,
             trust=cache(default_trust),
-            count=telemetry.webhook_told,
+            count=around.telemetry.webhook_told,
             lookup=Resolver().resolve,
         )
-        parts = BatchParts(
-            settings=settings,
-            jobs=jobs,
-            book=book,
-            files=files,
-            desk=ChunkDesk(
-                jobs=jobs,
-                storage=storage,
-                upstream=upstream,
-                tickets=tickets,
-                pace=pace,
-            ),
+        self.parts = self._batch_parts()
+        self._tunes = self._tune_parts()
+        self._batcher = self._worker(BATCHES, partial(drive_batch, self.parts))
+        self._tuner = self._worker(TUNES, partial(drive_tune, self._tunes))
+        sweeper = self._worker(FILES, self.files.sweep, idle_s=SWEEP_EVERY_S)
+        self._teller = self._worker(WEBHOOKS, self.relay.drive, together=MAX_DELIVERIES)
+        self._workers = (self._batcher, self._tuner, sweeper, self._teller)
+
+    def _worker(self, queue: str, drive: Drive, **bounds: Any) -> Worker:
+        return Worker(self.jobs, queue, self._owner, drive, **bounds)
+
+    def _batch_parts(self) -> BatchParts:
+        around, tickets = self._around, self._tickets
+        pace = Pace(lambda: around.attendance.added_total)
+        desk = ChunkDesk(
+            jobs=self.jobs,
+            storage=self.storage,
+            upstream=around.upstream,
             tickets=tickets,
-            runner=LineRunner(service, admission),
-            admission=admission,
-            authenticator=authenticator,
-            owner=owner,
             pace=pace,
-            count_lines=telemetry.batch_lines_written,
-            ended=partial(tell_of_end, relay.publish),
         )
-        worker = Worker(jobs, QUEUE, owner, partial(drive, parts))
-        sweeper = Worker(jobs, FILES, owner, files.sweep, idle_s=SWEEP_EVERY_S)
-        teller = Worker(jobs, WEBHOOKS, owner, relay.drive, together=MAX_DELIVERIES)
-        self._workers = (worker, sweeper, teller)
-        batches = BatchService(book, files, authenticator, nudge=worker.nudge)
-        self._groups = (
-            FileRoutes(door, files, max_bytes=settings.file_max_bytes),
-            BatchRoutes(door, batches),
-            WebhookRoutes(
-                door,
-                Inbox(jobs, book, relay.publish),
-                tickets,
-                secret=settings.webhook_secret,
-                max_bytes=settings.webhook_max_body_bytes,
-                telemetry=telemetry,
-                nudge=worker.nudge,
-            ),
+        return BatchParts(
+            settings=around.settings,
+            jobs=self.jobs,
+            book=BatchBook(self.jobs),
+            files=self.files,
+            desk=desk,
+            tickets=tickets,
+            runner=LineRunner(around.service, around.admission),
+            admission=around.admission,
+            authenticator=around.authenticator,
+            owner=self._owner,
+            pace=pace,
+            count_lines=around.telemetry.batch_lines_written,
+            is_anothers=around.owners.is_anothers,
+            ended=partial(tell_of_end, self.relay.publish),
         )
 
+    def _tune_parts(self) -> TuneParts:
+        around = self._around
+        return TuneParts(
+            book=TuneBook(self.jobs),
+            files=self.files,
+            owners=around.owners,
+            urls=self.urls,
+            upstream=around.upstream,
+            read_job=around.read_job,
+            authenticator=around.authenticator,
+            poll_s=around.settings.fine_tune_poll_s,
+        )
+
+    def nudge(self) -> None:
+        """Something has come that may be anybody's."""
+        self._batcher.nudge()
+        self._tuner.nudge()
+        self._teller.nudge()
+
     def routes(self) -> list[Route]:
-        return [route for group in self._groups for route in group.routes()]
+        """Files, batches, fine-tunes, and where LLMTune tells of them."""
+        around = self._around
+        door, settings = around.door, around.settings
+        nudge = self._batcher.nudge
+        batches = BatchService(
+            self.parts.book, self.files, around.authenticator, nudge=nudge
+        )
+        tunes = TuneService(self._tunes, around.admission, nudge=self._tuner.nudge)
+        groups = (
+            FileRoutes(
+                door, self.files, urls=self.urls, max_bytes=settings.file_max_bytes
+            ),
+            BatchRoutes(door, batches),
+            FineTuningRoutes(door, tunes),
+            WebhookRoutes(
+                door,
+                Inbox(self.jobs, self.parts.book, self._tunes.book, self.relay.publish),
+                self._tickets,
+                self.urls,
+                settings=settings,
+                telemetry=around.telemetry,
+                nudge=self.nudge,
+            ),
+        )
+        return [route for group in groups for route in group.routes()]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -142,6 +203,8 @@ class LongJobs:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.storage.aclose()
+            if self._folder is not None:
+                await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 
 async def tell_of_end(publish: Publish, record: BatchRecord) -> None:
@@ -152,15 +215,16 @@ async def tell_of_end(publish: Publish, record: BatchRecord) -> None:
     await publish(workspace, event_id, kind, {"id": record.id}, ended_s)
 
 
-def storage_of(settings: Settings) -> Storage | None:
+def open_long_jobs(around: Around) -> LongJobs | None:
     """
-    Where files are; None where nobody said so and other replicas would not see them.
+    Those of a process; None where nobody said where files of all replicas are.
 
-    A gateway that forgets everything when it ends has a folder that is as short-lived.
+    A gateway that forgets everything when it ends has a folder that ends with it.
     """
+    settings = around.settings
     if settings.storage_url is not None:
-        return open_storage(settings.storage_url)
+        return LongJobs(around, open_storage(settings.storage_url))
     if settings.store_url != "memory://":
         return None
     folder = Path(tempfile.gettempdir()) / f"llmtune-gateway-{uuid.uuid4().hex}"
-    return open_storage(folder.as_uri())
+    return LongJobs(around, open_storage(folder.as_uri()), folder)

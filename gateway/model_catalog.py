@@ -1,5 +1,6 @@
 """
-Which models a caller sees: the plan's own names, the upstream's list, configuration.
+Which models a caller sees: the plan's own names, the upstream's list, configuration,
+and what its workspace has tuned, but no other's.
 
 The upstream is asked at most once per time-to-live and key, and a list it can no longer
 give is served on from memory: a model picker is no place for an outage to begin.
@@ -10,15 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import msgspec
 
 from gateway.auth import Authenticator, Principal
 from gateway.errors import UpstreamRefused
+from gateway.fine_tuning.owners import Owners
 from gateway.settings import Settings
 from gateway.upstream.client import Credentials
 from gateway.upstream.listing import Model
+from policies.jobs.port import JobsUnavailable
 
 ListModels: TypeAlias = Callable[[Credentials], Awaitable[tuple[Model, ...] | None]]
 
@@ -46,11 +50,13 @@ class ModelCatalog:
         *,
         authenticator: Authenticator,
         list_models: ListModels,
+        owners: Owners | None = None,
     ) -> None:
         self._ttl_s = settings.models_ttl_s
         self._configured = tuple(Model(name) for name in settings.models)
         self._authenticator = authenticator
         self._list_models = list_models
+        self._owners = owners
         self._lists: OrderedDict[tuple[str, ...], _Listed] = OrderedDict()
 
     async def visible_to(self, principal: Principal) -> list[Model]:
@@ -63,7 +69,19 @@ class ModelCatalog:
         known = {m.id: m for m in (*await self._upstream(principal), *self._configured)}
         for model in named:
             known.setdefault(model.id, model)
-        return [model for model in known.values() if principal.may_use(model.id)]
+        if self._owners is None:
+            return [each for each in known.values() if principal.may_use(each.id)]
+        workspace = principal.workspace
+        # The upstream's list may not show yet what was tuned a moment ago.
+        with suppress(JobsUnavailable):
+            await self._owners.refresh()
+            known |= {m.id: m for m in await self._owners.models_of(workspace)}
+        return [
+            model
+            for model in known.values()
+            if principal.may_use(model.id)
+            and not self._owners.is_anothers(workspace, model.id)
+        ]
 
     async def find(self, principal: Principal, model_id: str) -> Model | None:
         models = await self.visible_to(principal)

@@ -13,8 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from gateway import __version__
+from gateway.fine_tuning.request import TuneRequest
 from gateway.limit_report import LimitsReport, PreviewReport
-from gateway.schemas.llmtune import NativeRequest
+from gateway.schemas.llmtune import NativeBatch, NativeFineTune, NativeRequest
 from gateway.schemas.openai import ChatRequest, CompletionRequest
 
 REF: Final = "#/components/schemas/{name}"
@@ -23,6 +24,9 @@ _TYPES: Final = (
     ChatRequest,
     CompletionRequest,
     NativeRequest,
+    NativeBatch,
+    NativeFineTune,
+    TuneRequest,
     LimitsReport,
     PreviewReport,
 )
@@ -31,7 +35,7 @@ _ERRORS: Final = {
     "400": "The request is not what the route takes; `param` names the place.",
     "401": "No API key, or one that opens nothing.",
     "402": "The LLMTune balance is used up.",
-    "404": "The model does not exist, or not for this key.",
+    "404": "The model or the job does not exist, or not for this key.",
     "408": "The request did not arrive in time.",
     "409": "The request with this `Idempotency-Key` runs, and cannot be joined.",
     "413": "The body is too large.",
@@ -51,6 +55,24 @@ _IDEMPOTENCY_KEY: Final = {
     # Also as a quoted string, which may hold spaces and quotes.
     "schema": {"type": "string", "pattern": "^[!#-~]{1,255}$"},
 }
+
+
+_ID: Final = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+}
+_CURSOR: Final = [
+    {"name": "after", "in": "query", "schema": {"type": "string"}},
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100},
+    },
+]
+# What can be wrong with a request that has a body.
+_REFUSED: Final = ("400", "404", "408", "413", "431")
 
 
 @cache
@@ -97,6 +119,21 @@ def _paths(schema_of: dict[Any, Any]) -> dict[str, Any]:
         "/v1/playground/inference": {
             "post": _completion("LLMTune's playground inference", native)
         },
+        "/v1/batch/inference": {
+            "post": _job("LLMTune's own batch", schema_of[NativeBatch])
+        },
+        "/v1/fine-tune": {
+            "post": _job("LLMTune's own fine-tune", schema_of[NativeFineTune])
+        },
+        "/v1/fine-tune/{id}": {
+            "parameters": [_ID],
+            "get": _read(
+                "How a fine-tune of this workspace stands",
+                {"type": "object"},
+                *("402", "404", "429", "502", "504"),
+            ),
+        },
+        **_fine_tuning(schema_of[TuneRequest]),
         "/v1/models": {
             "get": _read("List the models this key may use", _ref("ModelList"))
         },
@@ -136,6 +173,53 @@ def _completion(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _job(summary: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A POST that is answered whole, as LLMTune answers it."""
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "summary": summary,
+        "parameters": [_IDEMPOTENCY_KEY],
+        "requestBody": _body(schema),
+        "responses": {
+            "200": {"description": "It was created.", "content": content},
+            **_errors(*_ERRORS),
+        },
+    }
+
+
+def _fine_tuning(request: dict[str, Any]) -> dict[str, Any]:
+    jobs, job = "/v1/fine_tuning/jobs", {"type": "object"}
+    create = _read("Create a fine-tuning job", job, *_REFUSED, "429")
+    return {
+        jobs: {
+            "get": {
+                **_read("List fine-tuning jobs", job, "400"),
+                "parameters": _CURSOR,
+            },
+            "post": {**create, "requestBody": _body(request)},
+        },
+        f"{jobs}/{{id}}": {
+            "parameters": [_ID],
+            "get": _read("One fine-tuning job", job, "404"),
+        },
+        f"{jobs}/{{id}}/cancel": {
+            "parameters": [_ID],
+            "post": _read("Follow a fine-tuning job no more", job, "404"),
+        },
+        f"{jobs}/{{id}}/events": {
+            "parameters": [_ID],
+            "get": {
+                **_read("A fine-tuning job's log", job, "400", "404"),
+                "parameters": _CURSOR,
+            },
+        },
+        f"{jobs}/{{id}}/checkpoints": {
+            "parameters": [_ID],
+            "get": _read("Its checkpoints: LLMTune tells none", job, "404"),
+        },
+    }
+
+
 def _read(summary: str, answer: dict[str, Any], *errors: str) -> dict[str, Any]:
     content = {"application/json": {"schema": answer}}
     return {
@@ -148,9 +232,8 @@ def _read(summary: str, answer: dict[str, Any], *errors: str) -> dict[str, Any]:
 
 
 def _preview(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    refused = ("400", "404", "408", "413", "431")
     return {
-        **_read("What would become of a chat completion", answer, *refused),
+        **_read("What would become of a chat completion", answer, *_REFUSED),
         "requestBody": _body(request),
     }
 

@@ -22,12 +22,14 @@ def check_bounds(plan: Plan, demand: TokenDemand) -> None:
     """Refuse a single request that is larger than its plan lets any be."""
     bounds = plan.request
     most_in = bounds.max_input_tokens
-    if most_in is not None and demand.input_tokens > most_in:
+    longest = demand.longest_input_tokens
+    tokens_in = demand.input_tokens if longest is None else longest
+    if most_in is not None and tokens_in > most_in:
         # Frameworks recognise the condition by this sentence as well as by the code.
         raise ContextTooLong(
             f"This model's maximum context length is {most_in} tokens on plan"
             f" {plan.title or plan.plan}. However, your messages resulted in about"
-            f" {demand.input_tokens} tokens.",
+            f" {tokens_in} tokens.",
             param=demand.input_param,
             details={"plan": plan.plan, "limit": most_in, "whose": "gateway"},
         )

@@ -117,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhooks_allowed: tuple[str, ...] = ()
     # A chunk whose results have not come by then is sent again.
     batch_result_timeout_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
+    # How often a fine-tune is looked at, whatever webhooks say of it.
+    fine_tune_poll_s: Annotated[float, Meta(ge=0.05, le=3600)] = 30.0
     # OpenAI's own bound.
     file_max_bytes: Bytes = 512 * MIB
 

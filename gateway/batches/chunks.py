@@ -24,11 +24,10 @@ from gateway.batches.results import (
 from gateway.batches.tickets import Ticket, TicketOffice
 from gateway.ids import new_id
 from gateway.storage.port import ObjectMissing, Storage
+from gateway.translation.own_jobs import BATCH_PATH
 from gateway.translation.port import Parse, Stamp, UpstreamRequest
 from gateway.upstream.client import Credentials, UpstreamCall, UpstreamClient
 from policies.jobs.port import JobStore
-
-BATCH_PATH: Final = "/batch/inference"
 
 # Results that were collected and are waited for no more end with the batch's day.
 COLLECTED_MS: Final = 2 * 86_400_000
@@ -88,6 +87,16 @@ class ChunkDesk:
         self._storage = storage
         self._upstream = upstream
         self._tickets = tickets
+
+    def on(self, jobs: JobStore) -> ChunkDesk:
+        """The same on another store."""
+        return ChunkDesk(
+            jobs=jobs,
+            storage=self._storage,
+            upstream=self._upstream,
+            tickets=self._tickets,
+            pace=self._pace,
+        )
 
     async def read(self, folder: str, number: int) -> Chunk:
         """A chunk's lines."""

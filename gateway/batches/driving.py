@@ -12,16 +12,15 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
-import msgspec
-
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Principal
+from gateway.background.caller import principal_of
 from gateway.batches.chunks import Tally
 from gateway.batches.enqueued import Enqueued
 from gateway.batches.keeping import Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
 from gateway.batches.parts import BatchParts
 from gateway.batches.planning import Chunk, Cutter
-from gateway.batches.record import BatchRecord, LineError, OpenChunk, Status
+from gateway.batches.record import LineError, OpenChunk, Status
 from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
     GatewayError,
@@ -110,7 +109,10 @@ class BatchRun:
         checked = check_line(
             raw, number, self._record.endpoint, self._parse, USUAL_OUTPUT_TOKENS
         )
-        if not self._principal.may_use(checked.model):
+        workspace = self._principal.workspace
+        if not self._principal.may_use(checked.model) or self._parts.is_anothers(
+            workspace, checked.model
+        ):
             text = ModelNotFound(checked.model).message
             raise BadLine(LineError("model_not_found", text, "body.model", number))
         return checked
@@ -329,7 +331,7 @@ async def drive(parts: BatchParts, item: str) -> int | None:
     held = await parts.book.find(workspace, batch_id)
     if held is None or held.record.has_ended:
         return None
-    principal = principal_of(parts.authenticator, held.record)
+    principal = principal_of(parts.authenticator, held.record.caller)
     if principal is None:
         facts = {"batch": batch_id, "plan": held.record.caller.plan}
         logger.warning("a batch's plan is not here", extra={"facts": facts})
@@ -343,12 +345,3 @@ async def drive(parts: BatchParts, item: str) -> int | None:
         facts = {"batch": batch_id, "code": error.error_code}
         logger.warning("a batch has to wait", extra={"facts": facts})
         return LOOK_AGAIN_MS
-
-
-def principal_of(authenticator: Authenticator, record: BatchRecord) -> Principal | None:
-    """On whose account a batch runs; None where its plan is not known any more."""
-    caller = record.caller
-    found = authenticator.vouched(caller.workspace, caller.plan)
-    if found is None:
-        return None
-    return msgspec.structs.replace(found, models=caller.models)

@@ -10,6 +10,10 @@ from gateway.batches.chunks import COLLECTED_MS, SENT, collection_of
 from gateway.batches.keeping import BatchBook
 from gateway.batches.results import UpstreamResult, encode
 from gateway.batches.tickets import Ticket
+from gateway.fine_tuning.keeping import TuneBook
+from gateway.fine_tuning.seeing import EVENTS as TUNE_EVENTS
+from gateway.fine_tuning.seeing import TuneEvent, encode_event
+from gateway.fine_tuning.urls import TuneTicket
 from gateway.webhooks.incoming import Event
 from gateway.webhooks.registrations import ANY
 from gateway.webhooks.relay import Publish
@@ -31,18 +35,20 @@ NEVER_RESULTS: Final = ("training.", "model.", "deployment.", "usage.")
 class Inbox:
     """Takes events within milliseconds; what they cause happens afterwards."""
 
-    def __init__(self, jobs: JobStore, book: BatchBook, publish: Publish) -> None:
+    def __init__(
+        self, jobs: JobStore, book: BatchBook, tunes: TuneBook, publish: Publish
+    ) -> None:
         self._jobs = jobs
         self._book = book
+        self._tunes = tunes
         self._publish = publish
 
-    async def take(self, event: Event, ticket: Ticket | None) -> Taken:
+    async def take(self, event: Event, ticket: Ticket | TuneTicket | None) -> Taken:
         """Keep what an event says, once; JobsUnavailable."""
-        if ticket is not None and not event.type.startswith(NEVER_RESULTS):
+        if isinstance(ticket, Ticket) and not event.type.startswith(NEVER_RESULTS):
             await self._take_results(event.data, ticket)
             return "results"
-        kept = {"event": event.raw}
-        is_new = await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS)
+        is_new = await self._keep(event, ticket)
         # Also what was known: whoever took it may have died before it was relayed.
         await self._publish(
             ANY if ticket is None else ticket.workspace,
@@ -52,6 +58,15 @@ class Inbox:
             event.occurred_at_s,
         )
         return "kept" if is_new else "repeated"
+
+    async def _keep(self, event: Event, ticket: Ticket | TuneTicket | None) -> bool:
+        """Keep it for who asks, and its job if it has one; whether it was new."""
+        if isinstance(ticket, TuneTicket) and event.type in TUNE_EVENTS:
+            raw = encode_event(TuneEvent(event.type, event.data))
+            workspace, job_id = ticket.workspace, ticket.job_id
+            return await self._tunes.tell(workspace, job_id, event.id, raw)
+        kept = {"event": event.raw}
+        return bool(await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS))
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:
         found = {

@@ -35,6 +35,8 @@ class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     pace: Pace
     count_lines: Callable[[int, int], None]
+    # Whether a model was tuned for another workspace.
+    is_anothers: Callable[[str, str], bool]
     # Hears of a batch that is about to be saved as ended, perhaps more than once.
     ended: Callable[[BatchRecord], Awaitable[None]]
     now_s: Callable[[], float] = time.time

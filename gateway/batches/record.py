@@ -6,6 +6,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from gateway.background.caller import Caller
+
 KIND: Final = "batch"
 
 Status: TypeAlias = Literal[
@@ -33,14 +35,6 @@ class LineError(msgspec.Struct, frozen=True):
     line: int | None = None
 
 
-class Caller(msgspec.Struct, frozen=True):
-    """On whose account it runs when nobody is there who has a key."""
-
-    workspace: str
-    plan: str
-    models: tuple[str, ...] | None = None
-
-
 class OpenChunk(msgspec.Struct):
     """Lines that are under way."""
 
@@ -53,7 +47,7 @@ class OpenChunk(msgspec.Struct):
     attempt: int
     # When results that have not come by then are missed; 0 until it was sent.
     missed_ms: int = 0
-    # Which replica runs its lines, of those that go singly.
+    # Which replica runs its lines, of those that go singly; empty between two slices.
     owner: str = ""
 
 

@@ -10,8 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from gateway.auth import Authenticator, Principal
+from gateway.background.caller import caller_of
 from gateway.batches.keeping import BatchBook, Held
-from gateway.batches.record import BatchRecord, Caller, Endpoint
+from gateway.batches.record import BatchRecord, Endpoint
 from gateway.errors import InvalidRequest, ObjectNotFound
 from gateway.files.service import FileService
 from policies.jobs.port import new_record_id
@@ -79,7 +80,7 @@ class BatchService:
         expires = request.output_expires_after
         record = BatchRecord(
             id=new_record_id("batch_", int(now_s * 1000)),
-            caller=Caller(principal.workspace, principal.plan.plan, principal.models),
+            caller=caller_of(principal),
             endpoint=request.endpoint,
             input_file_id=request.input_file_id,
             created_at=int(now_s),

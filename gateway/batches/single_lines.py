@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
 
 import msgspec
 
@@ -54,8 +54,7 @@ class SingleLines:
         lines = await self._parts.desk.read(self._folder, chunk.number)
         known = await self._parts.desk.results(self._record, chunk.number)
         left = [place for place in range(chunk.lines) if place not in known]
-        if chunk.owner != self._parts.owner:
-            await self._take_over(chunk, lines, left)
+        await self._take_over(chunk, lines, left)
         # Taken from the end, by several at once.
         left.reverse()
 
@@ -68,13 +67,13 @@ class SingleLines:
                 if not await self._run_line(chunk, lines, place):
                     return
 
-        await asyncio.gather(*(run_some() for _ in range(LINES_TOGETHER)))
+        await all_or_none(run_some() for _ in range(LINES_TOGETHER))
         # None is under way any more: whoever goes on has nothing to look after.
         chunk.owner = ""
         await self._parts.book.save(self._held)
 
     async def _take_over(self, chunk: OpenChunk, lines: Chunk, left: list[int]) -> None:
-        """Another ran it, and has died: what it began is begun anew, and paid once."""
+        """Whoever ran it did not come to its end: begun anew, and paid once."""
         if chunk.owner:
             stems = {
                 place: self._lease_stem(chunk, lines.items[place].line)
@@ -131,3 +130,14 @@ def free_of_charge(principal: Principal) -> Principal:
     plan = principal.plan
     free = msgspec.structs.replace(plan, rates=(), quotas=(), concurrency=None)
     return msgspec.structs.replace(principal, plan=free)
+
+
+async def all_or_none(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them at once; when one fails none of the others goes on."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

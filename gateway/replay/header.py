@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -30,6 +31,19 @@ def read_key(value: bytes) -> str:
     if not 1 <= len(key) <= MAX_CHARS:
         raise _not_a_key()
     return key.decode("ascii")
+
+
+def upstream_key(value: bytes, workspace: str, *, is_callers_key: bool) -> bytes:
+    """
+    What goes upstream of a key, so that LLMTune, too, does its request once.
+
+    Under the gateway's key all workspaces are one to LLMTune: two that chose the same
+    key would be given each other's jobs.
+    """
+    key = read_key(value)
+    if is_callers_key:
+        return key.encode("ascii")
+    return hashlib.sha256(f"{workspace}\0{key}".encode()).hexdigest().encode()
 
 
 def _not_a_key() -> InvalidRequest:

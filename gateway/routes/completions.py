@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 from gateway.auth import Principal
 from gateway.completion import Call, CompletionService
@@ -14,6 +14,7 @@ from gateway.ids import new_id
 from gateway.presence import Attendance, Presence
 from gateway.replay.asking import may_have_terms
 from gateway.replay.delivery import end_in
+from gateway.replay.header import IDEMPOTENCY_KEY
 from gateway.replay.once import Once
 from gateway.replay.replays import Replays
 from gateway.routes.door import Door, Route
@@ -27,6 +28,20 @@ from gateway.translation.text import TextTranslator
 
 CHAT_ID: Final = "chatcmpl-"
 TEXT_ID: Final = "cmpl-"
+
+
+# Hears of a job that was created: for whom, on which model, and what it is.
+Created: TypeAlias = Callable[[Principal, str, bytes], Awaitable[None]]
+
+
+class _Way(NamedTuple):
+    """What differs from route to route."""
+
+    parse: Parse
+    prefix: str
+    # The caller's, if the upstream is to see it.
+    upstream_key: bytes | None = None
+    created: Created | None = None
 
 
 class CompletionRoutes:
@@ -79,39 +94,62 @@ class CompletionRoutes:
         """LLMTune's own inference; without a model, the playground's."""
         await self.complete(exchange, partial(NativeTranslator, model=model), "")
 
-    async def complete(self, exchange: Exchange, parse: Parse, prefix: str) -> None:
+    async def create_job(
+        self, exchange: Exchange, parse: Parse, created: Created | None = None
+    ) -> None:
+        """
+        One of LLMTune's own jobs, which LLMTune creates once for a key as well.
+
+        `created` hears of it before the caller does.
+        """
+        await self.complete(exchange, parse, "", is_job=True, created=created)
+
+    async def complete(
+        self,
+        exchange: Exchange,
+        parse: Parse,
+        prefix: str,
+        *,
+        is_job: bool = False,
+        created: Created | None = None,
+    ) -> None:
         """Authenticate, parse, complete, answer; some of them once for all who ask."""
+        key = exchange.headers.get(IDEMPOTENCY_KEY) if is_job else None
+        way = _Way(parse, prefix, key, created)
         principal = await self._door.authenticate(exchange)
         if not may_have_terms(exchange.headers, principal.plan):
-            await self._complete(exchange, principal, parse, prefix)
+            await self._complete(exchange, principal, way)
             return
         async with self._replays.once(exchange, principal, parse) as once:
-            await self._complete(exchange, principal, once.parse, prefix, once)
+            await self._complete(
+                exchange, principal, way._replace(parse=once.parse), once
+            )
 
     async def _complete(
         self,
         exchange: Exchange,
         principal: Principal,
-        parse: Parse,
-        prefix: str,
+        way: _Way,
         once: Once | None = None,
     ) -> None:
         response: EventStreamResponse | None = None
         try:
             with Presence(exchange.wire, self._attendance) as presence:
-                translator = await self._door.parse(exchange, principal, parse)
+                translator = await self._door.parse(exchange, principal, way.parse)
                 presence.listen()
                 if once is not None and await once.answered(translator, presence):
                     return
                 call = Call(
                     principal=principal,
                     translator=translator,
-                    stamp=Stamp(prefix + new_id(), int(self._now_s())),
+                    stamp=Stamp(way.prefix + new_id(), int(self._now_s())),
                     trace_headers=self._door.mesh.carried(exchange),
                     exchange=exchange,
                     lease_id=None if once is None else once.lease_id,
+                    idempotency_key=way.upstream_key,
                 )
                 reply = await self._service.complete(call)
+                model = translator.model
                 # A stream takes minutes, and its prompt may be megabytes.
                 del call, translator
                 if isinstance(reply, MeteredStream):
@@ -119,6 +157,8 @@ class CompletionRoutes:
                     with self._telemetry.stream_in_flight():
                         await response.send()
                     return
+                if way.created is not None:
+                    await way.created(principal, model, reply)
         except ShuttingDown as error:
             # Connection and lease are back already: Presence raises after its block.
             if response is not None:

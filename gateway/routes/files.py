@@ -16,6 +16,7 @@ from gateway.errors import (
     InvalidRequest,
     ObjectNotFound,
     RequestTooLarge,
+    RouteNotFound,
 )
 from gateway.exchange import Exchange
 from gateway.files.service import (
@@ -26,6 +27,7 @@ from gateway.files.service import (
     content_key,
     new_file_id,
 )
+from gateway.fine_tuning.urls import TuneUrls
 from gateway.routes.door import Door, Handle, Route
 from gateway.routes.kept import unavailable_as_503
 from gateway.routes.pages import cursor_of, list_of
@@ -58,9 +60,12 @@ class Upload(msgspec.Struct):
 class FileRoutes:
     """Uploads, lists, shows, downloads and deletes."""
 
-    def __init__(self, door: Door, files: FileService, *, max_bytes: int) -> None:
+    def __init__(
+        self, door: Door, files: FileService, *, urls: TuneUrls, max_bytes: int
+    ) -> None:
         self._door = door
         self._files = files
+        self._urls = urls
         self._max_bytes = max_bytes
         self._bounds = FormBounds(max_bytes=max_bytes + FORM_BYTES)
 
@@ -71,6 +76,10 @@ class FileRoutes:
         match below:
             case []:
                 return "", {"GET": self.list, "POST": self.upload}
+            case ["handover", token] | ["handover", token, _]:
+                return "/handover/{token}", {
+                    "GET": partial(self.hand_over, token=token)
+                }
             case [file_id]:
                 return "/{id}", {
                     "GET": partial(self.show, file_id=file_id),
@@ -164,7 +173,25 @@ class FileRoutes:
 
     async def content(self, exchange: Exchange, file_id: str) -> None:
         principal, record = await self._found(exchange, file_id)
-        chunks = self._files.open(principal.workspace, file_id)
+        await self._send(exchange, principal.workspace, record)
+
+    async def hand_over(self, exchange: Exchange, token: str) -> None:
+        """A file to LLMTune, which has no key; what was signed lets it in."""
+        handover = self._urls.handover_of(token)
+        if handover is None:
+            raise RouteNotFound("There is no such route.")
+        with unavailable_as_503():
+            record = await self._files.read(handover.workspace, handover.file_id)
+        if record is None:
+            raise RouteNotFound("There is no such route.")
+        exchange.record.workspace = handover.workspace
+        await self._send(exchange, handover.workspace, record)
+
+    async def _send(
+        self, exchange: Exchange, workspace: str, record: FileRecord
+    ) -> None:
+        file_id = record.id
+        chunks = self._files.open(workspace, file_id)
         with unavailable_as_503():
             try:
                 first = await anext(chunks, b"")

@@ -11,9 +11,10 @@ from gateway.batches.inbox import Inbox
 from gateway.batches.tickets import PARAMETER, PATH, Ticket, TicketOffice
 from gateway.errors import InvalidRequest, RequestTooLarge, SignatureRefused
 from gateway.exchange import Exchange
+from gateway.fine_tuning.urls import TuneTicket, TuneUrls
 from gateway.routes.door import Door, Route
 from gateway.routes.kept import unavailable_as_503
-from gateway.secret import Secret
+from gateway.settings import Settings
 from gateway.telemetry.metrics import Telemetry
 from gateway.webhooks.incoming import (
     Bounds,
@@ -35,9 +36,9 @@ class WebhookRoutes:
         door: Door,
         inbox: Inbox,
         tickets: TicketOffice,
+        urls: TuneUrls,
         *,
-        secret: Secret | None,
-        max_bytes: int,
+        settings: Settings,
         telemetry: Telemetry,
         nudge: Callable[[], None],
         now_s: Callable[[], float] = time.time,
@@ -45,8 +46,10 @@ class WebhookRoutes:
         self._door = door
         self._inbox = inbox
         self._tickets = tickets
+        self._urls = urls
+        secret = settings.webhook_secret
         self._secrets = () if secret is None else (secret,)
-        self._bounds = Bounds(max_bytes=max_bytes)
+        self._bounds = Bounds(max_bytes=settings.webhook_max_body_bytes)
         self._telemetry = telemetry
         self._nudge = nudge
         self._now_s = now_s
@@ -68,15 +71,20 @@ class WebhookRoutes:
         self._nudge()
         await exchange.respond(200, TAKEN)
 
-    def _ticket_of(self, exchange: Exchange) -> Ticket | None:
+    def _ticket_of(self, exchange: Exchange) -> Ticket | TuneTicket | None:
         query = exchange.wire.head.query.decode("latin-1")
+        of_tune = self._urls.ticket_in(query)
+        if of_tune is not None:
+            return of_tune
         try:
             texts = parse_qs(query, max_num_fields=8).get(PARAMETER, [])
         except ValueError:
             return None
         return self._tickets.read(texts[0]) if len(texts) == 1 else None
 
-    def _verified(self, exchange: Exchange, raw: bytes, ticket: Ticket | None) -> Event:
+    def _verified(
+        self, exchange: Exchange, raw: bytes, ticket: Ticket | TuneTicket | None
+    ) -> Event:
         headers, now_s = exchange.wire.head.headers, self._now_s()
         try:
             return verify(headers, raw, self._secrets, now_s, self._bounds)

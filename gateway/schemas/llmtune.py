@@ -7,9 +7,10 @@ types, so one strict struct would refuse what another generation means.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 
 class FlatMessage(msgspec.Struct, omit_defaults=True):
@@ -46,3 +47,24 @@ class NativeRequest(msgspec.Struct, kw_only=True):
     max_tokens_camel: int | None = msgspec.field(name="maxTokens", default=None)
     max_tokens: int | None = None
     stream: bool | None = None
+
+
+class NativeBatchItem(msgspec.Struct):
+    """One request of a batch; what else it says is LLMTune's business."""
+
+    id: str | int
+    prompt: str | None = None
+    messages: list[Any] | None = None
+
+
+class NativeBatch(msgspec.Struct, rename="camel"):
+    """What the gateway must know of a batch before it passes the bytes on."""
+
+    model_id: str
+    requests: Annotated[list[NativeBatchItem], Meta(min_length=1, max_length=100)]
+
+
+class NativeFineTune(msgspec.Struct, rename="camel"):
+    """The same of a fine-tune."""
+
+    base_model: str

@@ -71,7 +71,7 @@ def server_attributes(exchange: Exchange, trace: RequestTrace) -> Attributes:
             semconv.METHOD: method_of(head.method),
             semconv.ROUTE: route_of(record),
             semconv.STATUS_CODE: record.status,
-            semconv.URL_PATH: head.path[:MOST_CHARACTERS],
+            semconv.URL_PATH: _path(record, head.path),
             semconv.URL_SCHEME: "http",
             semconv.SERVER_ADDRESS: address,
             semconv.SERVER_PORT: port,
@@ -212,6 +212,12 @@ def _host(exchange: Exchange) -> tuple[str | None, int | None]:
         return _place("//" + _text(host))
     server = exchange.wire.head.server
     return (None, None) if server is None else (server[0], server[1])
+
+
+def _path(record: Record, path: str) -> str:
+    # A token in a path opens what it names, to whoever reads the trace.
+    shown = record.route if record.route.endswith("{token}") else path
+    return shown[:MOST_CHARACTERS]
 
 
 @lru_cache(maxsize=256)

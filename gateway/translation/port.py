@@ -29,6 +29,9 @@ class TokenDemand(msgspec.Struct, frozen=True, kw_only=True):
     # What the caller allowed each choice; None where it did not say.
     max_output_tokens: int | None
     choices: int = 1
+    # Of several prompts the longest, which is what a plan bounds; None where there is
+    # only one.
+    longest_input_tokens: int | None = None
     # Under which names the caller said it, for errors about it.
     input_param: str = "messages"
     output_param: str = "max_tokens"
@@ -56,6 +59,8 @@ class WholeAnswer(msgspec.Struct, frozen=True):
 
     body: bytes
     usage: TokenUsage
+    # Whether nobody will ever say what it cost, so that what was reserved stands.
+    is_as_reserved: bool = False
 
 
 class StreamTranslator(Protocol):

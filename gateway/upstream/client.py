@@ -20,18 +20,22 @@ from gateway.secret import Secret
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Telemetry
 from gateway.tracing.facts import RequestTrace
-from gateway.translation.faults import error_of_status
-from gateway.translation.port import UpstreamRequest
+from gateway.translation.port import Route, UpstreamRequest
 from gateway.upstream.connection import Take
 from gateway.upstream.deadline import Deadline, Timeouts
 from gateway.upstream.faults import from_transport_error, is_before_sending
 from gateway.upstream.limits import Limits
+from gateway.upstream.refusal import refusal_of
 from gateway.upstream.retry import retry_wait_s
 from gateway.upstream.sending import Incoming, Outgoing, Sender
 
 # An error body is read to be translated, not relayed; more of it is a page, not an
 # error.
 MAX_ERROR_BYTES: Final = 64 * 1024
+
+_ANSWERED: Final = frozenset({200})
+# What goes on afterwards is created, or accepted.
+_CREATED: Final = frozenset({200, 201, 202})
 
 
 class Credentials:
@@ -66,7 +70,7 @@ class UpstreamCall(msgspec.Struct, frozen=True):
 
 class UpstreamAnswer:
     """
-    An accepted call: status 200 and headers are here, the body is not.
+    An accepted call: status and headers are here, the body is not.
 
     Closing it early closes the connection, which is how the upstream learns that nobody
     listens any more.
@@ -86,7 +90,7 @@ class UpstreamAnswer:
     ) -> None:
         self._incoming = incoming
         # Told when the body ends; of an accepted answer only.
-        self._trace = trace if incoming.status == 200 else None
+        self._trace = trace
         self._max_bytes = max_bytes
         self._is_handed_over = self._is_closed = False
         self._closing: asyncio.Future[None] | None = None
@@ -225,9 +229,10 @@ class UpstreamClient:
         except httpx.TransportError as problem:
             failure = from_transport_error(problem)
             return _Failed(failure, is_before_sending(problem))
-        answer = UpstreamAnswer(incoming, self._max_bytes, call.trace)
-        # Nothing else carries an answer: LLMTune documents no other success here.
-        if incoming.status == 200:
+        is_accepted = incoming.status in _accepted(call.request.route)
+        trace = call.trace if is_accepted else None
+        answer = UpstreamAnswer(incoming, self._max_bytes, trace)
+        if is_accepted:
             return answer
         refusal = await self._refusal(call, answer, incoming)
         return _Failed(refusal, incoming.status in {429, 503}, incoming.status)
@@ -246,18 +251,13 @@ class UpstreamClient:
             except UpstreamError:
                 # The status alone says enough; a broken error body adds nothing.
                 body.clear()
-        status = incoming.status
-        error = error_of_status(
-            status, incoming.headers, bytes(body), model=call.model, now_s=time.time()
+        return refusal_of(
+            incoming.status,
+            incoming.headers,
+            bytes(body),
+            model=call.model,
+            is_callers_key=call.credentials.is_callers_key,
         )
-        if status in {401, 403} and not call.credentials.is_callers_key:
-            # The caller's key was good; the operator's is not. A 401 would send an
-            # application developer looking in the wrong place.
-            return UpstreamError(
-                "The upstream refused the gateway's own API key.",
-                fault="own_key_refused",
-            )
-        return error
 
 
 class _Failed(msgspec.Struct, frozen=True):
@@ -268,6 +268,11 @@ class _Failed(msgspec.Struct, frozen=True):
     is_before_start: bool
     # None where there was no answer at all.
     status: int | None = None
+
+
+def _accepted(route: Route) -> frozenset[int]:
+    # Elsewhere nothing but a 200 carries an answer.
+    return _CREATED if route in {"batch", "fine_tune"} else _ANSWERED
 
 
 def _outgoing(call: UpstreamCall) -> Outgoing:

@@ -8,11 +8,9 @@ import httpx
 import msgspec
 
 from gateway.errors import GatewayError, UpstreamRefused, UpstreamTimeout
-from gateway.upstream.client import Credentials, UpstreamAnswer
-from gateway.upstream.deadline import Deadline, Timeouts
-from gateway.upstream.faults import from_transport_error
-from gateway.upstream.limits import Limits
-from gateway.upstream.sending import HttpxAnswer
+from gateway.upstream.client import Credentials
+from gateway.upstream.deadline import Deadline
+from gateway.upstream.reading import deadline_of, get
 
 # The newer generation first; both are siblings of /v1, not below it.
 LIST_PATHS: Final = ("/api/models/list", "/api/agent/v1/models")
@@ -43,8 +41,7 @@ async def list_models(
     """
     # A fleet whose URL does not end in /v1 is its own root.
     root = credentials.base_url.removesuffix("/v1")
-    timeouts = Timeouts(LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S, LIST_TIMEOUT_S)
-    deadline = Deadline(timeouts)
+    deadline = deadline_of(LIST_TIMEOUT_S)
     # One deadline for both: a picker that waits twice as long has given up.
     for path in LIST_PATHS:
         try:
@@ -67,33 +64,22 @@ async def _get(
     credentials: Credentials,
     deadline: Deadline,
 ) -> bytes | None:
-    request = httpx.Request(
-        "GET",
+    told = await get(
+        transport,
         url,
-        headers={
-            "authorization": f"Bearer {credentials.api_key.reveal()}",
-            "accept": "application/json",
-            "accept-encoding": "identity",
-        },
-        extensions={"timeout": {"connect": LIST_TIMEOUT_S, "pool": LIST_TIMEOUT_S}},
+        credentials,
+        deadline,
+        missed="did not list its models",
+        max_bytes=MAX_LIST_BYTES,
     )
-    try:
-        async with deadline.within(LIST_TIMEOUT_S, "did not list its models"):
-            response = await transport.handle_async_request(request)
-    except httpx.TransportError as error:
-        raise from_transport_error(error) from None
-    limits = Limits(
-        LIST_TIMEOUT_S, LIST_TIMEOUT_S, deadline.ends_at_s, deadline.ends_at_s
-    )
-    async with UpstreamAnswer(HttpxAnswer(response, limits), MAX_LIST_BYTES) as answer:
-        if response.status_code == 401 and credentials.is_callers_key:
-            raise UpstreamRefused(
-                "The upstream refused the API key.",
-                status=401,
-                code="invalid_api_key",
-                fault="key_refused",
-            )
-        return await answer.read() if response.status_code == 200 else None
+    if told.status == 401 and credentials.is_callers_key:
+        raise UpstreamRefused(
+            "The upstream refused the API key.",
+            status=401,
+            code="invalid_api_key",
+            fault="key_refused",
+        )
+    return told.body if told.status == 200 else None
 
 
 def _read(body: bytes | None) -> tuple[Model, ...] | None:

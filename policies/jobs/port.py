@@ -23,6 +23,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+# Hexadecimal, of an id's time: enough for microseconds, for two thousand years.
+TIME_DIGITS: Final = 14
+
 # Records of one list, at most, however many are asked for.
 MAX_LISTED: Final = 1000
 
@@ -130,4 +133,4 @@ class JobStore(Protocol):
 
 def new_record_id(prefix: str, now_ms: int) -> str:
     """An id that sorts by its time, and that nobody can guess."""
-    return f"{prefix}{now_ms:012x}{secrets.token_hex(10)}"
+    return f"{prefix}{now_ms:0{TIME_DIGITS}x}{secrets.token_hex(10)}"

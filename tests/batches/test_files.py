@@ -188,7 +188,8 @@ async def test_nobody_comes_in_without_a_key(house: BatchHouse) -> None:
 
 async def stored(house: BatchHouse) -> list[str]:
     """The keys of all objects there are."""
-    (jobs,) = house.gateway.gateway.long_jobs
+    jobs = house.gateway.gateway.long_jobs
+    assert jobs is not None
     return [key async for key in jobs.storage.list()]
 
 
@@ -221,5 +222,6 @@ class TestSweeping:
 
 
 def files_of(house: BatchHouse) -> FileService:
-    (jobs,) = house.gateway.gateway.long_jobs
+    jobs = house.gateway.gateway.long_jobs
+    assert jobs is not None
     return jobs.files

@@ -110,5 +110,6 @@ async def test_strange_results_harm_nobody(house: BatchHouse) -> None:
     taken = await post(house, {"event": "x", "data": {"results": strange}}, None, query)
 
     assert 200 == taken.status_code
-    (jobs,) = house.gateway.gateway.long_jobs
+    jobs = house.gateway.gateway.long_jobs
+    assert jobs is not None
     assert {} == await jobs.jobs.collected("ws-open", "batch_never:0")

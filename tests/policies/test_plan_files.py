@@ -13,7 +13,15 @@ from policies.plan_files import (
     PlanProblems,
     load_plan_book,
 )
-from policies.plans import Concurrency, Plan, PrivateFleet, Quota, Rate, RequestBounds
+from policies.plans import (
+    BatchLimits,
+    Concurrency,
+    Plan,
+    PrivateFleet,
+    Quota,
+    Rate,
+    RequestBounds,
+)
 
 BAD_FILES = sorted((Path(__file__).parent / "plans_bad").glob("*.yaml"))
 
@@ -45,6 +53,9 @@ def test_sandbox_is_the_plan_of_the_design() -> None:
         ),
         request=RequestBounds(
             max_input_tokens=8192, max_output_tokens=2048, max_body_bytes=1_048_576
+        ),
+        batch=BatchLimits(
+            max_lines=1000, enqueued_tokens=200_000, concurrent_batches=2
         ),
     )
 

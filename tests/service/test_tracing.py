@@ -129,6 +129,16 @@ class TestOneRequest:
         assert attempt.ended_ns <= server.ended_ns
         assert not any(span.is_error for span in collector.spans)
 
+    async def test_a_token_in_a_path_is_not_in_the_trace(
+        self, start_traced: StartTraced, collector: Collector
+    ) -> None:
+        """It opens a file to whoever has it."""
+        gateway = await start_traced()
+        await gateway.client.get("/v1/files/handover/the-token/train.jsonl")
+        await received(collector)
+        told = collector.server.attributes
+        assert "/v1/files/handover/{token}" == told["url.path"] == told["http.route"]
+
     async def test_the_access_line_and_exemplars_know_the_trace(
         self,
         start_traced: StartTraced,

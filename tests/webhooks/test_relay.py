@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from msgspec import structs
 
-from gateway.batches.working import Worker
+from gateway.background.working import Worker
 from gateway.webhooks.backoff import next_attempt_s
 from gateway.webhooks.outbox import KIND, QUEUE
 from gateway.webhooks.registrations import Registrations

@@ -80,6 +80,16 @@ GATEWAY_RATE_LIMIT_PORT: "8081"
       name: {{ $upstream | quote }}
       key: webhook-secret
 {{- end }}
+{{- if hasPrefix "s3:" (.Values.settings.GATEWAY_STORAGE_URL | default "") }}
+{{- range $name, $key := dict "AWS_ACCESS_KEY_ID" "aws-access-key-id" "AWS_SECRET_ACCESS_KEY" "aws-secret-access-key" }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $upstream | quote }}
+      key: {{ $key }}
+      optional: true
+{{- end }}
+{{- end }}
 {{- if .Values.openTelemetry }}
 - name: OTEL_EXPORTER_OTLP_HEADERS
   valueFrom:

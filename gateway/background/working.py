@@ -54,6 +54,8 @@ class Worker:
         self._drive = drive
         self._lease_ms = lease_ms
         self._idle_s = idle_s
+        # Its own: the module's is anybody's to seed.
+        self._random = random.Random()  # noqa: S311 - spreads, guards nothing
         self._together = together
         self._tasks: set[asyncio.Task[None]] = set()
         self._nudged = asyncio.Event()
@@ -97,7 +99,7 @@ class Worker:
     async def _idle(self) -> None:
         self._nudged.clear()
         # Replicas that were started together do not ask together.
-        wait_s = self._idle_s * (0.5 + random.random())  # noqa: S311 - spreads, guards nothing
+        wait_s = self._idle_s * (0.5 + self._random.random())
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._nudged.wait()

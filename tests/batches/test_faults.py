@@ -1,0 +1,122 @@
+"""A store that fails at any one step costs a batch nothing but time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
+
+import msgspec
+import pytest
+
+from gateway.background.caller import Caller
+from gateway.batches.driving import drive
+from gateway.batches.keeping import BatchBook, item_of
+from gateway.batches.parts import BatchParts
+from gateway.batches.record import KIND, BatchRecord, encode_batch
+from policies.jobs.port import JobStore, JobsUnavailable, RecordName
+from tests.batches.conftest import (
+    ENDPOINT,
+    ENDS_WITHIN_S,
+    BatchHouse,
+    StartHouse,
+    ids_of,
+    jsonl,
+    line,
+)
+from tests.proofs.check import until
+
+When = Literal["before", "after"]
+WORKSPACE: Final = "ws-metered"
+PLAN: Final = "plan: metered\nquotas: [{of: requests, limit: 999, per: month}]\n"
+LINES: Final = [
+    *(line(f"plain-{number}") for number in range(2)),
+    *(line(f"single-{number}", max_tokens=5) for number in range(2)),
+]
+
+
+class FailingOnce:
+    """A store that fails at one of its calls: before it did it, or after."""
+
+    def __init__(self, jobs: JobStore, at: int, when: When) -> None:
+        self._jobs = jobs
+        self._at = at
+        self._when = when
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        call = getattr(self._jobs, name)
+
+        async def failing(*args: Any, **named: Any) -> Any:
+            self.calls += 1
+            is_it = self.calls == self._at
+            if is_it and self._when == "before":
+                raise JobsUnavailable
+            done = await call(*args, **named)
+            if is_it:
+                raise JobsUnavailable
+            return done
+
+        return failing
+
+
+def with_store(parts: BatchParts, jobs: Any) -> BatchParts:
+    """The same parts on another store, as another replica."""
+    desk = parts.desk.on(jobs)
+    return msgspec.structs.replace(
+        parts, jobs=jobs, book=BatchBook(jobs), desk=desk, owner="another"
+    )
+
+
+async def kept(house: BatchHouse, parts: BatchParts) -> str:
+    """A batch that nobody has been told to drive."""
+    file_id = (await house.upload(jsonl(LINES), "metered")).json()["id"]
+    record = BatchRecord(
+        id="batch_of_the_test",
+        caller=Caller(WORKSPACE, "metered"),
+        endpoint=ENDPOINT,
+        input_file_id=file_id,
+        created_at=int(parts.now_s()),
+        expires_at=int(parts.now_s()) + 3600,
+    )
+    name = RecordName(WORKSPACE, KIND, record.id)
+    await parts.jobs.create(name, encode_batch(record), 3_600_000)
+    return record.id
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("first", range(1, 10))
+async def test_any_one_failure_loses_and_doubles_nothing(
+    start_house: StartHouse, first: int, when: When
+) -> None:
+    """Of every ninth call, from each of the first nine on."""
+    house = await start_house({"metered": PLAN})
+    long_jobs = house.gateway.gateway.long_jobs
+    assert long_jobs is not None
+    batch_id = await kept(house, long_jobs.parts)
+
+    async with asyncio.timeout(ENDS_WITHIN_S):
+        at: int | None = first
+        while at is not None:
+            failing = FailingOnce(long_jobs.jobs, at, when)
+            parts = with_store(long_jobs.parts, failing)
+            at = await driven(parts, batch_id)
+
+    ended = await house.ended(batch_id, "metered")
+    assert {"total": 4, "completed": 4, "failed": 0} == ended["request_counts"]
+    results = await house.results(ended, "metered")
+    assert sorted(ids_of(LINES)) == sorted(ids_of(results))
+    assert {"requests-per-calendar-month": 4} == await house.gateway.used("metered")
+
+
+async def driven(parts: BatchParts, batch_id: str) -> int | None:
+    """Drive it until a call fails; at which call to fail next, or None at its end."""
+
+    async def is_over() -> bool:
+        return await drive(parts, item_of(WORKSPACE, batch_id)) is None
+
+    try:
+        await until(is_over, "the batch", within_s=ENDS_WITHIN_S)
+    except JobsUnavailable:
+        return 9
+    return None

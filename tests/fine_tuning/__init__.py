@@ -1,0 +1,1 @@
+"""Fine-tunes and LLMTune's own jobs, through the gateway and the simulator."""
