@@ -132,7 +132,7 @@ async def test_the_table_shows_no_receivers_password(office: Post) -> None:
 
 
 async def test_what_is_not_there_is_not_replayed(office: Post) -> None:
-    nobody = "dlv_" + "0" * 32
+    nobody = "dlv_" + "0" * 34
     assert "no delivery" in await office.command("replay", nobody, exit_code=1)
     assert "must be an id" in await office.command("replay", "evt_1", exit_code=2)
 

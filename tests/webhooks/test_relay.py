@@ -12,13 +12,13 @@ from msgspec import structs
 
 from gateway.background.working import Worker
 from gateway.webhooks.backoff import next_attempt_s
-from gateway.webhooks.outbox import KIND, QUEUE
+from gateway.webhooks.outbox import ID_PREFIX, KIND, QUEUE, made_ms
 from gateway.webhooks.registrations import Registrations
 from gateway.webhooks.relay import to_event_id
 from gateway.webhooks.signing import new_secret
 from gateway.webhooks.targets import NOTHING_ALLOWED
 from policies.jobs.memory_jobs import MemoryJobs
-from policies.jobs.port import JobsUnavailable, RecordName
+from policies.jobs.port import JobsUnavailable, RecordName, new_record_id
 from tests.webhooks.conftest import NOW_S
 from tests.webhooks.hooks import DAY_S, SECRET, Hub, hooked, registered
 
@@ -325,6 +325,11 @@ async def _run_until(hub: Hub, owner: str, happens: asyncio.Event) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def test_an_id_says_when_it_was_made() -> None:
+    """Whoever made it, in whatever form the store's ids are."""
+    assert made_ms(new_record_id(ID_PREFIX, 1_795_780_800_123)) == 1_795_780_800_123
 
 
 def test_event_ids_are_of_openais_form_whatever_they_were() -> None:
