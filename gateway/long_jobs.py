@@ -51,6 +51,7 @@ from gateway.webhooks.outbox import QUEUE as WEBHOOKS
 from gateway.webhooks.outbox import Outbox
 from gateway.webhooks.relay import Publish, Relay
 from policies.jobs.port import JobStore
+from policies.store.resolver import Resolver
 
 if TYPE_CHECKING:
     from gateway.admission import Admission
@@ -105,6 +106,7 @@ class LongJobs:
             allowed=around.policy_files.allowed,
             trust=cache(default_trust),
             count=around.telemetry.webhook_told,
+            lookup=Resolver().resolve,
         )
         self.parts = self._batch_parts()
         self._tunes = self._tune_parts()

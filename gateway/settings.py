@@ -176,6 +176,7 @@ def load_settings(environment: Mapping[str, str]) -> Settings:
     _check_proxies(settings.trusted_proxies)
     _check_rate_limit(settings)
     _check_public_url(settings)
+    _check_webhooks(settings)
     return settings
 
 
@@ -366,6 +367,14 @@ def _check_proxies(proxies: tuple[str, ...]) -> None:
     except ValueError as problem:
         allowed = f"networks such as 10.0.0.0/8, or unix; {problem}"
         raise _problem("trusted_proxies", ",".join(proxies), allowed) from None
+
+
+def _check_webhooks(settings: Settings) -> None:
+    has_files = settings.storage_url is not None or settings.store_url == "memory://"
+    if settings.webhooks_file is not None and not has_files:
+        # Nothing would ever be told, and nobody would know why.
+        allowed = "needs GATEWAY_STORAGE_URL"
+        raise _problem("webhooks_file", str(settings.webhooks_file), allowed)
 
 
 def _check_rate_limit(settings: Settings) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import random as randomness
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -27,7 +28,8 @@ from gateway.webhooks.targets import Allowed, Lookup
 logger = logging.getLogger(__name__)
 
 EVENT_PREFIX: Final = "evt_"
-MAX_ID_CHARS: Final = 128
+# What can be signed; see signing.py.
+_ID_FORM: Final = re.compile(r"evt_[A-Za-z0-9_-]{1,124}")
 # What a delivery's last outcome is where there was no receiver to ask.
 NOT_REGISTERED: Final = "not_registered"
 
@@ -203,7 +205,7 @@ class Relay:
 def to_event_id(own: str) -> str:
     """An id in the form of OpenAI's, which any receiver of theirs takes."""
     named = own if own.startswith(EVENT_PREFIX) else EVENT_PREFIX + own
-    if len(named) <= MAX_ID_CHARS:
+    if _ID_FORM.fullmatch(named):
         return named
     return EVENT_PREFIX + hashlib.sha256(own.encode()).hexdigest()
 

@@ -7,12 +7,23 @@ import subprocess
 import time
 from typing import Final
 
+import msgspec
 import pytest
 
+from gateway.webhooks.outbox import Delivery
 from gateway.webhooks.signing import new_secret, sign
 from tests.clients.prepare import COMMAND, PYTHON_VERSIONS, is_python_ready, python_of
 
-BODY: Final = b'{"id":"evt_1","type":"batch.completed","data":{"id":"batch_1"}}'
+BODY: Final = Delivery(
+    id="dlv_1",
+    workspace="acme",
+    registration_id="r",
+    receiver="https://hooks.example.com",
+    event_id="evt_1",
+    type="batch.completed",
+    created_at=1_795_780_800,
+    data=msgspec.Raw(b'{"id":"batch_1"}'),
+).body()
 # Prints whether the signature is good, and the type of what it unwraps.
 PROGRAM: Final = """
 import json, sys
@@ -22,7 +33,8 @@ hooks = OpenAI(api_key="none").webhooks
 arguments = given["body"], given["headers"]
 try:
     hooks.verify_signature(*arguments, secret=given["secret"])
-    print("good", hooks.unwrap(*arguments, secret=given["secret"]).type)
+    event = hooks.unwrap(*arguments, secret=given["secret"])
+    print("good", event.type, event.id, event.created_at, event.data.id)
 except InvalidWebhookSignatureError:
     print("bad")
 """
@@ -53,7 +65,10 @@ def test_openai_python_unwraps_what_we_signed(version: str) -> None:
         for name, value in sign([newer, secret], "msg_1", int(time.time()), BODY)
     }
 
-    assert verdict(version, secret.reveal(), headers) == "good batch.completed"
+    assert (
+        verdict(version, secret.reveal(), headers)
+        == "good batch.completed evt_1 1795780800 batch_1"
+    )
 
 
 @pytest.mark.parametrize("version", PYTHON_VERSIONS)

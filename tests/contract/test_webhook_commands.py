@@ -23,6 +23,7 @@ from tests.redis_servers import RedisServer
 from tests.webhooks.conftest import LOOPBACK, NO_TRUST
 from tests.webhooks.hooks import HookReceiver, hooked, registered
 
+ROOT: Final = Path(__file__).parents[2]
 PATIENCE_S: Final = 5.0
 HOOK: Final = {"workspace": "acme", "url": "https://hooks.example.com/x"}
 
@@ -170,6 +171,20 @@ def test_check_names_file_field_and_problem(tmp_path: Path) -> None:
         *("webhooks", "check", str(file)), GATEWAY_WEBHOOKS_ALLOWED="10.0.0.0/8"
     )
     assert code == 0
+
+
+def test_the_documented_file_is_one(tmp_path: Path) -> None:
+    """People begin with what they paste from docs/webhooks.md."""
+    text = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    found = re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert found is not None
+    file = tmp_path / "webhooks.yaml"
+    file.write_text(found[1])
+
+    secret = new_secret().reveal()
+    code, _, errors = run("webhooks", "check", str(file), ACME_HOOK_SECRET=secret)
+
+    assert (0, "") == (code, errors)
 
 
 @pytest.mark.parametrize("action", [("webhooks", "check", "/dev/null"), ("serve",)])

@@ -211,6 +211,18 @@ def test_known_variables_are_not_told() -> None:
     assert [] == unknown_variables(known)
 
 
+def test_webhooks_need_a_place_for_what_they_tell_of() -> None:
+    """Without files and batches nothing would ever be told."""
+    hooks = {"GATEWAY_WEBHOOKS_FILE": "hooks.yaml"}
+    store = {"GATEWAY_STORE_URL": "redis://redis"}
+    storage = {"GATEWAY_STORAGE_URL": "file:///files"}
+
+    assert load_settings(hooks).webhooks_file == Path("hooks.yaml")
+    assert load_settings(hooks | store | storage).webhooks_file == Path("hooks.yaml")
+    with pytest.raises(SettingsProblem, match="needs GATEWAY_STORAGE_URL"):
+        load_settings(hooks | store)
+
+
 def test_proxy_needs_a_transport_that_takes_one() -> None:
     """A proxy that is set and not used would send calls where nobody expects them."""
     said = problem("UPSTREAM_PROXY_URL", "http://me:secret@proxy:3128")

@@ -99,6 +99,17 @@ def test_events_are_matched_by_name_or_beginning(
     assert wants == bool(registrations.targets_for("acme", event_type))
 
 
+def test_events_of_no_workspace_have_receivers_of_their_own(tmp_path: Path) -> None:
+    """Who hears of them does not hear of any workspace's."""
+    (anybody,) = load(tmp_path, line(workspace='"*"')).all
+    both = Registrations([anybody])
+
+    assert both.targets_for("*", "usage.high") == (anybody,)
+    assert both.targets_for("acme", "usage.high") == ()
+    assert both.find("*", anybody.id) is anybody
+    assert both.find("acme", anybody.id) is None
+
+
 def test_a_workspace_hears_of_its_own_events_only(tmp_path: Path) -> None:
     registrations = load(
         tmp_path,

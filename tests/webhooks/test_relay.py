@@ -332,6 +332,8 @@ def test_event_ids_are_of_openais_form_whatever_they_were() -> None:
     assert to_event_id("5") == "evt_5"
     assert to_event_id("x" * 128) == to_event_id("x" * 128)
     assert len(to_event_id("x" * 128)) <= 128
+    assert to_event_id("a.b") == to_event_id("a.b") != to_event_id("a.c")
+    assert "." not in to_event_id("a.b")
 
 
 async def test_the_store_holds_neither_secrets_nor_urls() -> None:
