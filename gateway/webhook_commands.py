@@ -31,7 +31,7 @@ IN_MEMORY: Final = (
 # A gateway that notes an attempt comes between a reading and a writing, and only once.
 MOST_TRIES: Final = 5
 
-_ID_FORM: Final = re.compile(rf"{ID_PREFIX}[0-9a-f]{{34}}")
+_ID_FORM: Final = re.compile(rf"{ID_PREFIX}[0-9a-f]{{32,40}}")
 _COLUMNS: Final[tuple[str, ...]] = (
     *("ID", "WORKSPACE", "STATE", "ATTEMPTS", "OUTCOME"),
     *("CREATED", "TYPE", "EVENT", "RECEIVER"),

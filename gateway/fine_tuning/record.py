@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from gateway.background.caller import Caller
-from policies.jobs.port import TIME_DIGITS, new_record_id
+from policies.jobs.port import new_record_id, time_of_id
 
 KIND: Final = "fine_tune"
 
@@ -96,7 +96,8 @@ class TuneRecord(msgspec.Struct, kw_only=True):
         # Ids sort by their time; of whoever's clock is behind, by their place.
         made_us = int(now_s * 1_000_000)
         if self.events:
-            made_us = max(made_us, _made_us(self.events[-1]) + 1)
+            last_us = time_of_id(EVENT_PREFIX, self.events[-1].id)
+            made_us = max(made_us, last_us + 1)
         event_id = new_record_id(EVENT_PREFIX, made_us)
         self.events.append(Event(event_id, int(now_s), level, message, metrics))
         del self.events[:-MAX_EVENTS]
@@ -145,11 +146,6 @@ class TuneRecord(msgspec.Struct, kw_only=True):
             "user_provided_suffix": self.suffix,
             "metadata": self.metadata,
         }
-
-
-def _made_us(event: Event) -> int:
-    # As `new_record_id` writes it.
-    return int(event.id.removeprefix(EVENT_PREFIX)[:TIME_DIGITS], 16)
 
 
 encode_tune: Final = msgspec.json.Encoder().encode

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from policies.jobs.port import TIME_DIGITS, JobStore, Kept, RecordName, new_record_id
+from policies.jobs.port import JobStore, Kept, RecordName, new_record_id, time_of_id
 
 KIND: Final = "delivery"
 QUEUE: Final = "webhooks"
@@ -186,8 +186,7 @@ def item_of(delivery: Delivery) -> str:
 
 def made_ms(delivery_id: str) -> int:
     """When an id was made, which is when its event was first told of."""
-    stem = delivery_id.removeprefix(ID_PREFIX)
-    return int(stem[:TIME_DIGITS], 16)
+    return time_of_id(ID_PREFIX, delivery_id)
 
 
 def _name_of(delivery: Delivery) -> RecordName:

@@ -131,6 +131,11 @@ class JobStore(Protocol):
         ...
 
 
+def time_of_id(prefix: str, record_id: str) -> int:
+    """The time that an id was made from; ValueError if it is none of this prefix."""
+    return int(record_id.removeprefix(prefix)[:TIME_DIGITS], 16)
+
+
 def new_record_id(prefix: str, now_ms: int) -> str:
     """An id that sorts by its time, and that nobody can guess."""
     return f"{prefix}{now_ms:0{TIME_DIGITS}x}{secrets.token_hex(10)}"

@@ -38,6 +38,8 @@ COMMON: Final = {
     "batch": "A thousand lines are run to completed, each with its result once.",
     "batch_wrong_line": "A wrong line fails the batch, and is named by its number.",
     "batch_cancel": "A batch is listed, and can be cancelled.",
+    "fine_tune": "A training file becomes a model that is listed and answers a chat.",
+    "fine_tune_refused": "A fine-tune of no file is refused, and names its parameter.",
     "json_object": "response_format json_object gives a JSON object.",
     "parse": "A schema given to .parse() comes back as its own type.",
     "parse_streamed": "The same, streamed.",

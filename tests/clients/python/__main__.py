@@ -22,6 +22,7 @@ for name in (
     "leaving",
     "retries",
     "batches",
+    "tuning",
 ):
     importlib.import_module(f"tests.clients.python.{name}")
 

@@ -9,6 +9,7 @@ import "./failures.js";
 import "./leaving.js";
 import "./retries.js";
 import "./batches.js";
+import "./tuning.js";
 import { runAll } from "./scenario.js";
 
 await runAll();
