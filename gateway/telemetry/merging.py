@@ -17,6 +17,8 @@ from gateway.telemetry.definitions import DEFINITIONS, Merge
 
 # These kinds count what has happened, so they outlive who counted it.
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
+# Of seconds, the nanoseconds.
+_SHOWN_DIGITS: Final = 9
 _MERGES: Final[dict[str, Merge]] = {
     **{each.name: each.merge for each in DEFINITIONS},
     # prometheus_client's own, of the process: what is left of these is a sum.
@@ -77,6 +79,28 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
 def growing(snapshot: Snapshot) -> Snapshot:
     """What still counts of a process that has ended: where it stood is over."""
     return [family for family in snapshot if family.kind in _GROWING]
+
+
+def to_show(snapshot: Snapshot) -> Snapshot:
+    """
+    The same without the last bits of sums, which depend on the order of adding.
+
+    A death changes that order, and a counter that falls by one bit has begun anew for
+    Prometheus. What is added up is never what was rounded here.
+    """
+    return [
+        msgspec.structs.replace(
+            family, points=[_rounded(each) for each in family.points]
+        )
+        if family.kind in _GROWING
+        else family
+        for family in snapshot
+    ]
+
+
+def _rounded(point: Point) -> Point:
+    value = round(point.value, _SHOWN_DIGITS)
+    return Point(point.name, point.labels, value, point.exemplar)
 
 
 def _both(family: Family, one: Point, other: Point) -> Point:

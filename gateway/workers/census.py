@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from gateway.telemetry.merging import Snapshot, growing, merge
+from gateway.telemetry.merging import Snapshot, growing, merge, to_show
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Census:
     def totals(self) -> Snapshot:
         """What is known of all, the living first."""
         living = [_read(told) for told in self._last.values()]
-        return merge([*living, self._own(), self._ended])
+        return to_show(merge([*living, self._own(), self._ended]))
 
 
 def _read(told: bytes) -> Snapshot:

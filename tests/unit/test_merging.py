@@ -20,6 +20,7 @@ from gateway.telemetry.merging import (
     Snapshot,
     growing,
     merge,
+    to_show,
 )
 from gateway.telemetry.metrics import Telemetry
 
@@ -181,3 +182,17 @@ def test_a_gateway_of_one_process_is_one_worker() -> None:
     assert value(definitions.WORKERS.name) == 1
     assert value(definitions.WORKER_RESTARTS.name) == 0
     assert (value("process_cpu_seconds_total") or 0) > 0
+
+
+def test_who_died_first_is_not_seen_in_a_sum() -> None:
+    """A counter that falls by its last bit has begun anew for Prometheus."""
+
+    def counted(seconds: float) -> Snapshot:
+        return [Family("f", "F.", "counter", [Point("f_total", {}, seconds)])]
+
+    early = merge([merge([counted(0.1), counted(0.2)]), counted(0.3)])
+    late = merge([counted(0.1), merge([counted(0.2), counted(0.3)])])
+
+    assert early != late
+    assert to_show(early) == to_show(late)
+    assert 0.6 == to_show(early)[0].points[0].value
