@@ -55,12 +55,13 @@ class Batches:
         return json_reply({"batchId": batch_id, "status": "queued", "summary": summary})
 
     async def _run(self, batch_id: str, request: BatchRequest, url: str) -> None:
-        await asyncio.sleep(self._settings.batch_ms / 1000)
+        # One after the other over the batch's time: all at once they would keep every
+        # other caller waiting.
+        pause_s = self._settings.batch_ms / 1000 / len(request.requests)
         results = []
         for item in request.requests:
             results.append(self._result(request.model_id, item))
-            # A hundred answers at once would keep every other caller waiting.
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause_s)
         if self._settings.batch_webhook == "batch":
             self._post(url, batch_id, results)
             return

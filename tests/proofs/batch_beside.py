@@ -45,7 +45,7 @@ async def simulated() -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "gateway", "simulate", "--port", str(port.number)),
-        *("--webhook-secret", SECRET, "--answer-tokens", "20-40", "--batch-ms", "50"),
+        *("--webhook-secret", SECRET, "--answer-tokens", "20-40", "--batch-ms", "4000"),
         stdout=asyncio.subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port.number}"
