@@ -93,7 +93,7 @@ class LongJobs:
         """`folder` is the storage's, where it ends with the process."""
         self._folder = folder
         settings = around.settings
-        self._around = around
+        self.around = around
         self.jobs = around.jobs
         self.storage = storage
         self.files = FileService(self.jobs, storage)
@@ -120,7 +120,7 @@ class LongJobs:
         return Worker(self.jobs, queue, self._owner, drive, **bounds)
 
     def _batch_parts(self) -> BatchParts:
-        around, tickets = self._around, self._tickets
+        around, tickets = self.around, self._tickets
         pace = Pace(lambda: around.attendance.added_total)
         desk = ChunkDesk(
             jobs=self.jobs,
@@ -147,7 +147,7 @@ class LongJobs:
         )
 
     def _tune_parts(self) -> TuneParts:
-        around = self._around
+        around = self.around
         return TuneParts(
             book=TuneBook(self.jobs),
             files=self.files,
@@ -167,7 +167,7 @@ class LongJobs:
 
     def routes(self) -> list[Route]:
         """Files, batches, fine-tunes, and where LLMTune tells of them."""
-        around = self._around
+        around = self.around
         door, settings = around.door, around.settings
         nudge = self._batcher.nudge
         batches = BatchService(

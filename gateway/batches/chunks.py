@@ -88,16 +88,6 @@ class ChunkDesk:
         self._upstream = upstream
         self._tickets = tickets
 
-    def on(self, jobs: JobStore) -> ChunkDesk:
-        """The same on another store."""
-        return ChunkDesk(
-            jobs=jobs,
-            storage=self._storage,
-            upstream=self._upstream,
-            tickets=self._tickets,
-            pace=self._pace,
-        )
-
     async def read(self, folder: str, number: int) -> Chunk:
         """A chunk's lines."""
         return await read_chunk(self._storage, folder, number)

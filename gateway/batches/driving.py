@@ -331,13 +331,8 @@ async def drive(parts: BatchParts, item: str) -> int | None:
     held = await parts.book.find(workspace, batch_id)
     if held is None or held.record.has_ended:
         return None
-    principal = principal_of(parts.authenticator, held.record.caller)
-    if principal is None:
-        facts = {"batch": batch_id, "plan": held.record.caller.plan}
-        logger.warning("a batch's plan is not here", extra={"facts": facts})
-        return LOOK_AGAIN_MS
     try:
-        return await BatchRun(parts, held, principal).step()
+        return await _look(parts, held)
     except LostBatch:
         return LOOK_AGAIN_MS
     except GatewayError as error:
@@ -345,3 +340,35 @@ async def drive(parts: BatchParts, item: str) -> int | None:
         facts = {"batch": batch_id, "code": error.error_code}
         logger.warning("a batch has to wait", extra={"facts": facts})
         return LOOK_AGAIN_MS
+
+
+async def _look(parts: BatchParts, held: Held) -> int | None:
+    record = held.record
+    principal = principal_of(parts.authenticator, record.caller)
+    if principal is None:
+        lacks = LineError("plan_not_found", "The plan of its key is gone.")
+    else:
+        try:
+            return await BatchRun(parts, held, principal).step()
+        except ObjectMissing:
+            lacks = LineError("batch_lost", "What was kept of the batch is gone.")
+    facts = {"batch": record.id, "code": lacks.code}
+    logger.error("a batch cannot go on", extra={"facts": facts})
+    # A plan may be on its way, and a volume may show a file late.
+    if parts.now_s() < record.expires_at:
+        return LOOK_AGAIN_MS
+    return await _give_up(parts, held, lacks)
+
+
+async def _give_up(parts: BatchParts, held: Held, error: LineError) -> int | None:
+    """End a batch that cannot be ended in order; LostBatch if another has it."""
+    record = held.record
+    workspace = record.caller.workspace
+    record.errors = (error,)
+    record.open = []
+    record.become("failed", int(parts.now_s()))
+    await parts.ended(record)
+    await parts.book.save(held)
+    await Enqueued(parts.jobs).set(workspace, record.id, 0, None)
+    await parts.desk.sweep(f"batches/{folder_of(workspace)}/{record.id}")
+    return None

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.background.starting import item_of, start
 from gateway.batches.record import KIND, BatchRecord, decode_batch, encode_batch
 from policies.jobs.port import JobStore, RecordName
 
@@ -36,14 +37,14 @@ class BatchBook:
     def __init__(self, jobs: JobStore) -> None:
         self.jobs = jobs
 
-    async def add(self, record: BatchRecord) -> None:
-        """Keep a new one, and have it driven."""
-        await self.jobs.create(_name_of(record), encode_batch(record), TTL_MS)
-        await self.wake(record.caller.workspace, record.id)
+    async def add(self, record: BatchRecord) -> bool:
+        """Keep a new one, and have it driven; False if it is there already."""
+        name, body = _name_of(record), encode_batch(record)
+        return await start(self.jobs, QUEUE, name, body, TTL_MS)
 
     async def wake(self, workspace: str, batch_id: str) -> None:
         """Something happened to it that its driver should see."""
-        await self.jobs.schedule(QUEUE, item_of(workspace, batch_id))
+        await self.jobs.schedule(QUEUE, item_of(RecordName(workspace, KIND, batch_id)))
 
     async def find(self, workspace: str, batch_id: str) -> Held | None:
         """One batch, or None."""
@@ -86,11 +87,6 @@ class BatchBook:
         is_done = await self.jobs.replace(name, body, held.version)
         held.version += is_done
         return is_done
-
-
-def item_of(workspace: str, batch_id: str) -> str:
-    """A batch as an item of work."""
-    return f"{workspace} {batch_id}"
 
 
 def _name_of(record: BatchRecord) -> RecordName:

@@ -11,10 +11,12 @@ from msgspec import Meta
 
 from gateway.auth import Authenticator, Principal
 from gateway.background.caller import caller_of
+from gateway.background.starting import id_under_key
 from gateway.batches.keeping import BatchBook, Held
-from gateway.batches.record import BatchRecord, Endpoint
+from gateway.batches.record import KIND, BatchRecord, Endpoint
 from gateway.errors import InvalidRequest, ObjectNotFound
 from gateway.files.service import FileService
+from gateway.schemas.openai import Metadata
 from policies.jobs.port import new_record_id
 
 WINDOW_S: Final = 86_400
@@ -34,16 +36,7 @@ class BatchRequest(msgspec.Struct, frozen=True):
     input_file_id: str
     endpoint: Endpoint
     completion_window: Literal["24h"]
-    metadata: (
-        Annotated[
-            dict[
-                Annotated[str, Meta(max_length=64)],
-                Annotated[str, Meta(max_length=512)],
-            ],
-            Meta(max_length=16),
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
 
 
@@ -66,9 +59,13 @@ class BatchService:
         self._now_s = now_s
 
     async def create(
-        self, principal: Principal, request: BatchRequest
+        self, principal: Principal, request: BatchRequest, key: str | None = None
     ) -> dict[str, Any]:
-        """A new batch, which is checked and run from now on."""
+        """
+        A new batch, which is checked and run from now on; one for a key.
+
+        IdempotencyKeyReused where something else was asked under it.
+        """
         if self._authenticator.credentials(principal).is_callers_key:
             # Nobody keeps the keys that callers bring, and a batch outlives its call.
             raise InvalidRequest(
@@ -78,8 +75,11 @@ class BatchService:
         await self._check_input(principal, request)
         now_s = self._now_s()
         expires = request.output_expires_after
+        new_id = new_record_id("batch_", int(now_s * 1000))
         record = BatchRecord(
-            id=new_record_id("batch_", int(now_s * 1000)),
+            id=await id_under_key(
+                self._book.jobs, principal, KIND, key, request, new_id
+            ),
             caller=caller_of(principal),
             endpoint=request.endpoint,
             input_file_id=request.input_file_id,
@@ -88,9 +88,11 @@ class BatchService:
             metadata=request.metadata,
             output_expires_after_s=None if expires is None else expires.seconds,
         )
-        await self._book.add(record)
+        is_new = await self._book.add(record)
         self._nudge()
-        return record.shown()
+        if is_new:
+            return record.shown()
+        return await self.show(principal.workspace, record.id)
 
     async def _check_input(self, principal: Principal, request: BatchRequest) -> None:
         file_id, param = request.input_file_id, "input_file_id"

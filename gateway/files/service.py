@@ -153,13 +153,26 @@ class FileService:
         return None if kept is None else _decode(kept.body)
 
     async def page(
-        self, workspace: str, *, after: str | None, limit: int, newest_first: bool
+        self,
+        workspace: str,
+        *,
+        after: str | None,
+        limit: int,
+        newest_first: bool,
+        purpose: str | None = None,
     ) -> Sequence[FileRecord]:
-        """Files in the order in which they were made."""
-        found = await self._jobs.page(
-            workspace, KIND, after=after, limit=limit, newest_first=newest_first
-        )
-        return [_decode(each.body) for each in found]
+        """Files in the order in which they were made, all or those of a purpose."""
+        matching: list[FileRecord] = []
+        while len(matching) < limit:
+            found = await self._jobs.page(
+                workspace, KIND, after=after, limit=limit, newest_first=newest_first
+            )
+            records = [_decode(each.body) for each in found]
+            matching += [x for x in records if purpose is None or x.purpose == purpose]
+            if len(found) < limit:
+                break
+            after = found[-1].record_id
+        return matching[:limit]
 
     def open(self, workspace: str, file_id: str) -> AsyncIterator[bytes]:
         """The bytes of a file; ObjectMissing at its first if there are none."""

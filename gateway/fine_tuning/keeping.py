@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.background.starting import item_of, start
 from gateway.fine_tuning.record import KIND, TuneRecord, decode_tune, encode_tune
 from policies.jobs.port import MAX_LISTED, JobStore, RecordName
 
@@ -32,20 +33,20 @@ class TuneBook:
     """The fine-tunes of all workspaces; JobsUnavailable."""
 
     def __init__(self, jobs: JobStore) -> None:
-        self._jobs = jobs
+        self.jobs = jobs
 
-    async def add(self, record: TuneRecord) -> None:
-        """Keep a new one, and have it driven."""
-        await self._jobs.create(_name_of(record), encode_tune(record), TTL_MS)
-        await self.wake(record.caller.workspace, record.id)
+    async def add(self, record: TuneRecord) -> bool:
+        """Keep a new one, and have it driven; False if it is there already."""
+        name, body = _name_of(record), encode_tune(record)
+        return await start(self.jobs, QUEUE, name, body, TTL_MS)
 
     async def wake(self, workspace: str, job_id: str) -> None:
         """Something happened to it that its driver should see."""
-        await self._jobs.schedule(QUEUE, f"{workspace} {job_id}")
+        await self.jobs.schedule(QUEUE, item_of(RecordName(workspace, KIND, job_id)))
 
     async def find(self, workspace: str, job_id: str) -> HeldTune | None:
         """One fine-tune, or None."""
-        kept = await self._jobs.read(RecordName(workspace, KIND, job_id))
+        kept = await self.jobs.read(RecordName(workspace, KIND, job_id))
         return None if kept is None else HeldTune(decode_tune(kept.body), kept.version)
 
     async def page(
@@ -60,7 +61,7 @@ class TuneBook:
         matching: list[TuneRecord] = []
         size = MAX_LISTED if metadata else limit
         while len(matching) < limit:
-            found = await self._jobs.page(workspace, KIND, after=after, limit=size)
+            found = await self.jobs.page(workspace, KIND, after=after, limit=size)
             records = [decode_tune(each.body) for each in found]
             matching += [each for each in records if _has(each, metadata)]
             if len(found) < size:
@@ -71,7 +72,7 @@ class TuneBook:
     async def save(self, held: HeldTune) -> bool:
         """Write what is known; False if somebody else wrote meanwhile."""
         name, body = _name_of(held.record), encode_tune(held.record)
-        is_done = await self._jobs.replace(name, body, held.version)
+        is_done = await self.jobs.replace(name, body, held.version)
         held.version += is_done
         return is_done
 
@@ -80,17 +81,17 @@ class TuneBook:
     ) -> bool:
         """Keep what a webhook said of it; False if that was known."""
         name = _told_name(job_id)
-        is_new = await self._jobs.collect(workspace, name, {event_id: raw}, TOLD_MS)
+        is_new = await self.jobs.collect(workspace, name, {event_id: raw}, TOLD_MS)
         await self.wake(workspace, job_id)
         return bool(is_new)
 
     async def told(self, workspace: str, job_id: str) -> Sequence[bytes]:
         """All that webhooks said of it, in no order."""
-        told = await self._jobs.collected(workspace, _told_name(job_id))
+        told = await self.jobs.collected(workspace, _told_name(job_id))
         return list(told.values())
 
     async def forget_told(self, workspace: str, job_id: str) -> None:
-        await self._jobs.discard(workspace, _told_name(job_id))
+        await self.jobs.discard(workspace, _told_name(job_id))
 
 
 def _has(record: TuneRecord, metadata: Mapping[str, str]) -> bool:

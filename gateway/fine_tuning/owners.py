@@ -116,7 +116,8 @@ class Owners:
     async def refresh(self) -> None:
         """Learn what jobs on other replicas have made."""
         owned = await self._owned(EVERYBODY)
-        self._owner_of = {each.model: each.workspace for each in owned}
+        # Beside what was noted here meanwhile.
+        self._owner_of |= {each.model: each.workspace for each in owned}
 
     async def keep_fresh(self) -> None:
         """Learn it again and again, until cancelled."""

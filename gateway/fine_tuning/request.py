@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.errors import UnsupportedParameter
+from gateway.schemas.openai import Metadata
 from gateway.translation.body import decode_body
 from gateway.translation.routes import check_model_id
 
@@ -41,16 +42,7 @@ class TuneRequest(msgspec.Struct, frozen=True):
     suffix: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
-    metadata: (
-        Annotated[
-            dict[
-                Annotated[str, Meta(max_length=64)],
-                Annotated[str, Meta(max_length=512)],
-            ],
-            Meta(max_length=16),
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     validation_file: Any = None
     seed: Any = None
     integrations: Any = None

@@ -8,10 +8,11 @@ from typing import Any, Final
 from gateway.admission import Admission
 from gateway.auth import Principal
 from gateway.background.caller import caller_of
+from gateway.background.starting import id_under_key
 from gateway.errors import InvalidRequest, ModelNotFound, ObjectNotFound
 from gateway.fine_tuning.driving import TuneParts
 from gateway.fine_tuning.keeping import HeldTune
-from gateway.fine_tuning.record import Event, TuneRecord
+from gateway.fine_tuning.record import KIND, Event, TuneRecord
 from gateway.fine_tuning.request import TuneRequest
 from gateway.limit_headers import rejection_error
 from policies.jobs.port import new_record_id
@@ -37,18 +38,28 @@ class TuneService:
         self._nudge = nudge
 
     async def create(
-        self, principal: Principal, request: TuneRequest
+        self, principal: Principal, request: TuneRequest, key: str | None = None
     ) -> dict[str, Any]:
-        """A new job, which is checked and sent from now on."""
+        """
+        A new job, which is checked and sent from now on; one for a key.
+
+        IdempotencyKeyReused where something else was asked under it.
+        """
         self._check_settings(principal)
         principal.require(request.model)
         if self._owners.is_anothers(principal.workspace, request.model):
             raise ModelNotFound(request.model)
         await self._check_file(principal.workspace, request.training_file)
-        await self._spend(principal)
         now_s = self._now_s()
+        new_id = new_record_id("ftjob-", int(now_s * 1000))
+        job_id = await id_under_key(
+            self._book.jobs, principal, KIND, key, request, new_id
+        )
+        if await self._book.find(principal.workspace, job_id) is not None:
+            return await self.show(principal.workspace, job_id)
+        await self._spend(principal)
         record = TuneRecord(
-            id=new_record_id("ftjob-", int(now_s * 1000)),
+            id=job_id,
             caller=caller_of(principal),
             model=request.model,
             training_file=request.training_file,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.errors import InvalidRequest
@@ -17,6 +18,12 @@ _QUOTED: Final = re.compile(rb'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _ESCAPE: Final = re.compile(rb'\\(["\\])')
 # As clients send it that never heard of structured fields.
 _BARE: Final = re.compile(rb"[\x20-\x7e]*")
+
+
+def key_in(headers: Mapping[bytes, bytes]) -> str | None:
+    """The key of a request, if it has one; InvalidRequest if that is none."""
+    value = headers.get(IDEMPOTENCY_KEY)
+    return None if value is None else read_key(value)
 
 
 def read_key(value: bytes) -> str:

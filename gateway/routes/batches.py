@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.batches.service import BatchRequest, BatchService
 from gateway.exchange import Exchange
+from gateway.replay.header import key_in
 from gateway.routes.door import Door, Handle, Route
 from gateway.routes.kept import unavailable_as_503
 from gateway.routes.pages import cursor_of, list_of
@@ -46,8 +47,9 @@ class BatchRoutes:
         principal = await self._door.authenticate(exchange)
         raw = await self._door.read(exchange, MAX_BODY_BYTES)
         request = decode_body(raw, _decoder)
+        key = key_in(exchange.headers)
         with unavailable_as_503():
-            shown = await self._batches.create(principal, request)
+            shown = await self._batches.create(principal, request, key)
         await self._door.respond_json(exchange, shown)
 
     async def show(self, exchange: Exchange, batch_id: str) -> None:

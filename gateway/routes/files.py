@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -39,7 +40,7 @@ from gateway.storage.multipart import (
     MalformedForm,
     parts,
 )
-from gateway.storage.port import ObjectMissing, StoredObject
+from gateway.storage.port import ObjectMissing, StorageUnavailable, StoredObject
 from policies.jobs.port import MAX_LISTED
 
 USUAL_LIMIT = MOST_LIMIT = 10_000
@@ -53,8 +54,22 @@ class Upload(msgspec.Struct):
     """What has come of a form."""
 
     fields: dict[str, str] = msgspec.field(default_factory=dict)
-    filename: str | None = None
+    filename: str = ""
     stored: StoredObject | None = None
+
+    @property
+    def expires_after_s(self) -> int | None:
+        return _expires_after_s(self.fields)
+
+    def check(self) -> None:
+        """InvalidRequest if it is no file that can be kept."""
+        if self.stored is None:
+            raise InvalidRequest("The form has no file.", param="file")
+        if self.fields.get("purpose") not in UPLOADED:
+            allowed = ", ".join(sorted(UPLOADED))
+            problem = f"purpose has to be one of {allowed}."
+            raise InvalidRequest(problem, param="purpose")
+        _ = self.expires_after_s
 
 
 class FileRoutes:
@@ -92,17 +107,19 @@ class FileRoutes:
     async def upload(self, exchange: Exchange) -> None:
         principal = await self._door.authenticate(exchange)
         file_id = new_file_id()
-        try:
-            with unavailable_as_503():
+        with unavailable_as_503():
+            try:
                 upload = await self._receive(exchange, principal, file_id)
-                record = await self._register(principal, file_id, upload)
-        except BaseException:
-            # Nobody will ask for it. Not where the client has left: that is swept.
-            with unavailable_as_503():
-                await self._files.storage.delete(
-                    content_key(principal.workspace, file_id)
-                )
-            raise
+                upload.check()
+            except BaseException:
+                # Nobody will ask for it; and if this fails, it is swept in a day.
+                with suppress(StorageUnavailable):
+                    await self._files.storage.delete(
+                        content_key(principal.workspace, file_id)
+                    )
+                raise
+            # From here its bytes stay: whoever cannot be told may have it all the same.
+            record = await self._register(principal, file_id, upload)
         await self._door.respond_json(exchange, record.shown())
 
     async def _receive(
@@ -133,20 +150,14 @@ class FileRoutes:
     async def _register(
         self, principal: Principal, file_id: str, upload: Upload
     ) -> FileRecord:
-        if upload.stored is None or upload.filename is None:
-            raise InvalidRequest("The form has no file.", param="file")
-        purpose = upload.fields.get("purpose")
-        if purpose not in UPLOADED:
-            allowed = ", ".join(sorted(UPLOADED))
-            problem = f"purpose has to be one of {allowed}."
-            raise InvalidRequest(problem, param="purpose")
+        assert upload.stored is not None  # noqa: S101 - checked
         return await self._files.register(
             principal.workspace,
             file_id,
             upload.stored,
             filename=upload.filename,
-            purpose=cast(Purpose, purpose),
-            expires_after_s=_expires_after_s(upload.fields),
+            purpose=cast(Purpose, upload.fields["purpose"]),
+            expires_after_s=upload.expires_after_s,
         )
 
     async def list(self, exchange: Exchange) -> None:
@@ -159,12 +170,10 @@ class FileRoutes:
                 after=cursor.after,
                 limit=limit + 1,
                 newest_first=cursor.newest_first,
+                purpose=cursor.said.get("purpose"),
             )
-        page = list_of([each.shown() for each in found[:limit]], has_more=False)
-        page["has_more"] = len(found) > limit
-        purpose = cursor.said.get("purpose")
-        if purpose is not None:
-            page["data"] = [x for x in page["data"] if x["purpose"] == purpose]
+        shown = [each.shown() for each in found[:limit]]
+        page = list_of(shown, has_more=len(found) > limit)
         await self._door.respond_json(exchange, page)
 
     async def show(self, exchange: Exchange, file_id: str) -> None:

@@ -11,6 +11,7 @@ from gateway.errors import UnsupportedOperation
 from gateway.exchange import Exchange
 from gateway.fine_tuning.request import read_request
 from gateway.fine_tuning.service import TuneService
+from gateway.replay.header import key_in
 from gateway.routes.door import Door, Handle, Route
 from gateway.routes.kept import unavailable_as_503
 from gateway.routes.pages import Cursor, cursor_of, list_of
@@ -58,7 +59,9 @@ class FineTuningRoutes:
         request = read_request(await self._door.read(exchange, MAX_BODY_BYTES))
         exchange.record.model = request.model
         with unavailable_as_503():
-            shown = await self._tunes.create(principal, request)
+            shown = await self._tunes.create(
+                principal, request, key_in(exchange.headers)
+            )
         await self._door.respond_json(exchange, shown)
 
     async def show(self, exchange: Exchange, job_id: str) -> None:

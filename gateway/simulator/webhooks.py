@@ -111,6 +111,7 @@ class WebhookSender:
         self._now = now
         self._pending: set[asyncio.Task[None]] = set()
         self._client: httpx.AsyncClient | None = None
+        self._making = asyncio.Lock()
         self._events = 0
         # Whoever gives the same seed sees the same ones go astray.
         self._random = random.Random(settings.seed)  # noqa: S311 - a dice, no secret
@@ -165,17 +166,22 @@ class WebhookSender:
         try:
             # httpx's own time-out starts anew with every byte received.
             async with asyncio.timeout(timeout_s):
-                answer = await self._http().post(
+                client = await self._http()
+                answer = await client.post(
                     url, content=payload.body, headers=payload.headers
                 )
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
             return False
         return answer.is_success
 
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            # No redirects and no proxies: only ever to the URL the caller gave.
-            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+    async def _http(self) -> httpx.AsyncClient:
+        async with self._making:
+            if self._client is None:
+                # No redirects and no proxies: only ever to the URL the caller gave. In
+                # a thread, for reading certificates takes a tenth of a second and more.
+                self._client = await asyncio.to_thread(
+                    httpx.AsyncClient, follow_redirects=False, trust_env=False
+                )
         return self._client
 
 

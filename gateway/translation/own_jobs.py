@@ -32,8 +32,31 @@ _fine_tune_decoder: Final = msgspec.json.Decoder(NativeFineTune)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class BatchTranslator:
-    """Implements `Translator` for a batch, whose results go to its caller's webhook."""
+class _OwnJob:
+    """Implements `Translator` but for the answer; neither job streams."""
+
+    def __init__(
+        self, raw: bytes, model: str, demand: TokenDemand, route: Route, path: str
+    ) -> None:
+        self._raw = raw
+        self.model = model
+        self.is_stream = False
+        self.demand = demand
+        self._route = route
+        self._path = path
+
+    def find_route(self) -> Route:
+        return self._route
+
+    def to_upstream(self) -> UpstreamRequest:
+        return UpstreamRequest(self._route, self._path, self._raw, is_stream=False)
+
+    def stream(self, stamp: Stamp) -> NoReturn:
+        raise AssertionError("a job does not stream")
+
+
+class BatchTranslator(_OwnJob):
+    """A batch, whose results go to its caller's webhook."""
 
     def __init__(self, raw: bytes) -> None:
         request = decode_body(raw, _batch_decoder)
@@ -47,9 +70,7 @@ class BatchTranslator:
             )
             for each in request.requests
         ]
-        self._raw = raw
-        self._model = request.model_id
-        self._demand = TokenDemand(
+        demand = TokenDemand(
             input_tokens=sum(tokens),
             text_tokens=sum(tokens),
             longest_input_tokens=max(tokens),
@@ -57,65 +78,24 @@ class BatchTranslator:
             choices=len(tokens),
             input_param="requests",
         )
-
-    @property
-    def model(self) -> str:
-        return self._model
-
-    @property
-    def is_stream(self) -> bool:
-        return False
-
-    @property
-    def demand(self) -> TokenDemand:
-        return self._demand
-
-    def find_route(self) -> Route:
-        return "batch"
-
-    def to_upstream(self) -> UpstreamRequest:
-        return UpstreamRequest("batch", BATCH_PATH, self._raw, is_stream=False)
+        super().__init__(raw, request.model_id, demand, "batch", BATCH_PATH)
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
         decode_answer(body)
-        prompts = TokenUsage(self._demand.input_tokens, 0, is_reported=False)
+        prompts = TokenUsage(self.demand.input_tokens, 0, is_reported=False)
         # What its answers take is told to its caller's webhook, never to us.
         return WholeAnswer(body, prompts, is_as_reserved=True)
 
-    def stream(self, stamp: Stamp) -> NoReturn:
-        raise AssertionError("a batch does not stream")
 
-
-class FineTuneTranslator:
-    """Implements `Translator` for a fine-tune, which is one request and no tokens."""
+class FineTuneTranslator(_OwnJob):
+    """A fine-tune, which is one request and no tokens."""
 
     def __init__(self, raw: bytes) -> None:
         request = decode_body(raw, _fine_tune_decoder)
         check_model_id(request.base_model, "baseModel")
-        self._raw = raw
-        self._model = request.base_model
-
-    @property
-    def model(self) -> str:
-        return self._model
-
-    @property
-    def is_stream(self) -> bool:
-        return False
-
-    @property
-    def demand(self) -> TokenDemand:
-        return TokenDemand(input_tokens=0, text_tokens=0, max_output_tokens=0)
-
-    def find_route(self) -> Route:
-        return "fine_tune"
-
-    def to_upstream(self) -> UpstreamRequest:
-        return UpstreamRequest("fine_tune", FINE_TUNE_PATH, self._raw, is_stream=False)
+        nothing = TokenDemand(input_tokens=0, text_tokens=0, max_output_tokens=0)
+        super().__init__(raw, request.base_model, nothing, "fine_tune", FINE_TUNE_PATH)
 
     def from_upstream(self, body: bytes, stamp: Stamp) -> WholeAnswer:
         decode_answer(body)
         return WholeAnswer(body, TokenUsage(0, 0, is_reported=True))
-
-    def stream(self, stamp: Stamp) -> NoReturn:
-        raise AssertionError("a fine-tune does not stream")

@@ -169,8 +169,11 @@ class MemoryJobs:
         return True
 
     async def finish(self, queue: str, item: str, owner: str) -> bool:
-        if self._held_by(queue, item, owner) is None:
+        work = self._held_by(queue, item, owner)
+        if work is None:
             return False
+        if work.is_woken:
+            return await self.put_off(queue, item, owner, in_ms=0)
         del self._queues[queue][item]
         return True
 

@@ -127,7 +127,7 @@ class JobStore(Protocol):
         ...
 
     async def finish(self, queue: str, item: str, owner: str) -> bool:
-        """Give it back for good, even if it was scheduled again; False as above."""
+        """Give it back for good, unless it was scheduled again; False as above."""
         ...
 
 

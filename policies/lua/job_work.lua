@@ -57,7 +57,7 @@ if what == 'renew' then
 end
 local is_woken = redis.call('HDEL', KEYS[3], item) == 1
 redis.call('HDEL', KEYS[2], item)
-if what == 'finish' then
+if what == 'finish' and not is_woken then
   redis.call('ZREM', KEYS[1], item)
 else
   redis.call('ZADD', KEYS[1], is_woken and at(now_ms) or then_ms, item)

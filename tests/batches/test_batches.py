@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
+from gateway.background.caller import Caller
+from gateway.batches.driving import drive
+from gateway.batches.record import KIND, BatchRecord, encode_batch
 from gateway.simulator.faults import FaultKind
+from policies.jobs.port import RecordName
 from tests.batches.conftest import (
     ENDPOINT,
     ENDS_WITHIN_S,
@@ -313,3 +320,89 @@ class TestPlans:
         assert "in_progress" == shown["status"]
         used = await house.gateway.used("slow")
         assert used["requests-per-day"] <= 14
+
+
+class TestKeys:
+    """A retry under an Idempotency-Key finds what the first one has made."""
+
+    async def create(self, house: BatchHouse, file_id: str, **fields: object) -> Any:
+        wanted = {
+            "input_file_id": file_id,
+            "endpoint": ENDPOINT,
+            "completion_window": "24h",
+        }
+        headers = {**house.gateway.auth(), "idempotency-key": "nightly"}
+        return await house.client.post(
+            "/v1/batches", json=wanted | fields, headers=headers
+        )
+
+    async def test_one_batch_is_made_however_often_it_is_asked_for(
+        self, house: BatchHouse
+    ) -> None:
+        file_id = (await house.upload(jsonl([line("a")]))).json()["id"]
+
+        made = [await self.create(house, file_id) for _ in range(3)]
+
+        assert 1 == len({each.json()["id"] for each in made})
+        listed = (await house.gateway.get("/v1/batches")).json()["data"]
+        assert 1 == len(listed)
+
+    async def test_something_else_under_the_same_key_is_refused(
+        self, house: BatchHouse
+    ) -> None:
+        file_id = (await house.upload(jsonl([line("a")]))).json()["id"]
+        await self.create(house, file_id)
+
+        refused = await self.create(house, file_id, metadata={"a": "b"})
+
+        assert (422, "idempotency_key_reused") == (
+            refused.status_code,
+            refused.json()["error"]["code"],
+        )
+
+
+class TestLost:
+    """What cannot go on waits while it may come right, and then ends."""
+
+    async def test_a_batch_whose_files_are_gone_ends_with_its_day(
+        self, start_house: StartHouse
+    ) -> None:
+        house = await start_house(knobs={"batch_ms": 60_000})
+        long_jobs = house.gateway.gateway.long_jobs
+        assert long_jobs is not None
+        started = await house.start([line("a")])
+        await house.becomes(started["id"], ("in_progress",))
+        async for key in long_jobs.storage.list("batches"):
+            await long_jobs.storage.delete(key)
+        tomorrow_s = started["expires_at"] + 1
+        parts = msgspec.structs.replace(long_jobs.parts, now_s=lambda: tomorrow_s)
+
+        assert await drive(parts, f"ws-open {started['id']}") is None
+
+        ended = await house.show(started["id"])
+        assert "failed" == ended["status"]
+        assert "batch_lost" == ended["errors"]["data"][0]["code"]
+
+    async def test_a_batch_whose_plan_is_gone_ends_with_its_day(
+        self, house: BatchHouse
+    ) -> None:
+        long_jobs = house.gateway.gateway.long_jobs
+        assert long_jobs is not None
+        parts = long_jobs.parts
+        record = BatchRecord(
+            id="batch_without_a_plan",
+            caller=Caller("ws-open", "gone"),
+            endpoint="/v1/chat/completions",
+            input_file_id="file-1",
+            created_at=0,
+            expires_at=int(parts.now_s()) + 60,
+        )
+        name = RecordName("ws-open", KIND, record.id)
+        await parts.jobs.create(name, encode_batch(record), 600_000)
+
+        assert await drive(parts, f"ws-open {record.id}") is not None
+        late = msgspec.structs.replace(parts, now_s=lambda: record.expires_at)
+        assert await drive(late, f"ws-open {record.id}") is None
+
+        ended = await house.show(record.id)
+        assert "plan_not_found" == ended["errors"]["data"][0]["code"]

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from gateway.background.caller import Caller
+from gateway.background.starting import item_of
 from gateway.batches.driving import drive
-from gateway.batches.keeping import BatchBook, item_of
 from gateway.batches.parts import BatchParts
 from gateway.batches.record import KIND, BatchRecord, encode_batch
+from gateway.long_jobs import LongJobs
 from policies.jobs.port import JobStore, JobsUnavailable, RecordName
 from tests.batches.conftest import (
     ENDPOINT,
@@ -60,12 +61,10 @@ class FailingOnce:
         return failing
 
 
-def with_store(parts: BatchParts, jobs: Any) -> BatchParts:
-    """The same parts on another store, as another replica."""
-    desk = parts.desk.on(jobs)
-    return msgspec.structs.replace(
-        parts, jobs=jobs, book=BatchBook(jobs), desk=desk, owner="another"
-    )
+def with_store(long_jobs: LongJobs, jobs: Any) -> BatchParts:
+    """The parts of another replica, with the same storage and another store."""
+    around = msgspec.structs.replace(long_jobs.around, jobs=jobs)
+    return LongJobs(around, long_jobs.storage).parts
 
 
 async def kept(house: BatchHouse, parts: BatchParts) -> str:
@@ -99,7 +98,7 @@ async def test_any_one_failure_loses_and_doubles_nothing(
         at: int | None = first
         while at is not None:
             failing = FailingOnce(long_jobs.jobs, at, when)
-            parts = with_store(long_jobs.parts, failing)
+            parts = with_store(long_jobs, failing)
             at = await driven(parts, batch_id)
 
     ended = await house.ended(batch_id, "metered")
@@ -113,7 +112,9 @@ async def driven(parts: BatchParts, batch_id: str) -> int | None:
     """Drive it until a call fails; at which call to fail next, or None at its end."""
 
     async def is_over() -> bool:
-        return await drive(parts, item_of(WORKSPACE, batch_id)) is None
+        return (
+            await drive(parts, item_of(RecordName(WORKSPACE, KIND, batch_id))) is None
+        )
 
     try:
         await until(is_over, "the batch", within_s=ENDS_WITHIN_S)

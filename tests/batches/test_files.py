@@ -86,6 +86,25 @@ async def test_lists_come_in_pages(house: BatchHouse) -> None:
     assert made == [each["id"] for each in (await page("?order=asc"))["data"]]
 
 
+async def test_a_list_of_one_purpose_has_whole_pages(house: BatchHouse) -> None:
+    """An SDK takes an empty page for the end."""
+    tuning = [(await house.upload(b"x", purpose="fine-tune")).json()["id"]]
+    for _ in range(3):
+        await house.upload(b"x")
+    tuning.append((await house.upload(b"x", purpose="fine-tune")).json()["id"])
+
+    first = (await house.gateway.get("/v1/files?purpose=fine-tune&limit=1")).json()
+    after = first["last_id"]
+    second = await house.gateway.get(
+        f"/v1/files?purpose=fine-tune&limit=1&after={after}"
+    )
+
+    assert [tuning[1]] == [each["id"] for each in first["data"]]
+    assert first["has_more"]
+    assert [tuning[0]] == [each["id"] for each in second.json()["data"]]
+    assert not second.json()["has_more"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

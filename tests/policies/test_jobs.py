@@ -251,6 +251,16 @@ class TestWork:
         assert [] == await claimed(jobs, "you")
         assert not await jobs.finish(QUEUE, "a", "me")
 
+    async def test_what_happens_at_its_end_is_not_missed(self, jobs: JobStore) -> None:
+        """It is for whoever looks next to find that there is nothing more to do."""
+        await jobs.schedule(QUEUE, "a")
+        await claimed(jobs, "me")
+        await jobs.schedule(QUEUE, "a")
+        assert await jobs.finish(QUEUE, "a", "me")
+        assert ["a"] == await claimed(jobs, "you")
+        assert await jobs.finish(QUEUE, "a", "you")
+        assert [] == await claimed(jobs, "me")
+
 
 async def test_a_store_that_is_away_says_so() -> None:
     """In its own word: nobody above knows Redis' errors."""
