@@ -5,7 +5,8 @@ What callers who wait notice of a large batch beside them.
 
 A gateway by the real command line, on a real Redis, answers a steady stream of chats;
 every other round a batch of plain lines runs in the same process. LLMTune is simulated
-in a process of its own. On two cores, the load has one and the gateway the other.
+by two processes, one for chats and one for batches, so that what it takes to answer a
+batch is not measured. All of them share the machine's cores, though.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from typing import Final
 import httpx
 import uvloop
 
-from tests.gateway_under_test import chat_body
-from tests.proofs.batches import SECRET, Scene, lines_of
+from tests.gateway_under_test import chat_body, write_policy
+from tests.proofs.batches import PLAN, SECRET, Scene, lines_of
 from tests.proofs.check import Check, quantile, report, until
 from tests.servers.process import ReservedPort
 from tests.servers.redis_server import RedisServer
@@ -67,12 +68,15 @@ async def simulated() -> AsyncIterator[str]:
         port.release()
 
 
-async def chats(scene: Scene, seconds: float) -> list[float]:
+async def chats(scene: Scene, key: str, seconds: float) -> list[float]:
     """How long each of a steady stream of chats took, in ms, from when it was due."""
     took_ms: list[float] = []
+    auth = {"authorization": f"Bearer {key}"}
 
     async def ask(due_s: float) -> None:
-        answer = await scene.client.post("/v1/chat/completions", json=chat_body())
+        answer = await scene.client.post(
+            "/v1/chat/completions", json=chat_body(), headers=auth
+        )
         assert answer.status_code == 200, answer.text
         took_ms.append((time.perf_counter() - due_s) * 1000)
 
@@ -87,23 +91,28 @@ async def chats(scene: Scene, seconds: float) -> list[float]:
 
 async def prove(rounds: int, seconds: float) -> list[Check]:
     with tempfile.TemporaryDirectory(prefix="gw-proof-") as name:
-        async with RedisServer() as redis, simulated() as llmtune_url:
-            scene = Scene(Path(name), redis.url, llmtune_url)
+        folder = Path(name)
+        async with RedisServer() as redis, simulated() as batches, simulated() as chat:
+            scene = Scene(folder, redis.url, batches)
+            fleet = f"upstream: {{url: '{chat}', api_key_env: CHATS_KEY}}"
+            plans = {"metered": PLAN, "chats": f"plan: chats\n{fleet}\n"}
+            keys, _, _ = write_policy(folder, plans)
+            scene.environment["CHATS_KEY"] = "chats"
             scene.environment["GATEWAY_BATCH_RESULT_TIMEOUT_S"] = "60"
             async with scene.client, scene.gateway():
-                return await compare(scene, rounds, seconds)
+                return await compare(scene, keys["chats"], rounds, seconds)
 
 
-async def compare(scene: Scene, rounds: int, seconds: float) -> list[Check]:
+async def compare(scene: Scene, key: str, rounds: int, seconds: float) -> list[Check]:
     lines = [each for each in lines_of(BATCH_LINES) if "max_tokens" not in each["body"]]
-    await chats(scene, 3)
+    await chats(scene, key, 3)
     alone: list[float] = []
     beside: list[float] = []
     ran = 0
     for _ in range(rounds):
-        alone += await chats(scene, seconds)
+        alone += await chats(scene, key, seconds)
         batch_id = await scene.start(lines)
-        beside += await chats(scene, seconds)
+        beside += await chats(scene, key, seconds)
         shown = await scene.show(batch_id)
         ran += shown["request_counts"]["completed"]
         await scene.client.post(f"/v1/batches/{batch_id}/cancel")

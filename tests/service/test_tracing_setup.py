@@ -8,7 +8,9 @@ import random
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,8 @@ from tests.conftest import StartGateway
 from tests.servers.otlp import silent_collector
 
 ROOT: Final = Path(__file__).parents[2]
+# As long as the SDK tries for.
+EXPORTERS_END_WITHIN_S: Final = 15.0
 NOWHERE: Final = "http://127.0.0.1:1"
 HTTP: Final = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE,
@@ -206,8 +210,30 @@ class TestMistakes:
         assert f"SettingsProblem('{said}')" == done.stdout.strip()
 
 
+async def exporters_have_ended(but: set[threading.Thread]) -> None:
+    """
+    Wait for the SDK's threads that a test has given up.
+
+    They try again at random times, by the generator that Hypothesis guards in whichever
+    test comes next.
+    """
+    known = ("Otel", "tracing-end")
+    for thread in set(threading.enumerate()) - but:
+        if not thread.name.startswith(known):
+            continue
+        await asyncio.to_thread(thread.join, EXPORTERS_END_WITHIN_S)
+        assert not thread.is_alive(), thread.name
+
+
 class TestCollectorsFaults:
     """Requests do not know whether anybody takes their spans."""
+
+    @pytest.fixture(autouse=True)
+    async def exporters(self) -> AsyncIterator[None]:
+        """Asked for first, and so over last."""
+        others = set(threading.enumerate())
+        yield
+        await exporters_have_ended(others)
 
     @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
     async def test_a_silent_collector_costs_requests_nothing(
@@ -223,6 +249,8 @@ class TestCollectorsFaults:
                 "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
                 "OTEL_BSP_SCHEDULE_DELAY": "10",
                 "OTEL_METRICS_EXPORTER": "none",
+                # In seconds: longer than a shutdown may take, and no longer.
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "5",
             }
             for name, value in variables.items():
                 monkeypatch.setenv(name, value)
@@ -244,7 +272,8 @@ class TestCollectorsFaults:
         self, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nobody listens there, which is logged and no more."""
-        for name, value in (HTTP | {"OTEL_BSP_SCHEDULE_DELAY": "10"}).items():
+        quick = {"OTEL_BSP_SCHEDULE_DELAY": "10", "OTEL_EXPORTER_OTLP_TIMEOUT": "2"}
+        for name, value in (HTTP | quick).items():
             monkeypatch.setenv(name, value)
         gateway = await start_gateway(environment=os.environ)
 
