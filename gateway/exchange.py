@@ -151,41 +151,15 @@ class Exchange:
         The time allowed is `timeout_s` and what the bytes received so far need on the
         slowest honest line.
         """
-        if self._declared_bytes() > max_bytes:
-            await self._linger(LINGER_BYTES)
-            raise _too_large(max_bytes)
         began_s = time.perf_counter()
-        body = await self._receive_body(max_bytes, timeout_s)
+        pieces = [piece async for piece in self.stream_body(max_bytes, timeout_s)]
         self.waited_s += time.perf_counter() - began_s
-        return body
-
-    async def _receive_body(self, max_bytes: int, timeout_s: float) -> bytes:
-        loop = asyncio.get_running_loop()
-        started_s, received = loop.time(), bytearray()
-        try:
-            async with asyncio.timeout(timeout_s) as patience:
-                while True:
-                    message = await self.wire.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    received += message.get("body", b"")
-                    if len(received) > max_bytes:
-                        break
-                    if not message.get("more_body"):
-                        self._is_body_done = True
-                        return bytes(received)
-                    earned_s = len(received) / SLOWEST_BODY_BYTES_PER_S
-                    patience.reschedule(started_s + timeout_s + earned_s)
-        except TimeoutError:
-            self._give_up_body()
-            raise RequestTimedOut("The body did not arrive in time.") from None
-        await self._linger(LINGER_BYTES)
-        raise _too_large(max_bytes)
+        return b"".join(pieces)
 
     async def stream_body(
         self, max_bytes: int, timeout_s: float
     ) -> AsyncIterator[bytes]:
-        """The body in pieces; each is waited for so long, and no slower line served."""
+        """The body in pieces as they come, within the same bounds."""
         encoding = self.headers.get(b"content-encoding")
         if encoding and encoding.lower() != b"identity":
             raise UnsupportedEncoding("Send the body without a content encoding.")
