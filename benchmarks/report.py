@@ -38,6 +38,8 @@ _WHOLE: Final = (
 )
 COLUMNS: Final[dict[str, tuple[Column, ...]]] = {
     "whole": _WHOLE,
+    "telemetry": _WHOLE,
+    "traced": _WHOLE,
     "bodies": _WHOLE,
     "rate": (
         Column("p50_ms", "p50 ms", ",.2f"),

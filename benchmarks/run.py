@@ -23,12 +23,22 @@ from benchmarks.nginx import static_upstream
 from benchmarks.peers import PeerMissing
 from benchmarks.processes import LOAD_CORE, Process, StartFailed, accepts, free_port
 from benchmarks.requests import ProbeFailed, probe_stream, probe_whole, whole_body
-from benchmarks.workloads import WORKLOADS, Bench, Figures, Point, Upstream, Workload
+from benchmarks.workloads import (
+    WORKLOADS,
+    Bench,
+    Figures,
+    Point,
+    Upstream,
+    Workload,
+    joined,
+)
 from benchmarks.wrk import LoadFailed, run_wrk
 from tests.servers.process import redis_binary
 
 _PROBES: Final = {"whole": probe_whole, "streams": probe_stream}
 _PROBE_TRIES: Final = 3
+_FAILURES: Final = (PeerMissing, StartFailed, ProbeFailed, LoadFailed)
+_SLICE_S: Final = 1.0
 _WARM_CONNECTIONS: Final = 32
 _WARM_STREAMS: Final = 20
 
@@ -115,6 +125,10 @@ class Run:
             for workload in WORKLOADS
             if workload.upstream == upstream and workload.name in self.plan.workloads
         ]
+        for workload in workloads:
+            if workload.slices:
+                self._in_turn(number, workload)
+        workloads = [workload for workload in workloads if not workload.slices]
         # Backwards every second time, so that no gateway always follows another.
         for gateway in GATEWAYS if number % 2 else reversed(GATEWAYS):
             chosen = [w for w in workloads if gateway.name in w.gateways]
@@ -128,8 +142,55 @@ class Run:
             with self._started(gateway, upstream) as bench:
                 for workload in chosen:
                     self._measure(number, gateway, workload, bench)
-        except (PeerMissing, StartFailed, ProbeFailed, LoadFailed) as problem:
+        except _FAILURES as problem:
             self._leave_out(number, gateway.name, upstream, str(problem))
+
+    def _in_turn(self, number: int, workload: Workload) -> None:
+        """All gateways of a workload at once, each loaded for a second at a time."""
+        names = [name for name in workload.gateways if name in self.plan.gateways]
+        points = [p for p in workload.points if self.plan.has(p, "")]
+        chosen = [gateway for gateway in GATEWAYS if gateway.name in names]
+        if not chosen or not points:
+            return
+        with ExitStack() as held:
+            benches: dict[str, Bench] = {}
+            for gateway in chosen:
+                try:
+                    started = self._started(gateway, workload.upstream)
+                    bench = held.enter_context(started)
+                except _FAILURES as problem:
+                    self._leave_out(number, gateway.name, workload.name, str(problem))
+                else:
+                    benches[gateway.name] = bench._replace(seconds=_SLICE_S)
+            for point in points:
+                self._slices(number, workload, point, benches)
+
+    def _slices(
+        self, number: int, workload: Workload, point: Point, benches: dict[str, Bench]
+    ) -> None:
+        slices: dict[str, list[Figures]] = {name: [] for name in benches}
+        for turn in range(workload.slices):
+            for name in list(slices) if turn % 2 else reversed(list(slices)):
+                try:
+                    slices[name].append(point.measure(benches[name]))
+                except LoadFailed as problem:
+                    self._leave_out(number, name, point.name, str(problem))
+                    del slices[name]
+        for name, figures in slices.items():
+            self._note(number, workload, point, name, joined(figures))
+
+    def _note(
+        self,
+        number: int,
+        workload: Workload,
+        point: Point,
+        gateway: str,
+        figures: Figures,
+    ) -> None:
+        self._say(f"  {point.name:14} {gateway:12} {_brief(figures)}")
+        self.measured.append(
+            Measured(number, workload.name, point.name, gateway, figures)
+        )
 
     def _leave_out(self, number: int, gateway: str, what: str, reason: str) -> None:
         self._say(f"  {gateway}: {what} LEFT OUT: {reason}")
@@ -146,10 +207,7 @@ class Run:
             except LoadFailed as problem:
                 self._leave_out(number, gateway.name, point.name, str(problem))
                 continue
-            self._say(f"  {point.name:14} {gateway.name:12} {_brief(figures)}")
-            self.measured.append(
-                Measured(number, workload.name, point.name, gateway.name, figures)
-            )
+            self._note(number, workload, point, gateway.name, figures)
 
     @contextmanager
     def _started(self, gateway: Gateway, upstream: Upstream) -> Iterator[Bench]:

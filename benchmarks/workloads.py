@@ -7,10 +7,11 @@ A workload has points, as 1, 32 and 256 connections; a point is measured once a 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -72,6 +73,9 @@ class Workload(NamedTuple):
     upstream: Upstream
     gateways: tuple[str, ...]
     points: tuple[Point, ...]
+    # Above 0: its gateways run at once and are loaded a second each in turn, this many
+    # times, as the machine's speed drifts by more than they differ.
+    slices: int = 0
 
 
 class Usage(NamedTuple):
@@ -250,10 +254,14 @@ def _last_line(load: Process) -> Figures:
     return figures
 
 
-# What metrics and traces cost, beside each other.
-_TELEMETRY: Final = (
-    *("ours-redis", "ours-no-metrics", "ours-traces-1", "ours-traces-100"),
-)
+def joined(slices: Sequence[Figures]) -> Figures:
+    """Slices of one gateway as one measurement: errors add up, the rest are medians."""
+    found = {
+        name: statistics.median(each[name] for each in slices) for name in slices[0]
+    }
+    return {**found, "errors": sum(each["errors"] for each in slices)}
+
+
 _ALL: Final = (
     *("direct", "nginx", "envoy", "ours-redis", "ferrogw"),
     *("ours-memory", "ours-1000", "portkey", "litellm"),
@@ -270,10 +278,19 @@ WORKLOADS: Final = (
     ),
     Workload(
         "telemetry",
-        "Whole completions with metrics and traces on and off, 32 connections",
+        "Whole completions with metrics and traces on and off, 32 connections, in turn",
         "whole",
-        _TELEMETRY,
+        ("ours-redis", "ours-no-metrics", "ours-traces-1"),
         (_whole(32, "telemetry"),),
+        slices=12,
+    ),
+    Workload(
+        # Not in turn with others: its spans are exported for seconds after the load.
+        "traced",
+        "Whole completions, every one traced, 32 connections",
+        "whole",
+        ("ours-redis", "ours-traces-100"),
+        (_whole(32, "traced"),),
     ),
     Workload(
         "rate",

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.figures import Spread, percentile, ratio, spread
 from benchmarks.load_rate import is_complete
 from benchmarks.processes import parse_core, parse_stat
+from benchmarks.report import COLUMNS
+from benchmarks.workloads import WORKLOAD_NAMES, joined
 from benchmarks.wrk import LoadFailed, parse_wrk
 
 WRK_OUTPUT = (
@@ -99,3 +101,12 @@ def test_core_is_busy_with_all_but_idle_and_disk_waits() -> None:
 )
 def test_answer_is_complete_at_its_end(received: bytes, expected: bool) -> None:
     assert expected is is_complete(received)
+
+
+def test_every_workload_has_a_table() -> None:
+    assert set(COLUMNS) == set(WORKLOAD_NAMES)
+
+
+def test_slices_are_joined_by_their_medians_and_lose_no_error() -> None:
+    slices = [{"per_s": n, "errors": e} for n, e in ((9.0, 1), (1.0, 0), (5.0, 2))]
+    assert joined(slices) == {"per_s": 5.0, "errors": 3}
