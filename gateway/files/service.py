@@ -10,18 +10,21 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.storage.port import Storage, StoredObject
-from policies.jobs.port import JobStore, RecordName, new_record_id
+from gateway.storage.port import Storage, StorageUnavailable, StoredObject
+from policies.jobs.port import MAX_LISTED, JobStore, RecordName, new_record_id
 
 KIND: Final = "file"
 # Of files whose bytes may have to go.
 QUEUE: Final = "files"
 # No upload takes so long.
 UNREGISTERED_MS: Final = 86_400_000
+# Until a file that is being deleted has surely lost its record, or surely kept it.
+SURELY_FORGOTTEN_MS: Final = 60_000
 
 Purpose: TypeAlias = Literal[
     "assistants",
@@ -121,6 +124,10 @@ class FileService:
         await self._jobs.schedule(QUEUE, item, in_ms=UNREGISTERED_MS)
         return await self.storage.put(content_key(workspace, file_id), chunks)
 
+    async def forget_received(self, workspace: str, file_id: str) -> None:
+        """Delete bytes that will not be registered."""
+        await self.storage.delete(content_key(workspace, file_id))
+
     async def register(
         self,
         workspace: str,
@@ -163,13 +170,15 @@ class FileService:
     ) -> Sequence[FileRecord]:
         """Files in the order in which they were made, all or those of a purpose."""
         matching: list[FileRecord] = []
+        # Of one purpose there may be one file among thousands.
+        most = limit if purpose is None else MAX_LISTED
         while len(matching) < limit:
             found = await self._jobs.page(
-                workspace, KIND, after=after, limit=limit, newest_first=newest_first
+                workspace, KIND, after=after, limit=most, newest_first=newest_first
             )
             records = [_decode(each.body) for each in found]
             matching += [x for x in records if purpose is None or x.purpose == purpose]
-            if len(found) < limit:
+            if len(found) < most:
                 break
             after = found[-1].record_id
         return matching[:limit]
@@ -178,11 +187,22 @@ class FileService:
         """The bytes of a file; ObjectMissing at its first if there are none."""
         return self.storage.open(content_key(workspace, file_id))
 
-    async def delete(self, workspace: str, file_id: str) -> bool:
-        """Forget a file; False if there is none."""
-        was_there = await self._jobs.delete(_name(workspace, file_id))
-        await self.storage.delete(content_key(workspace, file_id))
-        return was_there
+    async def size(self, workspace: str, file_id: str) -> int | None:
+        """How many bytes are kept of a file; None if there are none."""
+        return await self.storage.size(content_key(workspace, file_id))
+
+    async def delete(self, workspace: str, file_id: str) -> None:
+        """
+        Forget a file; it is gone with its record.
+
+        Scheduled first: whoever dies in between, or finds the storage away, leaves
+        bytes that nobody else would ever delete.
+        """
+        item = f"{workspace} {file_id}"
+        await self._jobs.schedule(QUEUE, item, in_ms=SURELY_FORGOTTEN_MS)
+        await self._jobs.delete(_name(workspace, file_id))
+        with suppress(StorageUnavailable):
+            await self.storage.delete(content_key(workspace, file_id))
 
     async def sweep(self, item: str) -> int | None:
         """
@@ -199,23 +219,34 @@ class FileService:
             return None
         return max(1000, int((record.expires_at - self._now_s()) * 1000) + 1000)
 
-    async def lines(self, workspace: str, file_id: str) -> AsyncIterator[bytes]:
-        """Its lines without their ends; ObjectMissing. A line may be of any length."""
-        async for line in split_lines(self.open(workspace, file_id)):
+    async def lines(
+        self, workspace: str, file_id: str, *, max_line_bytes: int
+    ) -> AsyncIterator[bytes]:
+        """Its lines as of `split_lines`; ObjectMissing."""
+        async for line in split_lines(self.open(workspace, file_id), max_line_bytes):
             yield line
 
 
-async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines of bytes that come in pieces."""
-    rest = bytearray()
+async def split_lines(
+    chunks: AsyncIterator[bytes], max_line_bytes: int
+) -> AsyncIterator[bytes]:
+    """
+    Lines of bytes that come in pieces, without their ends.
+
+    Of a longer one there is one byte too much and no more: a file may be a single line,
+    and whoever is given it refuses it by its length.
+    """
+    most, line = max_line_bytes + 1, bytearray()
     async for chunk in chunks:
-        rest += chunk
-        *whole, last = rest.split(b"\n")
-        for line in whole:
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            line += chunk[start : min(end, start + most - len(line))]
             yield bytes(line)
-        rest = bytearray(last)
-    if rest:
-        yield bytes(rest)
+            line.clear()
+            start = end + 1
+        line += chunk[start : start + most - len(line)]
+    if line:
+        yield bytes(line)
 
 
 def new_file_id(now_s: Callable[[], float] = time.time) -> str:

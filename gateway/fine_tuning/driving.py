@@ -20,7 +20,7 @@ from gateway.background.caller import principal_of
 from gateway.errors import GatewayError
 from gateway.files.service import FileService
 from gateway.fine_tuning.answers import JobAnswer, read_job_body
-from gateway.fine_tuning.examples import find_problem
+from gateway.fine_tuning.examples import MAX_LINE_BYTES, find_problem
 from gateway.fine_tuning.keeping import HeldTune, LostTune, TuneBook
 from gateway.fine_tuning.owners import Owners
 from gateway.fine_tuning.record import JobError
@@ -104,7 +104,9 @@ class TuneRun:
     async def _validate(self) -> None:
         record, files = self._record, self._parts.files
         try:
-            lines = files.lines(self._workspace, record.training_file)
+            lines = files.lines(
+                self._workspace, record.training_file, max_line_bytes=MAX_LINE_BYTES
+            )
             problem = await find_problem(lines)
         except ObjectMissing:
             problem = _gone()
