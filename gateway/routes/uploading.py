@@ -126,7 +126,7 @@ class Uploads:
         self, principal: Principal, file_id: str, part: FilePart, upload: Upload
     ) -> None:
         upload.filename = part.filename[:MAX_FILENAME_CHARS]
-        bounded = _bounded(aiter(part), self._max_bytes)
+        bounded = bounded(aiter(part), self._max_bytes)
         upload.stored = await self._files.receive(principal.workspace, file_id, bounded)
 
 
@@ -138,7 +138,7 @@ def _add_field(fields: dict[str, str], field: Field) -> None:
     fields[field.name] = field.value
 
 
-async def _bounded(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+async def bounded(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
     """
     The same bytes; RequestTooLarge at their end if there are more.
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.routes.uploading import UPLOADS_TOGETHER
+from gateway.errors import RequestTooLarge
+from gateway.routes.uploading import UPLOADS_TOGETHER, bounded
 from tests.batches.conftest import BatchHouse, StartHouse
 from tests.batches.test_files import stored
 from tests.gateway_under_test import until
@@ -74,17 +75,19 @@ def unfinished(tmp_path: Path) -> int:
     return len(list(folder.iterdir())) if folder.exists() else 0
 
 
-async def test_a_file_a_little_too_large_costs_no_connection(
-    start_house: StartHouse,
-) -> None:
-    """Its client hears why, whether or not it reads while it writes."""
-    house = await start_house(file_max_bytes=2 * MIB)
+async def test_the_rest_of_a_file_that_is_too_large_is_read_away() -> None:
+    """It is small, and a client whose bytes were read hears why and may go on."""
+    left, kept = [b"ab", b"c", b"d"], []
 
-    refused = await house.upload(b"x" * (2 * MIB + 100 * 1024))
+    async def arriving() -> AsyncIterator[bytes]:
+        while left:
+            yield left.pop(0)
 
-    assert refused.status_code == 413
-    assert "connection" not in refused.headers
-    assert [] == await stored(house)
+    with pytest.raises(RequestTooLarge):
+        async for chunk in bounded(arriving(), 2):
+            kept.append(chunk)
+
+    assert ([b"ab"], []) == (kept, left)
 
 
 async def test_a_workspace_has_so_many_uploads_at_a_time(
