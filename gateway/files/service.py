@@ -15,6 +15,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from gateway.auth import Principal
+from gateway.background.starting import id_under_key
 from gateway.storage.port import Storage, StorageUnavailable, StoredObject
 from policies.jobs.port import MAX_LISTED, JobStore, RecordName, new_record_id
 
@@ -71,6 +73,15 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked to be kept; two uploads that ask for this are the same."""
+
+    filename: str
+    purpose: Purpose
+    expires_after_s: int | None
+    stored: StoredObject
+
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(FileRecord).decode
 
@@ -106,15 +117,13 @@ class FileService:
         after a crash finds it done.
         """
         file_id = file_id or new_file_id(self._now_s)
-        stored = await self.receive(workspace, file_id, chunks)
-        return await self.register(
-            workspace,
-            file_id,
-            stored,
+        new = NewFile(
             filename=filename,
             purpose=purpose,
             expires_after_s=expires_after_s,
+            stored=await self.receive(workspace, file_id, chunks),
         )
+        return await self.register(workspace, file_id, new)
 
     async def receive(
         self, workspace: str, file_id: str, chunks: AsyncIterator[bytes]
@@ -128,31 +137,43 @@ class FileService:
         """Delete bytes that will not be registered."""
         await self.storage.delete(content_key(workspace, file_id))
 
-    async def register(
-        self,
-        workspace: str,
-        file_id: str,
-        stored: StoredObject,
-        *,
-        filename: str,
-        purpose: Purpose,
-        expires_after_s: int | None,
+    async def id_under_key(
+        self, principal: Principal, key: str | None, new: NewFile, file_id: str
+    ) -> str:
+        """The id of the first upload under a key, as of `starting.id_under_key`."""
+        return await id_under_key(self._jobs, principal, KIND, key, new, file_id)
+
+    async def repeat(
+        self, workspace: str, first_id: str, new: NewFile, received_id: str
     ) -> FileRecord:
-        """Make a file of bytes that were received."""
-        now_s = int(self._now_s())
+        """
+        The file that was uploaded first; made of what came now if it is not there.
+
+        Its upload may have died before it was registered, or is about to be.
+        """
+        first = await self.read(workspace, first_id)
+        if first is not None:
+            return first
+        await self.receive(workspace, first_id, self.open(workspace, received_id))
+        return await self.register(workspace, first_id, new)
+
+    async def register(self, workspace: str, file_id: str, new: NewFile) -> FileRecord:
+        """Make a file of bytes that were received; the one that is there already."""
+        now_s, expires_after_s = int(self._now_s()), new.expires_after_s
         record = FileRecord(
             id=file_id,
-            bytes=stored.bytes,
+            bytes=new.stored.bytes,
             created_at=now_s,
-            filename=filename,
-            purpose=purpose,
+            filename=new.filename,
+            purpose=new.purpose,
             expires_at=None if expires_after_s is None else now_s + expires_after_s,
-            sha256=stored.sha256,
+            sha256=new.stored.sha256,
         )
         ttl_s = expires_after_s or LONGEST_KEPT_S
         name = _name(workspace, file_id)
-        await self._jobs.create(name, _encode(record), ttl_s * 1000)
-        return record
+        if await self._jobs.create(name, _encode(record), ttl_s * 1000):
+            return record
+        return await self.read(workspace, file_id) or record
 
     async def read(self, workspace: str, file_id: str) -> FileRecord | None:
         """The record of a file, or None."""

@@ -17,9 +17,11 @@ from gateway.files.service import (
     UPLOADED,
     FileRecord,
     FileService,
+    NewFile,
     Purpose,
     new_file_id,
 )
+from gateway.replay.header import key_in
 from gateway.routes.door import Door
 from gateway.routes.pages import whole_number
 from gateway.storage.multipart import (
@@ -48,19 +50,20 @@ class Upload(msgspec.Struct):
     filename: str = ""
     stored: StoredObject | None = None
 
-    def checked(self) -> StoredObject:
-        """What was stored; InvalidRequest if it is no file that can be kept."""
+    def checked(self) -> NewFile:
+        """The file it is; InvalidRequest if it is none that can be kept."""
         if self.stored is None:
             raise InvalidRequest("The form has no file.", param="file")
         if self.fields.get("purpose") not in UPLOADED:
             allowed = ", ".join(sorted(UPLOADED))
             problem = f"purpose has to be one of {allowed}."
             raise InvalidRequest(problem, param="purpose")
-        return self.stored
-
-    @property
-    def expires_after_s(self) -> int | None:
-        return _expires_after_s(self.fields)
+        return NewFile(
+            filename=self.filename,
+            purpose=cast(Purpose, self.fields["purpose"]),
+            expires_after_s=_expires_after_s(self.fields),
+            stored=self.stored,
+        )
 
 
 class Uploads:
@@ -85,24 +88,22 @@ class Uploads:
         return turn
 
     async def _take(self, exchange: Exchange, principal: Principal) -> FileRecord:
-        file_id = new_file_id()
+        workspace, file_id = principal.workspace, new_file_id()
+        key = key_in(exchange.headers)
+        is_first = False
         try:
-            upload = await self._receive(exchange, principal, file_id)
-            stored, expires_after_s = upload.checked(), upload.expires_after_s
-        except BaseException:
-            # Nobody will ask for it; and if this fails, it is swept in a day.
-            with suppress(StorageUnavailable):
-                await self._files.forget_received(principal.workspace, file_id)
-            raise
+            new = (await self._receive(exchange, principal, file_id)).checked()
+            first_id = await self._files.id_under_key(principal, key, new, file_id)
+            is_first = first_id == file_id
+            if not is_first:
+                return await self._files.repeat(workspace, first_id, new, file_id)
+        finally:
+            if not is_first:
+                # Nobody will ask for it; and if this fails, it is swept in a day.
+                with suppress(StorageUnavailable):
+                    await self._files.forget_received(workspace, file_id)
         # From here its bytes stay: whoever cannot be told may have it all the same.
-        return await self._files.register(
-            principal.workspace,
-            file_id,
-            stored,
-            filename=upload.filename,
-            purpose=cast(Purpose, upload.fields["purpose"]),
-            expires_after_s=expires_after_s,
-        )
+        return await self._files.register(workspace, file_id, new)
 
     async def _receive(
         self, exchange: Exchange, principal: Principal, file_id: str
@@ -126,8 +127,8 @@ class Uploads:
         self, principal: Principal, file_id: str, part: FilePart, upload: Upload
     ) -> None:
         upload.filename = part.filename[:MAX_FILENAME_CHARS]
-        bounded = bounded(aiter(part), self._max_bytes)
-        upload.stored = await self._files.receive(principal.workspace, file_id, bounded)
+        chunks = bounded(aiter(part), self._max_bytes)
+        upload.stored = await self._files.receive(principal.workspace, file_id, chunks)
 
 
 def _add_field(fields: dict[str, str], field: Field) -> None:

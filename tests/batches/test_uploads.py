@@ -83,9 +83,12 @@ async def test_the_rest_of_a_file_that_is_too_large_is_read_away() -> None:
         while left:
             yield left.pop(0)
 
-    with pytest.raises(RequestTooLarge):
+    async def keep() -> None:
         async for chunk in bounded(arriving(), 2):
             kept.append(chunk)
+
+    with pytest.raises(RequestTooLarge):
+        await keep()
 
     assert ([b"ab"], []) == (kept, left)
 
