@@ -182,5 +182,7 @@ def _headers_of(record: FileRecord) -> tuple[Header, ...]:
     return (
         (b"content-type", b"application/octet-stream"),
         (b"content-length", b"%d" % record.bytes),
+        # Who may read it now may not when it is deleted, or a signed URL has ended.
+        (b"cache-control", b"private, no-store"),
         (b"content-disposition", f"attachment; filename*=UTF-8''{name}".encode()),
     )

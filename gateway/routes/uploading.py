@@ -121,7 +121,8 @@ class Uploads:
                     _add_field(upload.fields, part)
                 else:
                     await self._receive_file(principal, file_id, part, upload)
-        except FormTooLarge:
+        except (FormTooLarge, RequestTooLarge):
+            # Of the whole body, whose bound is of no interest.
             raise _too_large(self._max_bytes) from None
         except MalformedForm as problem:
             raise InvalidRequest(f"The form cannot be read: {problem}.") from None

@@ -88,6 +88,32 @@ async def test_more_bytes_than_announced_are_not_sent(
     )
 
 
+async def test_no_browser_shows_a_file_and_no_cache_keeps_it(
+    house: BatchHouse,
+) -> None:
+    """It is anybody's content at this origin, and ends when it is deleted."""
+    file_id = (await house.upload(b"<script>")).json()["id"]
+
+    headers = (await house.gateway.get(f"/v1/files/{file_id}/content")).headers
+
+    assert "application/octet-stream" == headers["content-type"]
+    assert "nosniff" == headers["x-content-type-options"]
+    assert headers["content-disposition"].startswith("attachment;")
+    assert "private, no-store" == headers["cache-control"]
+
+
+async def test_a_client_that_leaves_ends_its_download(house: BatchHouse) -> None:
+    path = f"/v1/files/{(await house.upload(b'x' * 64 * MIB)).json()['id']}/content"
+
+    async with house.client.stream("GET", path, headers=house.gateway.auth()):
+        await house.gateway.until_present(1)
+
+    await house.gateway.until_present(0)
+    await house.gateway.until_metric(
+        'requests_total{outcome="client_gone",route="/v1/files/{id}/content"} 1.0'
+    )
+
+
 async def test_a_download_says_where_the_limits_stand(start_house: StartHouse) -> None:
     plan = "plan: open\nrates: [{of: requests, limit: 60, per: minute}]\n"
     house = await start_house({"open": plan})

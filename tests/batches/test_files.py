@@ -170,12 +170,11 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(house: BatchHouse) -> No
 async def test_a_file_that_is_too_large_is_refused(start_house: StartHouse) -> None:
     house = await start_house(file_max_bytes=1024)
 
-    refused = await house.upload(b"x" * 1025)
-
-    assert (413, "request_too_large") == (
-        refused.status_code,
-        refused.json()["error"]["code"],
-    )
+    for size in (1025, 1024 * 1024):
+        refused = await house.upload(b"x" * size)
+        error = refused.json()["error"]
+        assert (413, "request_too_large") == (refused.status_code, error["code"])
+        assert "The file is larger than 1024 bytes." == error["message"]
     assert [] == await stored(house)
     assert 200 == (await house.upload(b"x" * 1024)).status_code
 

@@ -119,6 +119,17 @@ async def _several(house: BatchHouse, count: int) -> AsyncIterator[list[SlowUplo
         yield [one, *others]
 
 
+async def test_a_client_that_leaves_leaves_nothing(
+    house: BatchHouse, tmp_path: Path
+) -> None:
+    async with slow_upload(house):
+        await until(lambda: unfinished(tmp_path) == 1, "an upload to begin")
+
+    await until(lambda: unfinished(tmp_path) == 0, "its bytes to go")
+    await house.gateway.until_present(0)
+    assert [] == await stored(house)
+
+
 async def test_draining_lets_an_upload_finish(start_house: StartHouse) -> None:
     house = await start_house(drain_timeout_s=PATIENCE_S)
     async with slow_upload(house) as upload:
