@@ -130,7 +130,10 @@ class FileService:
         A `file_id` that is there already is the same file: whoever writes it again
         after a crash finds it done.
         """
-        file_id = file_id or new_file_id(self._now_s)
+        if file_id is None:
+            file_id = new_file_id(self._now_s)
+        elif (there := await self.read(workspace, file_id)) is not None:
+            return there
         new = NewFile(
             filename=filename,
             purpose=purpose,
