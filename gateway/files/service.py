@@ -112,7 +112,7 @@ class FileService:
         self._jobs = jobs
         self.storage = storage
         self._now_s = now_s
-        self._stored = StoredBytes(jobs, self._size_of, self._size_of_all)
+        self._stored = StoredBytes(jobs, self._size_of, self._size_of_all, now_s)
 
     async def create(
         self,
@@ -307,13 +307,12 @@ class FileService:
         """
         workspace, _, file_id = item.partition(" ")
         record = await self._kept(workspace, file_id)
-        if record is not None and (
-            self._has_expired(record)
-            or await self._stored.is_leaving(workspace, file_id)
+        if record is None:
+            return await self._sweep_lost(workspace, file_id)
+        if self._has_expired(record) or await self._stored.is_leaving(
+            workspace, file_id
         ):
             await self._forget_record(workspace, file_id)
-            record = None
-        if record is None:
             await self._finish_leaving(workspace, file_id)
             return None
         await self._stored.settle(workspace, file_id)
@@ -321,6 +320,18 @@ class FileService:
             return None
         left_ms = int((record.expires_at - self._now_s()) * 1000)
         return max(JUST_AFTER_MS, left_ms + JUST_AFTER_MS)
+
+    async def _sweep_lost(self, workspace: str, file_id: str) -> int | None:
+        """The same of a file without a record."""
+        since_s = await self._stored.coming_since_s(workspace, file_id)
+        if since_s is not None:
+            left_ms = UNREGISTERED_MS - int((self._now_s() - since_s) * 1000)
+            if left_ms > 0:
+                # It was deleted, and is being uploaded again under its key.
+                return left_ms
+        await self._finish_leaving(workspace, file_id)
+        await self._stored.give_up(workspace, file_id)
+        return None
 
     async def lines(
         self, workspace: str, file_id: str, *, max_line_bytes: int

@@ -27,11 +27,18 @@ TTL_MS: Final = 5 * 365 * 86_400_000
 MOST_TRIES: Final = 100
 
 
+class _Coming(msgspec.Struct, frozen=True, array_like=True):
+    """What is about to be a file, and since when."""
+
+    bytes: int
+    since_s: int
+
+
 class _Count(msgspec.Struct):
     """Of all files; those that come and go are in `bytes` as well."""
 
     bytes: int
-    coming: dict[str, int] = msgspec.field(default_factory=dict)
+    coming: dict[str, _Coming] = msgspec.field(default_factory=dict)
     going: dict[str, int] = msgspec.field(default_factory=dict)
 
 
@@ -47,8 +54,15 @@ _Change = Callable[[_Count], Awaitable[bool]]
 class StoredBytes:
     """Counts files as they come and go; JobsUnavailable."""
 
-    def __init__(self, jobs: JobStore, size_of: SizeOf, size_of_all: SizeOfAll) -> None:
+    def __init__(
+        self,
+        jobs: JobStore,
+        size_of: SizeOf,
+        size_of_all: SizeOfAll,
+        now_s: Callable[[], float],
+    ) -> None:
         self._jobs = jobs
+        self._now_s = now_s
         self._size_of = size_of
         self._size_of_all = size_of_all
 
@@ -78,7 +92,7 @@ class StoredBytes:
             if plan is not None and most is not None and count.bytes + size > most:
                 raise no_room(plan, most, count.bytes, size)
             count.bytes += size
-            count.coming[file_id] = size
+            count.coming[file_id] = _Coming(size, int(self._now_s()))
             return True
 
         await self._change(workspace, change)
@@ -107,25 +121,38 @@ class StoredBytes:
 
         await self._change(workspace, change)
 
+    async def coming_since_s(self, workspace: str, file_id: str) -> int | None:
+        """Since when it is about to be a file; None if it is not."""
+        kept = await self._jobs.read(_name(workspace))
+        found = None if kept is None else _decode(kept.body).coming.get(file_id)
+        return None if found is None else found.since_s
+
     async def is_leaving(self, workspace: str, file_id: str) -> bool:
         """Whether somebody has begun to delete it, and may have died since."""
         kept = await self._jobs.read(_name(workspace))
         return kept is not None and file_id in _decode(kept.body).going
 
     async def give_back(self, workspace: str, file_id: str) -> None:
-        """Its record and its bytes are gone."""
+        """The record and the bytes of what began to leave are gone."""
 
         async def change(count: _Count) -> bool:
             size = count.going.pop(file_id, None)
-            if size is None:
-                size = count.coming.pop(file_id, None)
-            if size is None:
+            count.bytes -= size or 0
+            return size is not None
+
+        await self._change(workspace, change)
+
+    async def give_up(self, workspace: str, file_id: str) -> None:
+        """What was about to be a file never became one."""
+
+        async def change(count: _Count) -> bool:
+            coming = count.coming.pop(file_id, None)
+            if coming is None or await self._size_of(workspace, file_id) is not None:
                 return False
-            count.bytes -= size
+            count.bytes -= coming.bytes
             return True
 
-        if await self._jobs.read(_name(workspace)) is not None:
-            await self._change(workspace, change)
+        await self._change(workspace, change)
 
     async def _change(self, workspace: str, change: _Change) -> None:
         name = _name(workspace)

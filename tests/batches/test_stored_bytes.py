@@ -157,11 +157,18 @@ class Files:
 
     async def upload(self, size: int, file_id: str | None = None) -> str:
         """As the route does it."""
-        file_id, workspace = file_id or new_file_id(), self.principal.workspace
+        file_id = file_id or new_file_id()
+        new = await self.counted(size, file_id)
+        workspace = self.principal.workspace
+        return (await self.service.register(workspace, file_id, new)).id
+
+    async def counted(self, size: int, file_id: str) -> NewFile:
+        """What has only to be registered."""
+        workspace = self.principal.workspace
         kept = await self.service.receive(workspace, file_id, once(b"x" * size))
         new = NewFile(filename="a", purpose="batch", expires_after_s=None, stored=kept)
         await self.service.count(self.principal, file_id, new)
-        return (await self.service.register(workspace, file_id, new)).id
+        return new
 
     async def used(self) -> int:
         """What is counted, once nothing comes or goes."""
@@ -206,7 +213,7 @@ async def test_whatever_dies_where_the_count_is_that_of_the_files(
 ) -> None:
     """Uploads, deletions and sweeps at once, each ended by a store that fails."""
     jobs = ShakyJobs(seed)
-    files = Files(jobs, tmp_path)
+    files = Files(jobs, tmp_path, now_s=lambda: jobs.now_ms / 1000)
     service, fails = files.service, 0.03
     jobs.fails = fails
     ids = [new_file_id() for _ in range(8)]
@@ -269,6 +276,24 @@ async def test_an_expired_file_is_gone_at_once_and_given_back_when_swept(
     await files.sweep()
     assert 0 == await files.used()
     assert [] == await files.objects()
+
+
+async def test_what_is_uploaded_again_is_not_swept_as_what_was_deleted(
+    tmp_path: Path,
+) -> None:
+    """Under a key it has the same id, for which a sweep is due since its deletion."""
+    jobs = ShakyJobs(3)
+    files = Files(jobs, tmp_path, now_s=lambda: jobs.now_ms / 1000)
+    file_id = await files.upload(50)
+    await files.service.delete("ws", file_id)
+    new = await files.counted(50, file_id)
+    jobs.now_ms += 120_000
+
+    await files.sweep()
+    await files.service.register("ws", file_id, new)
+
+    assert 50 == await files.used()
+    assert 1 == len(await files.objects())
 
 
 async def test_files_of_before_are_counted_with_the_first_that_is(
