@@ -134,6 +134,7 @@ async def test_draining_lets_an_upload_finish(start_house: StartHouse) -> None:
     house = await start_house(drain_timeout_s=PATIENCE_S)
     async with slow_upload(house) as upload:
         await house.gateway.until_present(1)
+        await house.gateway.until_metric("llmtune_gateway_requests_in_flight 1.0")
         draining = asyncio.ensure_future(house.gateway.server.drain())
         await until(lambda: not house.gateway.server.is_accepting, "a drain")
         await upload.finish()
