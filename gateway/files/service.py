@@ -206,11 +206,13 @@ class FileService:
         if expires_after_s is not None:
             ttl_s = expires_after_s + EXPIRED_KEPT_S
         name = _name(workspace, file_id)
-        is_new = await self._jobs.create(name, _encode(record), ttl_s * 1000)
         if expires_after_s is not None:
             in_ms = expires_after_s * 1000 + JUST_AFTER_MS
             await self._jobs.schedule(QUEUE, _item(workspace, file_id), in_ms=in_ms)
-        await self._stored.settle(workspace, file_id)
+        is_new = await self._jobs.create(name, _encode(record), ttl_s * 1000)
+        # From here it is a file; who looks at it in a day settles what was not.
+        with suppress(JobsUnavailable):
+            await self._stored.settle(workspace, file_id)
         if is_new:
             return record
         return await self.read(workspace, file_id) or record

@@ -107,6 +107,7 @@ class ShakyJobs(MemoryJobs):
         self.random = random.Random(seed)
         self.now_ms = 0
         self.fails = 0.0
+        self.replaces = self.fails_at = 0
 
     async def _shaken(self, doing: Coroutine[Any, Any, T]) -> T:
         for _ in range(self.random.randrange(3)):
@@ -130,6 +131,9 @@ class ShakyJobs(MemoryJobs):
     async def replace(
         self, name: RecordName, body: bytes, version: int, ttl_ms: int | None = None
     ) -> bool:
+        self.replaces += 1
+        if self.replaces == self.fails_at:
+            raise JobsUnavailable
         return await self._shaken(super().replace(name, body, version, ttl_ms))
 
     async def delete(self, name: RecordName) -> bool:
@@ -276,6 +280,22 @@ async def test_an_expired_file_is_gone_at_once_and_given_back_when_swept(
     await files.sweep()
     assert 0 == await files.used()
     assert [] == await files.objects()
+
+
+async def test_a_file_is_one_though_its_count_cannot_be_settled(
+    tmp_path: Path,
+) -> None:
+    """Told that it failed, its client would upload it a second time."""
+    jobs = ShakyJobs(4)
+    files = Files(jobs, tmp_path, now_s=lambda: jobs.now_ms / 1000)
+    new = await files.counted(50, file_id := new_file_id())
+    jobs.fails_at = jobs.replaces + 1
+
+    await files.service.register("ws", file_id, new)
+
+    jobs.now_ms += 2 * DAY_MS
+    await files.sweep()
+    assert 50 == await files.used() == await files.size()
 
 
 async def test_what_is_uploaded_again_is_not_swept_as_what_was_deleted(
