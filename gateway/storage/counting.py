@@ -1,7 +1,8 @@
-"""Any storage, with what became of each call told to somebody who counts."""
+"""Any storage, with what became of each call counted, and said where it failed."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias, TypeVar
@@ -12,6 +13,8 @@ from gateway.storage.port import (
     StorageUnavailable,
     StoredObject,
 )
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -73,7 +76,10 @@ class CountedStorage:
         except ObjectMissing:
             self._count(call, "missing")
             raise
-        except StorageUnavailable:
+        except StorageUnavailable as error:
             self._count(call, "unavailable")
+            # A caller is told that it may try again, and an operator has to know why.
+            facts = {"call": call, "reason": str(error)}
+            logger.warning("the storage failed", extra={"facts": facts})
             raise
         self._count(call, "ok")
