@@ -30,8 +30,10 @@ from gateway.telemetry.instruments import (
     Labels,
     Reading,
 )
+from gateway.telemetry.job_metrics import JobMetrics
 from gateway.telemetry.noting import CountedFirst, Noted
 from gateway.translation.usage import TokenUsage
+from gateway.webhooks.incoming import Reason
 from policies.key_cache import LookupOutcome
 from policies.ledger import Admitted, Decision, LimitState, Rejected
 from policies.replay.port import ReplayOutcome, ReplayScope
@@ -80,6 +82,7 @@ class Telemetry:
         self._define_requests()
         self._define_limits()
         self._define_operation()
+        self.jobs = JobMetrics(self.registry, self.followed, now_s=now_s)
 
     def _counter(self, what: Definition) -> Counter:
         return Counter(what.family, what.text, what.labels, registry=self.registry)
@@ -126,6 +129,8 @@ class Telemetry:
     def _define_operation(self) -> None:
         self._rate_limit_calls = self._counter(d.RATE_LIMIT_CALLS)
         self._webhooks = self._counter(d.WEBHOOKS)
+        for came in ("results", "kept", "repeated", *get_args(Reason)):
+            self._webhooks.add(0, came)
         self._deliveries = self._counter(d.WEBHOOK_DELIVERIES)
         for told in ("delivered", "retried", "dead", "refused_target"):
             self._deliveries.add(0, told)
