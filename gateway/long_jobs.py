@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
-# Webhooks of one process under way at a time: eight receivers that never answer would
-# keep all others waiting for a quarter of a minute each.
+# Webhooks of one process under way at a time, a few of each receiver: with eight, two
+# that never answer would keep all others waiting for a quarter of a minute each.
 MAX_DELIVERIES: Final = 64
 
 
