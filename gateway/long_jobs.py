@@ -29,11 +29,12 @@ from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
 from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
-from gateway.fine_tuning.driving import ReadJob, TuneParts
 from gateway.fine_tuning.driving import drive as drive_tune
 from gateway.fine_tuning.keeping import QUEUE as TUNES
 from gateway.fine_tuning.keeping import TuneBook
 from gateway.fine_tuning.owners import Owners
+from gateway.fine_tuning.parts import ReadJob, TuneParts
+from gateway.fine_tuning.record import TuneRecord
 from gateway.fine_tuning.service import TuneService
 from gateway.fine_tuning.urls import TuneUrls
 from gateway.presence import Attendance
@@ -65,8 +66,8 @@ if TYPE_CHECKING:
 
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
-# Webhooks of one process under way at a time: eight receivers that never answer would
-# keep all others waiting for a quarter of a minute each.
+# Webhooks of one process under way at a time, a few of each receiver: with eight, two
+# that never answer would keep all others waiting for a quarter of a minute each.
 MAX_DELIVERIES: Final = 64
 
 
@@ -157,7 +158,7 @@ class LongJobs:
             pace=pace,
             count_lines=around.telemetry.batch_lines_written,
             is_anothers=around.owners.is_anothers,
-            ended=partial(tell_of_end, self.relay.publish),
+            ended=partial(tell_of_batch, self.relay.publish),
         )
 
     def _tune_parts(self) -> TuneParts:
@@ -171,6 +172,7 @@ class LongJobs:
             read_job=around.read_job,
             authenticator=around.authenticator,
             poll_s=around.settings.fine_tune_poll_s,
+            ended=partial(tell_of_tune, self.relay.publish),
         )
 
     def nudge(self) -> None:
@@ -222,12 +224,19 @@ class LongJobs:
                 await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 
-async def tell_of_end(publish: Publish, record: BatchRecord) -> None:
+async def tell_of_batch(publish: Publish, record: BatchRecord) -> None:
     """What OpenAI tells of a batch that ended."""
     workspace, ended_s = record.caller.workspace, record.ended_at
     event_id = f"{record.id}_{record.status}"
     kind = f"batch.{record.status}"
     await publish(workspace, event_id, kind, {"id": record.id}, ended_s)
+
+
+async def tell_of_tune(publish: Publish, record: TuneRecord) -> None:
+    """What OpenAI tells of a fine-tune that ended."""
+    workspace, event_id = record.caller.workspace, f"{record.id}_{record.status}"
+    kind = f"fine_tuning.job.{record.status}"
+    await publish(workspace, event_id, kind, {"id": record.id}, record.finished_at)
 
 
 def open_long_jobs(around: Around) -> LongJobs | None:

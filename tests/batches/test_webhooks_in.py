@@ -45,6 +45,15 @@ async def test_a_signed_event_is_taken_once(house: BatchHouse) -> None:
         )
 
 
+async def test_of_an_event_only_its_id_is_kept(house: BatchHouse) -> None:
+    """Megabytes that nobody reads would fill the store."""
+    assert 200 == (await post(house, {**EVENT, "id": "evt_1"})).status_code
+    jobs = house.gateway.gateway.long_jobs
+    assert jobs is not None
+    kept = await jobs.jobs.collected(":llmtune", "evt_1")
+    assert [b""] == list(kept.values())
+
+
 @pytest.mark.parametrize(
     ("secret", "code"), [("whsec_wrong", 401), ("", 401)], ids=["forged", "empty"]
 )

@@ -237,10 +237,25 @@ async def test_a_receiver_that_is_registered_no_more_is_not_asked() -> None:
         await hub.publish()
         hub.registrations = Registrations()
         await hub.work()
+        assert (await hub.delivery()).state == "pending"
+        await hub.work(after_s=600)
 
     assert receiver.told == []
     dead = await hub.delivery()
     assert (dead.state, dead.outcome) == ("dead", "not_registered")
+
+
+async def test_a_replica_that_does_not_know_a_receiver_yet_buries_nothing() -> None:
+    """Another has read the changed file before it, and published."""
+    async with hooked() as receiver:
+        hub = Hub([registered(receiver.url)])
+        await hub.publish()
+        known, hub.registrations = hub.registrations, Registrations()
+        await hub.work()
+        hub.registrations = known
+        await hub.work(after_s=5)
+
+    assert hub.counted == ["delivered"]
 
 
 async def test_a_target_in_our_own_network_is_given_up_without_a_connection() -> None:
