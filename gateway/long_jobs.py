@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import tempfile
 import uuid
@@ -46,7 +47,7 @@ from gateway.routes.webhooks import WebhookRoutes
 from gateway.settings import Settings
 from gateway.storage.counting import CountedStorage
 from gateway.storage.opening import open_storage
-from gateway.storage.port import Storage
+from gateway.storage.port import Storage, StorageUnavailable
 from gateway.telemetry.job_metrics import WorkKind
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from gateway.completion import CompletionService
     from gateway.policy_files import PolicyFiles
 
+
+logger = logging.getLogger(__name__)
 
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
@@ -192,7 +195,11 @@ class LongJobs:
         tunes = TuneService(self._tunes, around.admission, nudge=self._tuner.nudge)
         groups = (
             FileRoutes(
-                door, self.files, urls=self.urls, max_bytes=settings.file_max_bytes
+                door,
+                self.files,
+                urls=self.urls,
+                attendance=around.attendance,
+                max_bytes=settings.file_max_bytes,
             ),
             BatchRoutes(door, batches),
             FineTuningRoutes(door, tunes),
@@ -213,6 +220,8 @@ class LongJobs:
         """Work off what is due, until the end; then another replica may at once."""
         running = (*self._workers, self._watch)
         tasks = [asyncio.create_task(each.run()) for each in running]
+        if self._folder is None:
+            tasks.append(asyncio.create_task(self._try_storage()))
         try:
             yield
         finally:
@@ -222,6 +231,13 @@ class LongJobs:
             await self.storage.aclose()
             if self._folder is not None:
                 await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _try_storage(self) -> None:
+        """Say at the start what would otherwise fail the first upload."""
+        try:
+            await self.storage.check()
+        except StorageUnavailable as error:
+            logger.error("files cannot be kept: %s", error)
 
 
 async def tell_of_batch(publish: Publish, record: BatchRecord) -> None:
