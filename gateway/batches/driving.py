@@ -19,7 +19,7 @@ from gateway.batches.enqueued import Enqueued
 from gateway.batches.keeping import Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
 from gateway.batches.parts import BatchParts
-from gateway.batches.planning import Chunk, Cutter
+from gateway.batches.planning import MAX_LINE_BYTES, Chunk, Cutter
 from gateway.batches.record import LineError, OpenChunk, Status
 from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
@@ -90,7 +90,11 @@ class BatchRun:
         cutter = Cutter(
             self._parts.files.storage, self._folder, self._check, self._parts.pace
         )
-        lines = self._parts.files.lines(record.caller.workspace, record.input_file_id)
+        lines = self._parts.files.lines(
+            record.caller.workspace,
+            record.input_file_id,
+            most_bytes=MAX_LINE_BYTES + 1,
+        )
         try:
             plan = await cutter.cut(lines, limits.max_lines)
         except ObjectMissing:

@@ -199,23 +199,34 @@ class FileService:
             return None
         return max(1000, int((record.expires_at - self._now_s()) * 1000) + 1000)
 
-    async def lines(self, workspace: str, file_id: str) -> AsyncIterator[bytes]:
-        """Its lines without their ends; ObjectMissing. A line may be of any length."""
-        async for line in split_lines(self.open(workspace, file_id)):
+    async def lines(
+        self, workspace: str, file_id: str, *, most_bytes: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Its lines without their ends, each cut at `most_bytes`; ObjectMissing."""
+        async for line in split_lines(self.open(workspace, file_id), most_bytes):
             yield line
 
 
-async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines of bytes that come in pieces."""
-    rest = bytearray()
+async def split_lines(
+    chunks: AsyncIterator[bytes], most_bytes: int | None = None
+) -> AsyncIterator[bytes]:
+    """Lines of bytes that come in pieces; of a longer one, so much."""
+    # Of the line that has not ended. Only what is new is looked through: a file may be
+    # one line.
+    held = bytearray()
     async for chunk in chunks:
-        rest += chunk
-        *whole, last = rest.split(b"\n")
-        for line in whole:
-            yield bytes(line)
-        rest = bytearray(last)
-    if rest:
-        yield bytes(rest)
+        first, *others = chunk.split(b"\n")
+        held += _room(first, held, most_bytes)
+        for other in others:
+            yield bytes(held)
+            held = bytearray(_room(other, b"", most_bytes))
+    if held:
+        yield bytes(held)
+
+
+def _room(piece: bytes, held: bytes | bytearray, most_bytes: int | None) -> bytes:
+    """So much of a piece as a line still takes."""
+    return piece if most_bytes is None else piece[: max(0, most_bytes - len(held))]
 
 
 def new_file_id(now_s: Callable[[], float] = time.time) -> str:

@@ -30,8 +30,10 @@ def cursor_of(exchange: Exchange, *, usual: int, most: int) -> Cursor:
     except ValueError:
         raise InvalidRequest("The query has too many parameters.") from None
     said = {name: values[-1] for name, values in parsed.items()}
-    text = said.get("limit", str(usual))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+    text = said.get("limit", str(usual)).lstrip("0")
+    # Its length first: Python refuses to read a number of thousands of digits.
+    is_short = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not (is_short and int(text) <= most):
         raise InvalidRequest(f"limit has to be 1 to {most}.", param="limit")
     order = said.get("order", "desc")
     if order not in {"asc", "desc"}:
