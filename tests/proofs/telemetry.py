@@ -211,8 +211,8 @@ async def compare(
         are_told = min(told, total("batch_duration_seconds_count")) >= batches
         return are_told and total("tokens_total") >= load.tokens.total()
 
-    # A request is counted a moment after its client has the answer, and a batch after it
-    # is seen to have ended.
+    # A request is counted a moment after its client has the answer, and a batch after
+    # it is seen to have ended.
     await until(is_settled, "the last settlement", within_s=SETTLED_WITHIN_S)
     routes = ("/v1/chat/completions", "/v1/models")
     checks = []

@@ -1,4 +1,4 @@
-"""Long jobs in a mixed load: batches one after the other, a fine-tune, and who is told."""
+"""Long jobs in a mixed load: batch after batch, a fine-tune, and who is told."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLE: Final = {
 
 
 def job_variables(folder: Path, port: int, receiver: HookReceiver) -> dict[str, str]:
-    """What a replica on this port needs beside the rest, of which all share a folder."""
+    """What a replica on this port needs for them; the folder is that of all."""
     hook = {
         "workspace": workspace_of(PLAN),
         "url": receiver.url,
@@ -104,23 +104,19 @@ class JobLoad:
             told = sum(count_of(each, metric, **labels) for each in samples)
             return Check(name, f"{seen:g} seen, {told:g} counted", seen == told)
 
+        ended, lines = "batch_duration_seconds_count", "batch_lines_total"
+        delivered = "webhook_deliveries_total"
+        told = self.batches.total()
         return [
             *(
-                compared(
-                    f"batches {o}", seen, "batch_duration_seconds_count", outcome=o
-                )
-                for o, seen in sorted(self.batches.items())
+                compared(f"batches {outcome}", seen, ended, outcome=outcome)
+                for outcome, seen in sorted(self.batches.items())
             ),
             *(
-                compared(f"batch lines {o}", seen, "batch_lines_total", outcome=o)
-                for o, seen in sorted(self.lines.items())
+                compared(f"batch lines {outcome}", seen, lines, outcome=outcome)
+                for outcome, seen in sorted(self.lines.items())
             ),
-            compared(
-                "batches told of",
-                self.batches.total(),
-                "webhook_deliveries_total",
-                outcome="delivered",
-            ),
+            compared("batches told of", told, delivered, outcome="delivered"),
         ]
 
 
