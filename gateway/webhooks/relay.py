@@ -205,8 +205,8 @@ class Relay:
 
     async def _wait_or_bury(self, held: Held) -> int | None:
         """
-        Replicas take a changed file over one after the other. Then whoever is registered
-        in its place is told: somebody may have mended its URL.
+        Replicas take a changed file over one after the other. Then whoever has its
+        place is told: somebody may have mended its URL.
         """
         delivery = held.delivery
         age_ms = self._outbox.now_ms - made_ms(delivery.id)
