@@ -20,7 +20,14 @@ import msgspec
 
 from gateway.webhooks.backoff import next_attempt_s
 from gateway.webhooks.delivery import TIMEOUT_S, Outcome, deliver
-from gateway.webhooks.outbox import Delivery, Held, LateDelivery, Outbox, made_ms
+from gateway.webhooks.outbox import (
+    KNOWN_MS,
+    Delivery,
+    Held,
+    LateDelivery,
+    Outbox,
+    made_ms,
+)
 from gateway.webhooks.places import Places
 from gateway.webhooks.registrations import Registration, Registrations
 from gateway.webhooks.signing import sign
@@ -197,10 +204,23 @@ class Relay:
         return wait_ms
 
     async def _wait_or_bury(self, held: Held) -> int | None:
-        """Replicas take a changed file over one after the other."""
-        age_ms = self._outbox.now_ms - made_ms(held.delivery.id)
+        """
+        Replicas take a changed file over one after the other. Then whoever has its
+        place is told: somebody may have mended its URL.
+        """
+        delivery = held.delivery
+        age_ms = self._outbox.now_ms - made_ms(delivery.id)
         if age_ms < UNKNOWN_MS:
             return LOOK_AGAIN_MS
+        # As long as is known who was told already.
+        if age_ms < KNOWN_MS:
+            await self.publish(
+                delivery.workspace,
+                delivery.event_id,
+                delivery.type,
+                msgspec.json.decode(delivery.data),
+                delivery.created_at,
+            )
         await self._bury(held, NOT_REGISTERED)
         return None
 
