@@ -117,11 +117,11 @@ async def test_a_line_that_is_too_long_is_named(house: BatchHouse) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=101", "limit=000000001999", f"limit={'1' * 5000}"]
+    "limit", ["0", "101", "000000001999", "000000001" + "0" * 5000]
 )
-async def test_a_limit_beyond_a_page_is_refused(house: BatchHouse, query: str) -> None:
+async def test_a_limit_beyond_a_page_is_refused(house: BatchHouse, limit: str) -> None:
     """Also one whose first digits are a good one, or that nobody can read."""
-    refused = await house.gateway.get(f"/v1/batches?{query}")
+    refused = await house.gateway.get(f"/v1/batches?limit={limit}")
     assert (400, "limit") == (refused.status_code, refused.json()["error"]["param"])
 
 
