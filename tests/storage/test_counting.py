@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.storage.counting import CountedStorage
+from gateway.storage.local import LocalStorage
 from gateway.storage.opening import open_storage
 from gateway.storage.port import ObjectMissing, Storage, StorageUnavailable
 
@@ -64,6 +65,31 @@ async def test_what_others_break_off_is_no_outcome(counted: Counted) -> None:
     await reading.aclose()  # type: ignore[attr-defined] # a generator, as all are
 
     assert counted.calls == Counter([("put", "ok")])
+
+
+class NotingStorage(LocalStorage):
+    """Notes when one of its readers has let go."""
+
+    was_left = False
+
+    async def open(
+        self, key: str, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        try:
+            yield b"Hello"
+        finally:
+            self.was_left = True
+
+
+async def test_who_stops_reading_has_let_go_of_the_object(tmp_path: Path) -> None:
+    """At once, and not whenever its generator is collected."""
+    storage = NotingStorage(tmp_path)
+    reading = Counted(storage).storage.open("a")
+
+    await anext(reading)
+    await reading.aclose()  # type: ignore[attr-defined] # a generator, as all are
+
+    assert storage.was_left
 
 
 async def test_a_storage_that_cannot_is_counted_as_such(tmp_path: Path) -> None:
