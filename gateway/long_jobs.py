@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import tempfile
 import uuid
@@ -29,11 +30,12 @@ from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
 from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
-from gateway.fine_tuning.driving import ReadJob, TuneParts
 from gateway.fine_tuning.driving import drive as drive_tune
 from gateway.fine_tuning.keeping import QUEUE as TUNES
 from gateway.fine_tuning.keeping import TuneBook
 from gateway.fine_tuning.owners import Owners
+from gateway.fine_tuning.parts import ReadJob, TuneParts
+from gateway.fine_tuning.record import TuneRecord
 from gateway.fine_tuning.service import TuneService
 from gateway.fine_tuning.urls import TuneUrls
 from gateway.presence import Attendance
@@ -45,7 +47,7 @@ from gateway.routes.webhooks import WebhookRoutes
 from gateway.settings import Settings
 from gateway.storage.counting import CountedStorage
 from gateway.storage.opening import open_storage
-from gateway.storage.port import Storage
+from gateway.storage.port import Storage, StorageUnavailable
 from gateway.telemetry.job_metrics import WorkKind
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
@@ -63,10 +65,12 @@ if TYPE_CHECKING:
     from gateway.policy_files import PolicyFiles
 
 
+logger = logging.getLogger(__name__)
+
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
-# Webhooks of one process under way at a time: eight receivers that never answer would
-# keep all others waiting for a quarter of a minute each.
+# Webhooks of one process under way at a time, a few of each receiver: with eight, two
+# that never answer would keep all others waiting for a quarter of a minute each.
 MAX_DELIVERIES: Final = 64
 
 
@@ -157,7 +161,7 @@ class LongJobs:
             pace=pace,
             count_lines=around.telemetry.batch_lines_written,
             is_anothers=around.owners.is_anothers,
-            ended=partial(tell_of_end, self.relay.publish),
+            ended=partial(tell_of_batch, self.relay.publish),
         )
 
     def _tune_parts(self) -> TuneParts:
@@ -171,6 +175,7 @@ class LongJobs:
             read_job=around.read_job,
             authenticator=around.authenticator,
             poll_s=around.settings.fine_tune_poll_s,
+            ended=partial(tell_of_tune, self.relay.publish),
         )
 
     def nudge(self) -> None:
@@ -190,7 +195,11 @@ class LongJobs:
         tunes = TuneService(self._tunes, around.admission, nudge=self._tuner.nudge)
         groups = (
             FileRoutes(
-                door, self.files, urls=self.urls, max_bytes=settings.file_max_bytes
+                door,
+                self.files,
+                urls=self.urls,
+                attendance=around.attendance,
+                max_bytes=settings.file_max_bytes,
             ),
             BatchRoutes(door, batches),
             FineTuningRoutes(door, tunes),
@@ -211,6 +220,8 @@ class LongJobs:
         """Work off what is due, until the end; then another replica may at once."""
         running = (*self._workers, self._watch)
         tasks = [asyncio.create_task(each.run()) for each in running]
+        if self._folder is None:
+            tasks.append(asyncio.create_task(self._try_storage()))
         try:
             yield
         finally:
@@ -221,13 +232,27 @@ class LongJobs:
             if self._folder is not None:
                 await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
+    async def _try_storage(self) -> None:
+        """Say at the start what would otherwise fail the first upload."""
+        try:
+            await self.storage.check()
+        except StorageUnavailable as error:
+            logger.error("files cannot be kept: %s", error)
 
-async def tell_of_end(publish: Publish, record: BatchRecord) -> None:
+
+async def tell_of_batch(publish: Publish, record: BatchRecord) -> None:
     """What OpenAI tells of a batch that ended."""
     workspace, ended_s = record.caller.workspace, record.ended_at
     event_id = f"{record.id}_{record.status}"
     kind = f"batch.{record.status}"
     await publish(workspace, event_id, kind, {"id": record.id}, ended_s)
+
+
+async def tell_of_tune(publish: Publish, record: TuneRecord) -> None:
+    """What OpenAI tells of a fine-tune that ended."""
+    workspace, event_id = record.caller.workspace, f"{record.id}_{record.status}"
+    kind = f"fine_tuning.job.{record.status}"
+    await publish(workspace, event_id, kind, {"id": record.id}, record.finished_at)
 
 
 def open_long_jobs(around: Around) -> LongJobs | None:

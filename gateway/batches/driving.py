@@ -19,8 +19,8 @@ from gateway.batches.enqueued import Enqueued
 from gateway.batches.keeping import Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
 from gateway.batches.parts import BatchParts
-from gateway.batches.planning import Chunk, Cutter
-from gateway.batches.record import LineError, OpenChunk, Status
+from gateway.batches.planning import MAX_LINE_BYTES, Chunk, Cutter
+from gateway.batches.record import BatchRecord, LineError, OpenChunk, Status
 from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
     GatewayError,
@@ -53,7 +53,7 @@ class BatchRun:
         self._held = held
         self._principal = principal
         self._record = record = held.record
-        self._folder = f"batches/{folder_of(record.caller.workspace)}/{record.id}"
+        self._folder = _folder_of(record)
         self._enqueued = Enqueued(parts.jobs)
         settings = parts.settings
         self._parse = parse_of(
@@ -90,7 +90,11 @@ class BatchRun:
         cutter = Cutter(
             self._parts.files.storage, self._folder, self._check, self._parts.pace
         )
-        lines = self._parts.files.lines(record.caller.workspace, record.input_file_id)
+        lines = self._parts.files.lines(
+            record.caller.workspace,
+            record.input_file_id,
+            max_line_bytes=MAX_LINE_BYTES,
+        )
         try:
             plan = await cutter.cut(lines, limits.max_lines)
         except ObjectMissing:
@@ -120,8 +124,8 @@ class BatchRun:
     async def _fail(self, errors: tuple[LineError, ...]) -> None:
         self._record.errors = errors
         self._record.become("failed", self._now_s)
-        await self._save_as_ended()
-        await self._parts.desk.sweep(self._folder)
+        await self._save()
+        await _tell(self._parts, self._held)
 
     # Its chunks.
 
@@ -269,11 +273,9 @@ class BatchRun:
         await self._save()
         await self._write(record.output_file_id, "out", "output")
         await self._write(record.error_file_id, "err", "error")
-        # Again, for the one who died between counting and giving back.
-        await self._enqueue(None)
         record.become(self._last_status(), self._now_s)
-        await self._save_as_ended()
-        await self._parts.desk.sweep(self._folder)
+        await self._save()
+        await _tell(self._parts, self._held)
 
     def _last_status(self) -> Status:
         if self._record.moments.cancelling is not None:
@@ -315,12 +317,6 @@ class BatchRun:
             file_id=file_id,
         )
 
-    async def _save_as_ended(self) -> None:
-        # Told first: whoever dies in between is followed by one who tells it again,
-        # which changes nothing; after the save nobody would look at it any more.
-        await self._parts.ended(self._record)
-        await self._save()
-
     async def _save(self) -> None:
         await self._parts.book.save(self._held)
 
@@ -329,9 +325,12 @@ async def drive(parts: BatchParts, item: str) -> int | None:
     """One look at the batch of an item of work; None if there is nothing more to do."""
     workspace, _, batch_id = item.partition(" ")
     held = await parts.book.find(workspace, batch_id)
-    if held is None or held.record.has_ended:
+    if held is None:
         return None
     try:
+        if held.record.has_ended:
+            await _tell(parts, held)
+            return None
         return await _look(parts, held)
     except LostBatch:
         return LOOK_AGAIN_MS
@@ -363,12 +362,30 @@ async def _look(parts: BatchParts, held: Held) -> int | None:
 async def _give_up(parts: BatchParts, held: Held, error: LineError) -> int | None:
     """End a batch that cannot be ended in order; LostBatch if another has it."""
     record = held.record
-    workspace = record.caller.workspace
     record.errors = (error,)
     record.open = []
     record.become("failed", int(parts.now_s()))
-    await parts.ended(record)
     await parts.book.save(held)
-    await Enqueued(parts.jobs).set(workspace, record.id, 0, None)
-    await parts.desk.sweep(f"batches/{folder_of(workspace)}/{record.id}")
+    await _tell(parts, held)
     return None
+
+
+async def _tell(parts: BatchParts, held: Held) -> None:
+    """
+    Tell of the end that is kept, and clean up; LostBatch if another has it.
+
+    Whoever dies in the middle is followed by one who does it again.
+    """
+    record = held.record
+    if record.is_told:
+        return
+    workspace = record.caller.workspace
+    await parts.ended(record)
+    await Enqueued(parts.jobs).set(workspace, record.id, 0, None)
+    await parts.desk.sweep(_folder_of(record))
+    record.is_told = True
+    await parts.book.save(held)
+
+
+def _folder_of(record: BatchRecord) -> str:
+    return f"batches/{folder_of(record.caller.workspace)}/{record.id}"

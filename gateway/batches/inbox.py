@@ -60,13 +60,13 @@ class Inbox:
         return "kept" if is_new else "repeated"
 
     async def _keep(self, event: Event, ticket: Ticket | TuneTicket | None) -> bool:
-        """Keep it for who asks, and its job if it has one; whether it was new."""
+        """Keep that it came, for its job what it says; whether it was new."""
         if isinstance(ticket, TuneTicket) and event.type in TUNE_EVENTS:
             raw = encode_event(TuneEvent(event.type, event.data))
             workspace, job_id = ticket.workspace, ticket.job_id
             return await self._tunes.tell(workspace, job_id, event.id, raw)
-        kept = {"event": event.raw}
-        return bool(await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS))
+        # What it says is in its deliveries: megabytes here would be for nobody.
+        return bool(await self._jobs.collect(EVENTS, event.id, {"event": b""}, KEPT_MS))
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:
         found = {

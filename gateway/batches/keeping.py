@@ -90,7 +90,8 @@ class BatchBook:
         name, body = _name_of(held.record), encode_batch(held.record)
         is_done = await self.jobs.replace(name, body, held.version)
         held.version += is_done
-        if is_done and held.record.has_ended:
+        # Saved once more when it was told of.
+        if is_done and held.record.has_ended and not held.record.is_told:
             self._ended(held.record)
         return is_done
 

@@ -102,6 +102,8 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     error_file_id: str | None = None
     # Ended by its time with lines that were not run.
     was_expired: bool = False
+    # Its end was told, and what it left is cleaned up.
+    is_told: bool = False
 
     @property
     def has_ended(self) -> bool:

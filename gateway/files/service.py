@@ -10,18 +10,23 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.storage.port import Storage, StoredObject
-from policies.jobs.port import JobStore, RecordName, new_record_id
+from gateway.auth import Principal
+from gateway.background.starting import id_under_key
+from gateway.storage.port import Storage, StorageUnavailable, StoredObject
+from policies.jobs.port import MAX_LISTED, JobStore, RecordName, new_record_id
 
 KIND: Final = "file"
 # Of files whose bytes may have to go.
 QUEUE: Final = "files"
 # No upload takes so long.
 UNREGISTERED_MS: Final = 86_400_000
+# Until a file that is being deleted has surely lost its record, or surely kept it.
+SURELY_FORGOTTEN_MS: Final = 60_000
 
 Purpose: TypeAlias = Literal[
     "assistants",
@@ -68,6 +73,15 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked to be kept; two uploads that ask for this are the same."""
+
+    filename: str
+    purpose: Purpose
+    expires_after_s: int | None
+    stored: StoredObject
+
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(FileRecord).decode
 
@@ -103,15 +117,13 @@ class FileService:
         after a crash finds it done.
         """
         file_id = file_id or new_file_id(self._now_s)
-        stored = await self.receive(workspace, file_id, chunks)
-        return await self.register(
-            workspace,
-            file_id,
-            stored,
+        new = NewFile(
             filename=filename,
             purpose=purpose,
             expires_after_s=expires_after_s,
+            stored=await self.receive(workspace, file_id, chunks),
         )
+        return await self.register(workspace, file_id, new)
 
     async def receive(
         self, workspace: str, file_id: str, chunks: AsyncIterator[bytes]
@@ -121,31 +133,47 @@ class FileService:
         await self._jobs.schedule(QUEUE, item, in_ms=UNREGISTERED_MS)
         return await self.storage.put(content_key(workspace, file_id), chunks)
 
-    async def register(
-        self,
-        workspace: str,
-        file_id: str,
-        stored: StoredObject,
-        *,
-        filename: str,
-        purpose: Purpose,
-        expires_after_s: int | None,
+    async def forget_received(self, workspace: str, file_id: str) -> None:
+        """Delete bytes that will not be registered."""
+        await self.storage.delete(content_key(workspace, file_id))
+
+    async def id_under_key(
+        self, principal: Principal, key: str | None, new: NewFile, file_id: str
+    ) -> str:
+        """The id of the first upload under a key, as of `starting.id_under_key`."""
+        return await id_under_key(self._jobs, principal, KIND, key, new, file_id)
+
+    async def repeat(
+        self, workspace: str, first_id: str, new: NewFile, received_id: str
     ) -> FileRecord:
-        """Make a file of bytes that were received."""
-        now_s = int(self._now_s())
+        """
+        The file that was uploaded first; made of what came now if it is not there.
+
+        Its upload may have died before it was registered, or is about to be.
+        """
+        first = await self.read(workspace, first_id)
+        if first is not None:
+            return first
+        await self.receive(workspace, first_id, self.open(workspace, received_id))
+        return await self.register(workspace, first_id, new)
+
+    async def register(self, workspace: str, file_id: str, new: NewFile) -> FileRecord:
+        """Make a file of bytes that were received; the one that is there already."""
+        now_s, expires_after_s = int(self._now_s()), new.expires_after_s
         record = FileRecord(
             id=file_id,
-            bytes=stored.bytes,
+            bytes=new.stored.bytes,
             created_at=now_s,
-            filename=filename,
-            purpose=purpose,
+            filename=new.filename,
+            purpose=new.purpose,
             expires_at=None if expires_after_s is None else now_s + expires_after_s,
-            sha256=stored.sha256,
+            sha256=new.stored.sha256,
         )
         ttl_s = expires_after_s or LONGEST_KEPT_S
         name = _name(workspace, file_id)
-        await self._jobs.create(name, _encode(record), ttl_s * 1000)
-        return record
+        if await self._jobs.create(name, _encode(record), ttl_s * 1000):
+            return record
+        return await self.read(workspace, file_id) or record
 
     async def read(self, workspace: str, file_id: str) -> FileRecord | None:
         """The record of a file, or None."""
@@ -163,13 +191,15 @@ class FileService:
     ) -> Sequence[FileRecord]:
         """Files in the order in which they were made, all or those of a purpose."""
         matching: list[FileRecord] = []
+        # Of one purpose there may be one file among thousands.
+        most = limit if purpose is None else MAX_LISTED
         while len(matching) < limit:
             found = await self._jobs.page(
-                workspace, KIND, after=after, limit=limit, newest_first=newest_first
+                workspace, KIND, after=after, limit=most, newest_first=newest_first
             )
             records = [_decode(each.body) for each in found]
             matching += [x for x in records if purpose is None or x.purpose == purpose]
-            if len(found) < limit:
+            if len(found) < most:
                 break
             after = found[-1].record_id
         return matching[:limit]
@@ -178,11 +208,22 @@ class FileService:
         """The bytes of a file; ObjectMissing at its first if there are none."""
         return self.storage.open(content_key(workspace, file_id))
 
-    async def delete(self, workspace: str, file_id: str) -> bool:
-        """Forget a file; False if there is none."""
-        was_there = await self._jobs.delete(_name(workspace, file_id))
-        await self.storage.delete(content_key(workspace, file_id))
-        return was_there
+    async def size(self, workspace: str, file_id: str) -> int | None:
+        """How many bytes are kept of a file; None if there are none."""
+        return await self.storage.size(content_key(workspace, file_id))
+
+    async def delete(self, workspace: str, file_id: str) -> None:
+        """
+        Forget a file; it is gone with its record.
+
+        Scheduled first: whoever dies in between, or finds the storage away, leaves
+        bytes that nobody else would ever delete.
+        """
+        item = f"{workspace} {file_id}"
+        await self._jobs.schedule(QUEUE, item, in_ms=SURELY_FORGOTTEN_MS)
+        await self._jobs.delete(_name(workspace, file_id))
+        with suppress(StorageUnavailable):
+            await self.storage.delete(content_key(workspace, file_id))
 
     async def sweep(self, item: str) -> int | None:
         """
@@ -199,23 +240,34 @@ class FileService:
             return None
         return max(1000, int((record.expires_at - self._now_s()) * 1000) + 1000)
 
-    async def lines(self, workspace: str, file_id: str) -> AsyncIterator[bytes]:
-        """Its lines without their ends; ObjectMissing. A line may be of any length."""
-        async for line in split_lines(self.open(workspace, file_id)):
+    async def lines(
+        self, workspace: str, file_id: str, *, max_line_bytes: int
+    ) -> AsyncIterator[bytes]:
+        """Its lines as of `split_lines`; ObjectMissing."""
+        async for line in split_lines(self.open(workspace, file_id), max_line_bytes):
             yield line
 
 
-async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines of bytes that come in pieces."""
-    rest = bytearray()
+async def split_lines(
+    chunks: AsyncIterator[bytes], max_line_bytes: int
+) -> AsyncIterator[bytes]:
+    """
+    Lines of bytes that come in pieces, without their ends.
+
+    Of a longer one there is one byte too much and no more: a file may be a single line,
+    and whoever is given it refuses it by its length.
+    """
+    most, line = max_line_bytes + 1, bytearray()
     async for chunk in chunks:
-        rest += chunk
-        *whole, last = rest.split(b"\n")
-        for line in whole:
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            line += chunk[start : min(end, start + most - len(line))]
             yield bytes(line)
-        rest = bytearray(last)
-    if rest:
-        yield bytes(rest)
+            line.clear()
+            start = end + 1
+        line += chunk[start : start + most - len(line)]
+    if line:
+        yield bytes(line)
 
 
 def new_file_id(now_s: Callable[[], float] = time.time) -> str:

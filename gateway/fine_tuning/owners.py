@@ -77,7 +77,7 @@ class Owners:
         # One generation calls the base model so; that is everybody's.
         if answer.model_name and answer.model_name != base:
             # From its first mention, so that nobody else ever sees it.
-            await self._note_model(EVERYBODY, workspace, answer.model_name, now_s)
+            await self.claim(workspace, answer.model_name, now_s)
             if answer.status == "completed":
                 await self.publish(workspace, answer.model_name, now_s)
 
@@ -88,9 +88,13 @@ class Owners:
         kept = await self._jobs.read(RecordName(workspace, JOB_KIND, job_id))
         return None if kept is None else kept.body.decode()
 
+    async def claim(self, workspace: str, model: str, now_s: int) -> None:
+        """Have nobody else see a model."""
+        await self._note_model(EVERYBODY, workspace, model, now_s)
+
     async def publish(self, workspace: str, model: str, now_s: int) -> None:
         """Have a model that can be asked in its owner's list."""
-        await self._note_model(EVERYBODY, workspace, model, now_s)
+        await self.claim(workspace, model, now_s)
         await self._note_model(workspace, workspace, model, now_s)
 
     async def _note_model(

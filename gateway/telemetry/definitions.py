@@ -378,7 +378,7 @@ KEY_EXPIRY: Final = _gauge(
 CERTIFICATE_EXPIRY: Final = _gauge(
     "certificate_expiry_timestamp_seconds",
     "When the certificate that was shown in the newest handshake expires, as Unix time,"
-    " by peer (upstream); absent without TLS.",
+    " by peer (upstream, store); absent without TLS.",
     "peer",
     merge="min",
 )

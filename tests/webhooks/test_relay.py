@@ -237,10 +237,48 @@ async def test_a_receiver_that_is_registered_no_more_is_not_asked() -> None:
         await hub.publish()
         hub.registrations = Registrations()
         await hub.work()
+        assert (await hub.delivery()).state == "pending"
+        await hub.work(after_s=600)
 
     assert receiver.told == []
     dead = await hub.delivery()
     assert (dead.state, dead.outcome) == ("dead", "not_registered")
+
+
+async def test_what_was_for_a_mended_url_is_told_to_the_new_one() -> None:
+    """Once, and to nobody who was told already."""
+    async with hooked(500) as wrong, hooked() as right, hooked() as other:
+        hub = Hub([registered(wrong.url), registered(other.url)])
+        await hub.publish()
+        await hub.work()
+        mended = [registered(right.url), registered(other.url)]
+        hub.registrations = Registrations(mended)
+        for _ in range(3):
+            await hub.work(after_s=600)
+        (dead,) = [
+            h
+            async for h in hub.outbox.all_of("acme")
+            if h.delivery.outcome == "not_registered"
+        ]
+        await hub.outbox.replay(dead)
+        for _ in range(2):
+            await hub.work(after_s=60)
+
+    assert (1, 1, 1) == (len(wrong.told), len(right.told), len(other.told))
+    assert wrong.told[0].body == right.told[0].body
+
+
+async def test_a_replica_that_does_not_know_a_receiver_yet_buries_nothing() -> None:
+    """Another has read the changed file before it, and published."""
+    async with hooked() as receiver:
+        hub = Hub([registered(receiver.url)])
+        await hub.publish()
+        known, hub.registrations = hub.registrations, Registrations()
+        await hub.work()
+        hub.registrations = known
+        await hub.work(after_s=5)
+
+    assert hub.counted == ["delivered"]
 
 
 async def test_a_target_in_our_own_network_is_given_up_without_a_connection() -> None:
