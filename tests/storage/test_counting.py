@@ -56,15 +56,17 @@ async def test_each_call_is_counted_once(counted: Counted) -> None:
 
 
 async def test_what_others_break_off_is_no_outcome(counted: Counted) -> None:
-    """Neither an upload that ends in an error, nor a reader that leaves."""
+    """An upload that ends in an error, be it another object's; a reader that leaves."""
     with pytest.raises(ConnectionError):
         await counted.storage.put("a", broken())
+    with pytest.raises(ObjectMissing):
+        await counted.storage.put("a", counted.storage.open("gone"))
     await counted.storage.put("a", chunks(b"x" * 1_000_000))
     reading = counted.storage.open("a")
     await anext(reading)
     await reading.aclose()  # type: ignore[attr-defined] # a generator, as all are
 
-    assert counted.calls == Counter([("put", "ok")])
+    assert counted.calls == Counter([("open", "missing"), ("put", "ok")])
 
 
 class NotingStorage(LocalStorage):
