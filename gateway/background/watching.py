@@ -8,11 +8,11 @@ What a reading costs is bounded, however many jobs there are.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Final, get_args
 
 import msgspec
@@ -27,14 +27,14 @@ from gateway.fine_tuning.record import Status as TuneStatus
 from gateway.telemetry.job_metrics import JobKind, JobSight, Live, WorkKind
 from policies.jobs.port import JobStore, JobsUnavailable, RecordName
 
-# On average. At half, a thousand processes would ask a store for nothing else; at
-# double, an alert of minutes sees too little.
+# On average; each process asks for seven things each time, and for each live job. At
+# double, a scrape every 15 s would often be told the same twice.
 READ_EVERY_S: Final = 5.0
 # Whatever the store does: what is late is not shown.
 READ_WITHIN_S: Final = 4.0
 # Records of a kind that a reading looks at; of those beyond only their number is told.
 MOST_READ: Final = 500
-# At once: half a millisecond of the event loop.
+# At once: a fifth of what a caller's list may, since nobody waits for this.
 READ_TOGETHER: Final = 20
 
 # The state of jobs beyond those.
@@ -65,6 +65,8 @@ class _Job(msgspec.Struct, frozen=True):
 
 _decode: Final = msgspec.json.Decoder(_Job).decode
 
+logger = logging.getLogger(__name__)
+
 
 class JobWatch:
     """Reads again and again, and says what it saw."""
@@ -89,11 +91,20 @@ class JobWatch:
     async def run(self) -> None:
         """Until cancelled; a reading that fails is left out."""
         while True:
-            with suppress(JobsUnavailable, TimeoutError):
-                async with asyncio.timeout(self._read_within_s):
-                    self._show(await self.read())
+            await self._read_and_show()
             # Replicas that were started together do not ask together.
             await asyncio.sleep(self._read_every_s * (0.5 + self._random.random()))
+
+    async def _read_and_show(self) -> None:
+        try:
+            async with asyncio.timeout(self._read_within_s):
+                self._show(await self.read())
+        except (JobsUnavailable, TimeoutError):
+            # Its own alert tells of the store; what was read before grows old.
+            return
+        except Exception:
+            # Whatever a record is: alerts must not be blind for as long as we live.
+            logger.exception("how long jobs stand could not be read")
 
     async def read(self) -> JobSight:
         """How everything stands now; JobsUnavailable."""

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, TypeVar
 from gateway.storage.port import (
     ObjectMissing,
     Storage,
-    StorageUnavailable,
+    StorageError,
     StoredObject,
 )
 
@@ -33,8 +33,9 @@ class CountedStorage:
         self._count = count
 
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> StoredObject:
-        with self._counted("put"):
-            return await self._storage.put(key, chunks)
+        source = _Source(chunks)
+        with self._counted("put", source):
+            return await self._storage.put(key, source)
 
     def open(
         self, key: str, start: int = 0, end: int | None = None
@@ -70,16 +71,39 @@ class CountedStorage:
                 await items.aclose()
 
     @contextmanager
-    def _counted(self, call: Call) -> Iterator[None]:
+    def _counted(self, call: Call, source: _Source | None = None) -> Iterator[None]:
         try:
             yield
-        except ObjectMissing:
-            self._count(call, "missing")
-            raise
-        except StorageUnavailable as error:
-            self._count(call, "unavailable")
-            # A caller is told that it may try again, and an operator has to know why.
-            facts = {"call": call, "reason": str(error)}
-            logger.warning("the storage failed", extra={"facts": facts})
+        except StorageError as error:
+            # Bytes that are read of a storage may fail there, which was counted then.
+            if source is None or error is not source.error:
+                self._failed(call, error)
             raise
         self._count(call, "ok")
+
+    def _failed(self, call: Call, error: StorageError) -> None:
+        if isinstance(error, ObjectMissing):
+            self._count(call, "missing")
+            return
+        self._count(call, "unavailable")
+        # A caller is told that it may try again, and an operator has to know why.
+        facts = {"call": call, "reason": str(error)}
+        logger.warning("the storage failed", extra={"facts": facts})
+
+
+class _Source:
+    """A caller's bytes, and the error of a storage in which they ended."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self.error: StorageError | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except StorageError as error:
+            self.error = error
+            raise

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.storage.counting import CountedStorage
+from gateway.storage.local import LocalStorage
 from gateway.storage.opening import open_storage
 from gateway.storage.port import ObjectMissing, Storage, StorageUnavailable
 
@@ -55,15 +56,42 @@ async def test_each_call_is_counted_once(counted: Counted) -> None:
 
 
 async def test_what_others_break_off_is_no_outcome(counted: Counted) -> None:
-    """Neither an upload that ends in an error, nor a reader that leaves."""
+    """An upload that ends in an error, be it another object's; a reader that leaves."""
     with pytest.raises(ConnectionError):
         await counted.storage.put("a", broken())
+    with pytest.raises(ObjectMissing):
+        await counted.storage.put("a", counted.storage.open("gone"))
     await counted.storage.put("a", chunks(b"x" * 1_000_000))
     reading = counted.storage.open("a")
     await anext(reading)
     await reading.aclose()  # type: ignore[attr-defined] # a generator, as all are
 
-    assert counted.calls == Counter([("put", "ok")])
+    assert counted.calls == Counter([("open", "missing"), ("put", "ok")])
+
+
+class NotingStorage(LocalStorage):
+    """Notes when one of its readers has let go."""
+
+    was_left = False
+
+    async def open(
+        self, key: str, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        try:
+            yield b"Hello"
+        finally:
+            self.was_left = True
+
+
+async def test_who_stops_reading_has_let_go_of_the_object(tmp_path: Path) -> None:
+    """At once, and not whenever its generator is collected."""
+    storage = NotingStorage(tmp_path)
+    reading = Counted(storage).storage.open("a")
+
+    await anext(reading)
+    await reading.aclose()  # type: ignore[attr-defined] # a generator, as all are
+
+    assert storage.was_left
 
 
 async def test_a_storage_that_cannot_is_counted_as_such(tmp_path: Path) -> None:

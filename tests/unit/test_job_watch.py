@@ -18,7 +18,9 @@ from gateway.batches.record import Status as BatchStatus
 from gateway.fine_tuning.keeping import TuneBook
 from gateway.fine_tuning.record import Status as TuneStatus
 from gateway.fine_tuning.record import TuneRecord
+from gateway.telemetry.exposition import snapshot_of
 from gateway.telemetry.job_metrics import SHOWN_S, JobSight, Live
+from gateway.telemetry.merging import merge
 from gateway.telemetry.metrics import Telemetry
 from gateway.webhooks.incoming import Reason
 from policies.jobs.memory_jobs import MemoryJobs
@@ -30,14 +32,15 @@ CALLER: Final = Caller("acme", "open")
 
 
 class CountingJobs(MemoryJobs):
-    """Notes how many records are read at a time, and is away when told to be."""
+    """Notes how many records are read at a time, and fails when told to."""
 
     def __init__(self) -> None:
         super().__init__(lambda: NOW_S * 1000)
         self.reads = 0
         self.most_together = 0
         self._together = 0
-        self.is_away = False
+        self.looks = 0
+        self.trouble: Exception | None = None
 
     async def read(self, name: RecordName) -> Kept | None:
         self.reads += 1
@@ -48,8 +51,9 @@ class CountingJobs(MemoryJobs):
         return await super().read(name)
 
     async def scheduled(self, queue: str, *, most: int) -> Sequence[str]:
-        if self.is_away:
-            raise JobsUnavailable
+        self.looks += 1
+        if self.trouble is not None:
+            raise self.trouble
         return await super().scheduled(queue, most=most)
 
 
@@ -127,16 +131,17 @@ async def test_however_many_jobs_there_are_a_reading_is_bounded(
     assert sight.live["batches", watching.UNREAD].count == 20
 
 
-async def test_a_store_that_is_away_ends_no_watch(jobs: CountingJobs) -> None:
-    """Its readings are left out, and come again with it."""
+@pytest.mark.parametrize("trouble", [JobsUnavailable(), ValueError("no record")])
+async def test_no_trouble_ends_a_watch(jobs: CountingJobs, trouble: Exception) -> None:
+    """Its readings are left out, and come again when it is over."""
     shown: list[JobSight] = []
-    jobs.is_away = True
+    jobs.trouble = trouble
     watch = JobWatch(jobs, shown.append, read_every_s=0.001)
     task = asyncio.create_task(watch.run())
     try:
-        await asyncio.sleep(0)
+        await until(lambda: jobs.looks > 1, "a second try")
         assert shown == []
-        jobs.is_away = False
+        jobs.trouble = None
         await until(lambda: len(shown) > 1, "two readings")
     finally:
         task.cancel()
@@ -156,6 +161,26 @@ async def test_figures_that_are_old_are_not_shown(jobs: CountingJobs) -> None:
     now_s[0] = SHOWN_S + 0.1
     text = telemetry.exposition("")[0].decode()
     assert not [each for each in text.splitlines() if each.startswith(line[:26])]
+
+
+async def test_what_all_workers_show_is_not_added_up(jobs: CountingJobs) -> None:
+    """Each of them has read the same."""
+    await BatchBook(jobs).add(batch(1, "in_progress", total=10))
+    workers = [Telemetry() for _ in range(3)]
+    for each in workers:
+        each.jobs.show(await seen(jobs))
+
+    merged = merge(snapshot_of(each.registry.collect()) for each in workers)
+
+    values = {
+        (point.name, *point.labels.values()): point.value
+        for family in merged
+        for point in family.points
+    }
+    prefix = "llmtune_gateway_"
+    assert values[f"{prefix}live_jobs", "batches", "in_progress"] == 1
+    assert values[f"{prefix}batch_lines_waiting",] == 10
+    assert values[f"{prefix}work_due", "batches"] == 1
 
 
 def test_webhooks_are_counted_from_nought_by_every_outcome() -> None:

@@ -160,13 +160,14 @@ async def test_a_fault_puts_work_off_and_takes_nobody_with_it(
 ENDS: Final[list[tuple[Outcome, int | Exception | None]]] = [
     ("done", None),
     ("again", 1000),
+    ("again", 0),
     ("failed", RuntimeError("ours")),
     ("store_unavailable", JobsUnavailable()),
     ("storage_unavailable", StorageUnavailable("full")),
 ]
 
 
-@pytest.mark.parametrize(("outcome", "end"), ENDS, ids=[each[0] for each in ENDS])
+@pytest.mark.parametrize(("outcome", "end"), ENDS)
 async def test_how_a_look_ended_is_counted(
     jobs: MemoryJobs, outcome: Outcome, end: int | Exception | None
 ) -> None:
@@ -185,7 +186,9 @@ async def test_how_a_look_ended_is_counted(
     task.cancel()
     await asyncio.wait([task])
 
-    assert counted == [outcome]
+    assert counted[0] == outcome
+    # What is due at once is looked at again before anybody stops it.
+    assert len(counted) == 1 or end == 0
 
 
 async def test_a_look_that_was_cut_off_is_not_counted_and_a_lost_one_is(
