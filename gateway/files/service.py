@@ -17,8 +17,15 @@ import msgspec
 
 from gateway.auth import Principal
 from gateway.background.starting import id_under_key
+from gateway.files.stored import StoredBytes
 from gateway.storage.port import Storage, StorageUnavailable, StoredObject
-from policies.jobs.port import MAX_LISTED, JobStore, RecordName, new_record_id
+from policies.jobs.port import (
+    MAX_LISTED,
+    JobStore,
+    JobsUnavailable,
+    RecordName,
+    new_record_id,
+)
 
 KIND: Final = "file"
 # Of files whose bytes may have to go.
@@ -45,6 +52,12 @@ UPLOADED: Final = frozenset(
 # Without an end of its own a file would be kept for ever, by a store that promises an
 # end of everything.
 LONGEST_KEPT_S: Final = 5 * 365 * 86_400
+
+
+# The record of a file that has expired, which says what its end gives back.
+EXPIRED_KEPT_S: Final = 30 * 86_400
+# After the second in which it expires.
+JUST_AFTER_MS: Final = 1000
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +112,7 @@ class FileService:
         self._jobs = jobs
         self.storage = storage
         self._now_s = now_s
+        self._stored = StoredBytes(jobs, self._size_of, self._size_of_all)
 
     async def create(
         self,
@@ -123,13 +137,15 @@ class FileService:
             expires_after_s=expires_after_s,
             stored=await self.receive(workspace, file_id, chunks),
         )
+        # What a batch has cost is not thrown away for want of room.
+        await self._stored.add(workspace, file_id, new.stored.bytes, None)
         return await self.register(workspace, file_id, new)
 
     async def receive(
         self, workspace: str, file_id: str, chunks: AsyncIterator[bytes]
     ) -> StoredObject:
         """Keep the bytes of a file that is to be registered within a day."""
-        item = f"{workspace} {file_id}"
+        item = _item(workspace, file_id)
         await self._jobs.schedule(QUEUE, item, in_ms=UNREGISTERED_MS)
         return await self.storage.put(content_key(workspace, file_id), chunks)
 
@@ -143,22 +159,36 @@ class FileService:
         """The id of the first upload under a key, as of `starting.id_under_key`."""
         return await id_under_key(self._jobs, principal, KIND, key, new, file_id)
 
+    async def require_room(self, principal: Principal, size: int) -> None:
+        """LimitExceeded if so much has no room now."""
+        await self._stored.require_room(principal.workspace, principal.plan, size)
+
+    async def count(self, principal: Principal, file_id: str, new: NewFile) -> None:
+        """Before it is registered; LimitExceeded if it has no room."""
+        size, plan = new.stored.bytes, principal.plan
+        await self._stored.add(principal.workspace, file_id, size, plan)
+
     async def repeat(
-        self, workspace: str, first_id: str, new: NewFile, received_id: str
+        self, principal: Principal, first_id: str, new: NewFile, received_id: str
     ) -> FileRecord:
         """
         The file that was uploaded first; made of what came now if it is not there.
 
         Its upload may have died before it was registered, or is about to be.
         """
-        first = await self.read(workspace, first_id)
-        if first is not None:
+        workspace = principal.workspace
+        first = await self._kept(workspace, first_id)
+        if first is not None and not self._has_expired(first):
             return first
+        if first is not None:
+            await self._forget_record(workspace, first_id)
+            await self._finish_leaving(workspace, first_id)
+        await self.count(principal, first_id, new)
         await self.receive(workspace, first_id, self.open(workspace, received_id))
         return await self.register(workspace, first_id, new)
 
     async def register(self, workspace: str, file_id: str, new: NewFile) -> FileRecord:
-        """Make a file of bytes that were received; the one that is there already."""
+        """Make a file of what was received and counted, or find the one there is."""
         now_s, expires_after_s = int(self._now_s()), new.expires_after_s
         record = FileRecord(
             id=file_id,
@@ -169,16 +199,44 @@ class FileService:
             expires_at=None if expires_after_s is None else now_s + expires_after_s,
             sha256=new.stored.sha256,
         )
-        ttl_s = expires_after_s or LONGEST_KEPT_S
+        ttl_s = LONGEST_KEPT_S
+        if expires_after_s is not None:
+            ttl_s = expires_after_s + EXPIRED_KEPT_S
         name = _name(workspace, file_id)
-        if await self._jobs.create(name, _encode(record), ttl_s * 1000):
+        is_new = await self._jobs.create(name, _encode(record), ttl_s * 1000)
+        if expires_after_s is not None:
+            in_ms = expires_after_s * 1000 + JUST_AFTER_MS
+            await self._jobs.schedule(QUEUE, _item(workspace, file_id), in_ms=in_ms)
+        await self._stored.settle(workspace, file_id)
+        if is_new:
             return record
         return await self.read(workspace, file_id) or record
 
     async def read(self, workspace: str, file_id: str) -> FileRecord | None:
         """The record of a file, or None."""
+        record = await self._kept(workspace, file_id)
+        return None if record is None or self._has_expired(record) else record
+
+    async def _kept(self, workspace: str, file_id: str) -> FileRecord | None:
+        """The same, also of a file that has expired and was not swept yet."""
         kept = await self._jobs.read(_name(workspace, file_id))
         return None if kept is None else _decode(kept.body)
+
+    def _has_expired(self, record: FileRecord) -> bool:
+        return record.expires_at is not None and record.expires_at <= self._now_s()
+
+    async def _size_of(self, workspace: str, file_id: str) -> int | None:
+        record = await self._kept(workspace, file_id)
+        return None if record is None else record.bytes
+
+    async def _size_of_all(self, workspace: str) -> int:
+        size, after = 0, None
+        while found := await self._jobs.page(
+            workspace, KIND, after=after, limit=MAX_LISTED
+        ):
+            size += sum(_decode(each.body).bytes for each in found)
+            after = found[-1].record_id
+        return size
 
     async def page(
         self,
@@ -198,7 +256,11 @@ class FileService:
                 workspace, KIND, after=after, limit=most, newest_first=newest_first
             )
             records = [_decode(each.body) for each in found]
-            matching += [x for x in records if purpose is None or x.purpose == purpose]
+            matching += [
+                each
+                for each in records
+                if purpose in {None, each.purpose} and not self._has_expired(each)
+            ]
             if len(found) < most:
                 break
             after = found[-1].record_id
@@ -219,11 +281,20 @@ class FileService:
         Scheduled first: whoever dies in between, or finds the storage away, leaves
         bytes that nobody else would ever delete.
         """
-        item = f"{workspace} {file_id}"
+        item = _item(workspace, file_id)
         await self._jobs.schedule(QUEUE, item, in_ms=SURELY_FORGOTTEN_MS)
+        await self._forget_record(workspace, file_id)
+        with suppress(StorageUnavailable, JobsUnavailable):
+            await self._finish_leaving(workspace, file_id)
+
+    async def _forget_record(self, workspace: str, file_id: str) -> None:
+        await self._stored.begin_leaving(workspace, file_id)
         await self._jobs.delete(_name(workspace, file_id))
-        with suppress(StorageUnavailable):
-            await self.storage.delete(content_key(workspace, file_id))
+
+    async def _finish_leaving(self, workspace: str, file_id: str) -> None:
+        """What is left of a file without a record."""
+        await self.storage.delete(content_key(workspace, file_id))
+        await self._stored.give_back(workspace, file_id)
 
     async def sweep(self, item: str) -> int | None:
         """
@@ -232,13 +303,21 @@ class FileService:
         Work of the queue `QUEUE`, due when an upload must be over.
         """
         workspace, _, file_id = item.partition(" ")
-        record = await self.read(workspace, file_id)
+        record = await self._kept(workspace, file_id)
+        if record is not None and (
+            self._has_expired(record)
+            or await self._stored.is_leaving(workspace, file_id)
+        ):
+            await self._forget_record(workspace, file_id)
+            record = None
         if record is None:
-            await self.storage.delete(content_key(workspace, file_id))
+            await self._finish_leaving(workspace, file_id)
             return None
+        await self._stored.settle(workspace, file_id)
         if record.expires_at is None:
             return None
-        return max(1000, int((record.expires_at - self._now_s()) * 1000) + 1000)
+        left_ms = int((record.expires_at - self._now_s()) * 1000)
+        return max(JUST_AFTER_MS, left_ms + JUST_AFTER_MS)
 
     async def lines(
         self, workspace: str, file_id: str, *, max_line_bytes: int
@@ -281,6 +360,10 @@ def folder_of(workspace: str) -> str:
 
 def content_key(workspace: str, file_id: str) -> str:
     return f"files/{folder_of(workspace)}/{file_id}"
+
+
+def _item(workspace: str, file_id: str) -> str:
+    return f"{workspace} {file_id}"
 
 
 def _name(workspace: str, file_id: str) -> RecordName:

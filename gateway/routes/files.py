@@ -8,7 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.auth import Principal
-from gateway.errors import Header, ObjectNotFound, RouteNotFound, StoreUnavailable
+from gateway.errors import (
+    Header,
+    LimitExceeded,
+    ObjectNotFound,
+    RouteNotFound,
+    StoreUnavailable,
+)
 from gateway.exchange import Exchange
 from gateway.files.service import FileRecord, FileService
 from gateway.fine_tuning.urls import TuneUrls
@@ -63,8 +69,13 @@ class FileRoutes:
 
     async def upload(self, exchange: Exchange) -> None:
         principal = await self._door.authenticate(exchange)
-        with Presence(exchange.wire, self._attendance), unavailable_as_503():
-            record = await self._uploads.take(exchange, principal)
+        try:
+            with Presence(exchange.wire, self._attendance), unavailable_as_503():
+                record = await self._uploads.take(exchange, principal)
+        except LimitExceeded:
+            # Not one of those that every answer tells of.
+            await self._door.show_limits(exchange)
+            raise
         await self._door.respond_json(exchange, record.shown())
 
     async def list(self, exchange: Exchange) -> None:

@@ -90,15 +90,19 @@ class Uploads:
     async def _take(self, exchange: Exchange, principal: Principal) -> FileRecord:
         workspace, file_id = principal.workspace, new_file_id()
         key = key_in(exchange.headers)
-        is_first = False
+        if key is None:
+            # The file that a key stands for may be there already.
+            await self._files.require_room(principal, _least_bytes(exchange))
+        is_kept = False
         try:
             new = (await self._receive(exchange, principal, file_id)).checked()
             first_id = await self._files.id_under_key(principal, key, new, file_id)
-            is_first = first_id == file_id
-            if not is_first:
-                return await self._files.repeat(workspace, first_id, new, file_id)
+            if first_id != file_id:
+                return await self._files.repeat(principal, first_id, new, file_id)
+            await self._files.count(principal, file_id, new)
+            is_kept = True
         finally:
-            if not is_first:
+            if not is_kept:
                 # Nobody will ask for it; and if this fails, it is swept in a day.
                 with suppress(StorageUnavailable):
                     await self._files.forget_received(workspace, file_id)
@@ -129,6 +133,13 @@ class Uploads:
         upload.filename = part.filename[:MAX_FILENAME_CHARS]
         chunks = bounded(aiter(part), self._max_bytes)
         upload.stored = await self._files.receive(principal.workspace, file_id, chunks)
+
+
+def _least_bytes(exchange: Exchange) -> int:
+    """What the file of a form that says its length has at least."""
+    said = exchange.headers.get(b"content-length", b"0").decode("latin-1")
+    length = whole_number(said, 0, 2**62)
+    return 0 if length is None else max(0, length - FORM_BYTES)
 
 
 def _add_field(fields: dict[str, str], field: Field) -> None:
