@@ -72,6 +72,7 @@ class Worker:
         self._together = together
         self._count = count
         self._tasks: set[asyncio.Task[None]] = set()
+        self._items: set[str] = set()
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -83,7 +84,10 @@ class Worker:
         try:
             while True:
                 claimed = await self._claim()
-                for item in claimed:
+                # A process that was stopped for longer than a lease is given what it
+                # still works on: that goes on, and is not begun beside itself.
+                for item in [each for each in claimed if each not in self._items]:
+                    self._items.add(item)
                     task = asyncio.create_task(self._work(item))
                     self._tasks.add(task)
                     task.add_done_callback(self._done)
@@ -109,6 +113,10 @@ class Worker:
             )
         except JobsUnavailable:
             return ()
+        except Exception:
+            # Whatever it was: a worker that ends is missed by nobody.
+            logger.exception("claiming work failed")
+            return ()
 
     async def _idle(self) -> None:
         self._nudged.clear()
@@ -124,6 +132,7 @@ class Worker:
             again_ms, outcome = await self._look(item)
             self._count(outcome)
         finally:
+            self._items.discard(item)
             # Also when cancelled, and then at once: another may go on.
             with suppress(JobsUnavailable, TimeoutError):
                 await asyncio.shield(self._let_go(item, again_ms))

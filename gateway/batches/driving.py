@@ -29,7 +29,8 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.files.service import folder_of, new_file_id
-from gateway.storage.port import ObjectMissing
+from gateway.storage.port import ObjectMissing, StorageUnavailable
+from policies.jobs.port import JobsUnavailable
 from policies.ledger import Usage
 
 logger = logging.getLogger(__name__)
@@ -290,6 +291,8 @@ class BatchRun:
         record, desk = self._record, self._parts.desk
         if record.open or record.next_chunk < record.chunks:
             record.was_expired = record.status != "cancelling"
+            # Before anything is given up, which looks like an answer afterwards.
+            await self._save()
         for chunk in list(record.open):
             lines = await desk.read(self._folder, chunk.number)
             if chunk.owner:
@@ -361,6 +364,11 @@ async def _look(parts: BatchParts, held: Held) -> int | None:
             return await BatchRun(parts, held, principal).step()
         except ObjectMissing:
             lacks = LineError("batch_lost", "What was kept of the batch is gone.")
+        except (GatewayError, JobsUnavailable, LostBatch, StorageUnavailable):
+            raise
+        except Exception:
+            logger.exception("driving a batch failed")
+            lacks = LineError("internal_error", "The gateway cannot run this batch.")
     facts = {"batch": record.id, "code": lacks.code}
     logger.error("a batch cannot go on", extra={"facts": facts})
     # A plan may be on its way, and a volume may show a file late.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -220,3 +220,46 @@ async def test_a_look_that_was_cut_off_is_not_counted_and_a_lost_one_is(
     await asyncio.wait([task])
 
     assert counted == ["lost"]
+
+
+async def test_a_process_that_was_stopped_does_not_begin_twice(
+    jobs: MemoryJobs, clock: Clock
+) -> None:
+    """Its lease is over when it wakes, and what it claims it is at already."""
+    begun, may_end = list[str](), asyncio.Event()
+
+    async def drive(item: str) -> int | None:
+        begun.append(item)
+        await may_end.wait()
+        return None
+
+    await jobs.schedule(QUEUE, "a")
+    async with working(jobs, drive, lease_ms=60_000):
+        await until(lambda: begun == ["a"], "a look")
+        clock.ahead_ms += 60_000
+        await jobs.schedule(QUEUE, "b")
+        # Claimed together, as both are due.
+        await until(lambda: "b" in begun, "another item")
+        assert ["a", "b"] == begun
+        may_end.set()
+
+
+async def test_a_store_that_answers_nonsense_ends_no_worker() -> None:
+    """Nobody would begin it again."""
+    begun = list[str]()
+
+    class Confused(MemoryJobs):
+        async def claim(self, *args: Any, **named: Any) -> Sequence[str]:
+            if not begun:
+                begun.append("nonsense")
+                raise ValueError("nonsense")
+            return await super().claim(*args, **named)
+
+    async def drive(item: str) -> int | None:
+        begun.append(item)
+        return None
+
+    confused = Confused(Clock())
+    await confused.schedule(QUEUE, "a")
+    async with working(confused, drive):
+        await until(lambda: begun == ["nonsense", "a"], "a look")
