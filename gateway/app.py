@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
@@ -50,6 +50,7 @@ from gateway.upstream.transport import (
     to_sender,
 )
 from policies.estimate import OutputEstimator
+from policies.jobs.port import JobsUnavailable
 from policies.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -245,8 +246,11 @@ class Gateway:
             await asyncio.to_thread(read_certificates, self.transport)
 
     def _certificate_expiry(self) -> list[Reading]:
-        expires_s = certificate_expiry_s(self.transport)
-        return [] if expires_s is None else [(("upstream",), expires_s)]
+        shown = {
+            "upstream": certificate_expiry_s(self.transport),
+            "store": self.shared.certificate_expiry_s,
+        }
+        return [((peer,), at) for peer, at in shown.items() if at is not None]
 
     def readiness(self) -> dict[str, Any]:
         """Whether to send requests here, and what an operator would ask next."""
@@ -271,6 +275,9 @@ class Gateway:
         try:
             async with AsyncExitStack() as running:
                 await running.enter_async_context(self.shared.running())
+                # Before the first request: whose models are hidden from whom.
+                with suppress(JobsUnavailable):
+                    await self.owners.refresh()
                 if self.long_jobs is not None:
                     await running.enter_async_context(self.long_jobs.running())
                 yield

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from gateway.background.watching import JobWatch
 from gateway.background.working import Drive, Worker
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.driving import drive as drive_batch
@@ -29,11 +30,12 @@ from gateway.batches.singly import LineRunner
 from gateway.batches.tickets import TicketOffice
 from gateway.files.service import QUEUE as FILES
 from gateway.files.service import FileService
-from gateway.fine_tuning.driving import ReadJob, TuneParts
 from gateway.fine_tuning.driving import drive as drive_tune
 from gateway.fine_tuning.keeping import QUEUE as TUNES
 from gateway.fine_tuning.keeping import TuneBook
 from gateway.fine_tuning.owners import Owners
+from gateway.fine_tuning.parts import ReadJob, TuneParts
+from gateway.fine_tuning.record import TuneRecord
 from gateway.fine_tuning.service import TuneService
 from gateway.fine_tuning.urls import TuneUrls
 from gateway.presence import Attendance
@@ -43,13 +45,15 @@ from gateway.routes.files import FileRoutes
 from gateway.routes.fine_tuning import FineTuningRoutes
 from gateway.routes.webhooks import WebhookRoutes
 from gateway.settings import Settings
+from gateway.storage.counting import CountedStorage
 from gateway.storage.opening import open_storage
 from gateway.storage.port import Storage, StorageUnavailable
+from gateway.telemetry.job_metrics import WorkKind
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.lean_transport import default_trust
+from gateway.webhooks.outbox import DEAD_QUEUE, Outbox
 from gateway.webhooks.outbox import QUEUE as WEBHOOKS
-from gateway.webhooks.outbox import Outbox
 from gateway.webhooks.relay import Publish, Relay
 from policies.jobs.port import JobStore
 from policies.store.resolver import Resolver
@@ -65,8 +69,8 @@ logger = logging.getLogger(__name__)
 
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
-# Webhooks of one process under way at a time: eight receivers that never answer would
-# keep all others waiting for a quarter of a minute each.
+# Webhooks of one process under way at a time, a few of each receiver: with eight, two
+# that never answer would keep all others waiting for a quarter of a minute each.
 MAX_DELIVERIES: Final = 64
 
 
@@ -98,13 +102,17 @@ class LongJobs:
         settings = around.settings
         self.around = around
         self.jobs = around.jobs
-        self.storage = storage
+        self._metrics = around.telemetry.jobs
+        self._metrics.begin()
+        storage = CountedStorage(storage, self._metrics.stored)
+        self.storage: Storage = storage
         self.files = FileService(self.jobs, storage)
         self.urls = TuneUrls(settings.public_url, settings.webhook_secret)
         self._tickets = TicketOffice(settings.public_url, settings.webhook_secret)
         self._owner = uuid.uuid4().hex
+        outbox = Outbox(self.jobs)
         self.relay = Relay(
-            Outbox(self.jobs),
+            outbox,
             lambda: around.policy_files.webhooks,
             allowed=around.policy_files.allowed,
             trust=cache(default_trust),
@@ -117,10 +125,17 @@ class LongJobs:
         self._tuner = self._worker(TUNES, partial(drive_tune, self._tunes))
         sweeper = self._worker(FILES, self.files.sweep, idle_s=SWEEP_EVERY_S)
         self._teller = self._worker(WEBHOOKS, self.relay.drive, together=MAX_DELIVERIES)
-        self._workers = (self._batcher, self._tuner, sweeper, self._teller)
+        clerk = self._worker(DEAD_QUEUE, outbox.look_at_dead, idle_s=SWEEP_EVERY_S)
+        self._workers = (self._batcher, self._tuner, sweeper, self._teller, clerk)
+        self._watch = JobWatch(self.jobs, self._metrics.show)
 
-    def _worker(self, queue: str, drive: Drive, **bounds: Any) -> Worker:
-        return Worker(self.jobs, queue, self._owner, drive, **bounds)
+    def _worker(self, queue: WorkKind, drive: Drive, **bounds: Any) -> Worker:
+        count = partial(self._metrics.worked, queue)
+        return Worker(self.jobs, queue, self._owner, drive, count=count, **bounds)
+
+    def _batch_ended(self, record: BatchRecord) -> None:
+        duration_s = record.ended_at - record.created_at
+        self._metrics.batch_ended(record.status, duration_s)
 
     def _batch_parts(self) -> BatchParts:
         around, tickets = self.around, self._tickets
@@ -135,7 +150,7 @@ class LongJobs:
         return BatchParts(
             settings=around.settings,
             jobs=self.jobs,
-            book=BatchBook(self.jobs),
+            book=BatchBook(self.jobs, self._batch_ended),
             files=self.files,
             desk=desk,
             tickets=tickets,
@@ -146,7 +161,7 @@ class LongJobs:
             pace=pace,
             count_lines=around.telemetry.batch_lines_written,
             is_anothers=around.owners.is_anothers,
-            ended=partial(tell_of_end, self.relay.publish),
+            ended=partial(tell_of_batch, self.relay.publish),
         )
 
     def _tune_parts(self) -> TuneParts:
@@ -160,6 +175,7 @@ class LongJobs:
             read_job=around.read_job,
             authenticator=around.authenticator,
             poll_s=around.settings.fine_tune_poll_s,
+            ended=partial(tell_of_tune, self.relay.publish),
         )
 
     def nudge(self) -> None:
@@ -202,7 +218,8 @@ class LongJobs:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work off what is due, until the end; then another replica may at once."""
-        tasks = [asyncio.create_task(worker.run()) for worker in self._workers]
+        running = (*self._workers, self._watch)
+        tasks = [asyncio.create_task(each.run()) for each in running]
         if self._folder is None:
             tasks.append(asyncio.create_task(self._try_storage()))
         try:
@@ -223,12 +240,19 @@ class LongJobs:
             logger.error("files cannot be kept: %s", error)
 
 
-async def tell_of_end(publish: Publish, record: BatchRecord) -> None:
+async def tell_of_batch(publish: Publish, record: BatchRecord) -> None:
     """What OpenAI tells of a batch that ended."""
-    workspace, ended_s = record.caller.workspace, getattr(record.moments, record.status)
+    workspace, ended_s = record.caller.workspace, record.ended_at
     event_id = f"{record.id}_{record.status}"
     kind = f"batch.{record.status}"
     await publish(workspace, event_id, kind, {"id": record.id}, ended_s)
+
+
+async def tell_of_tune(publish: Publish, record: TuneRecord) -> None:
+    """What OpenAI tells of a fine-tune that ended."""
+    workspace, event_id = record.caller.workspace, f"{record.id}_{record.status}"
+    kind = f"fine_tuning.job.{record.status}"
+    await publish(workspace, event_id, kind, {"id": record.id}, record.finished_at)
 
 
 def open_long_jobs(around: Around) -> LongJobs | None:

@@ -16,3 +16,7 @@ class Secret:
 
     def reveal(self) -> str:
         return self._text
+
+    def split(self) -> tuple[Secret, ...]:
+        """The secrets in one text, which spaces separate."""
+        return tuple(map(Secret, self._text.split()))

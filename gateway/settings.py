@@ -109,6 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage_url: str | None = None
     # Where LLMTune reaches `/webhooks/llmtune`; unset: each line of a batch is a call.
     public_url: str | None = None
+    # Several, separated by spaces: the first signs our own URLs, and all verify.
     webhook_secret: Secret | None = None
     # A hundred results of 2,000 tokens are 1 MiB, and some models say more.
     webhook_max_body_bytes: Bytes = 8 * MIB
@@ -390,6 +391,6 @@ def _check_public_url(settings: Settings) -> None:
     if not _is_origin(url.rstrip("/")):
         allowed = "a URL such as https://llm.example.com, without a path"
         raise _problem("public_url", _without_secrets(url), allowed)
-    if settings.webhook_secret is None:
+    if settings.webhook_secret is None or not settings.webhook_secret.split():
         # What the URLs that LLMTune is given are signed with, too.
         raise _problem("public_url", url, "needs GATEWAY_WEBHOOK_SECRET")

@@ -22,29 +22,35 @@ class TokenSigner:
     """Writes tokens of one use, and reads those of its own."""
 
     def __init__(self, secret: Secret | None, use: str) -> None:
-        self._key = b"" if secret is None else secret.reveal().encode()
+        """Of several secrets the first writes, and all read."""
+        secrets = () if secret is None else secret.split()
+        self._keys = [each.reveal().encode() for each in secrets]
         self._use = f"llmtune-gateway {use}\0".encode()
 
     @property
     def has_key(self) -> bool:
-        return bool(self._key)
+        return bool(self._keys)
 
     def write(self, said: bytes) -> str:
         """What was said, and that we said it; may stand in any part of a URL."""
-        signed = self._mac(said) + said
+        # Without a key it is a token that nobody takes, here neither.
+        key = self._keys[0] if self._keys else b""
+        signed = self._mac(key, said) + said
         return base64.urlsafe_b64encode(signed).decode().rstrip("=")
 
     def read(self, token: str) -> bytes | None:
         """What a token says; None if it is not one of ours."""
-        # An empty key signs for everybody.
-        if not self._key or len(token) > MAX_TOKEN_CHARS:
+        if len(token) > MAX_TOKEN_CHARS:
             return None
         try:
             signed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except ValueError:
             return None
         mac, said = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
-        return said if hmac.compare_digest(mac, self._mac(said)) else None
+        is_ours = False
+        for key in self._keys:
+            is_ours |= hmac.compare_digest(mac, self._mac(key, said))
+        return said if is_ours else None
 
-    def _mac(self, said: bytes) -> bytes:
-        return hmac.digest(self._key, self._use + said, hashlib.sha256)[:_MAC_BYTES]
+    def _mac(self, key: bytes, said: bytes) -> bytes:
+        return hmac.digest(key, self._use + said, hashlib.sha256)[:_MAC_BYTES]

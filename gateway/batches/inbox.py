@@ -60,13 +60,13 @@ class Inbox:
         return "kept" if is_new else "repeated"
 
     async def _keep(self, event: Event, ticket: Ticket | TuneTicket | None) -> bool:
-        """Keep it for who asks, and its job if it has one; whether it was new."""
+        """Keep that it came, for its job what it says; whether it was new."""
         if isinstance(ticket, TuneTicket) and event.type in TUNE_EVENTS:
             raw = encode_event(TuneEvent(event.type, event.data))
             workspace, job_id = ticket.workspace, ticket.job_id
             return await self._tunes.tell(workspace, job_id, event.id, raw)
-        kept = {"event": event.raw}
-        return bool(await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS))
+        # What it says is in its deliveries: megabytes here would be for nobody.
+        return bool(await self._jobs.collect(EVENTS, event.id, {"event": b""}, KEPT_MS))
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:
         found = {
@@ -74,10 +74,18 @@ class Inbox:
             for result in results_in(data)
             if (place := _place_of(result)) is not None and place < ticket.lines
         }
-        if found:
+        # A chunk is open before LLMTune hears of it, so one that is not has been
+        # written: what comes again would lie in the store, and nobody would look.
+        if found and await self._is_open(ticket):
             name = collection_of(ticket.batch_id, ticket.number)
             await self._jobs.collect(ticket.workspace, name, found, COLLECTED_MS)
             await self._book.wake(ticket.workspace, ticket.batch_id)
+
+    async def _is_open(self, ticket: Ticket) -> bool:
+        held = await self._book.find(ticket.workspace, ticket.batch_id)
+        return held is not None and any(
+            chunk.number == ticket.number for chunk in held.record.open
+        )
 
 
 def results_in(data: dict[str, Any]) -> list[UpstreamResult]:

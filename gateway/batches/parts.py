@@ -37,6 +37,6 @@ class BatchParts(msgspec.Struct, frozen=True, kw_only=True):
     count_lines: Callable[[int, int], None]
     # Whether a model was tuned for another workspace.
     is_anothers: Callable[[str, str], bool]
-    # Hears of a batch that is about to be saved as ended, perhaps more than once.
+    # Hears of a batch that was saved as ended, perhaps more than once.
     ended: Callable[[BatchRecord], Awaitable[None]]
     now_s: Callable[[], float] = time.time

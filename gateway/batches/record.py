@@ -102,10 +102,18 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     error_file_id: str | None = None
     # Ended by its time with lines that were not run.
     was_expired: bool = False
+    # Its end was told, and what it left is cleaned up.
+    is_told: bool = False
 
     @property
     def has_ended(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def ended_at(self) -> int:
+        """When it ended, of one that has."""
+        ended_at: int = getattr(self.moments, self.status)
+        return ended_at
 
     def become(self, status: Status, now_s: int) -> None:
         """Change its status, and note when; a second time changes nothing."""

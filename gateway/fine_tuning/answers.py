@@ -23,6 +23,8 @@ _STATUSES: Final[dict[str, UpstreamStatus]] = {
     "cancelled": "failed",
 }
 MAX_TEXT_CHARS: Final = 1000
+# Beyond it readers of JSON disagree on whole numbers (RFC 8259, 6).
+MAX_WHOLE: Final = 2**53
 
 
 class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +85,7 @@ def _numbers_in(metrics: Any) -> dict[str, float]:
         if isinstance(name, str)
         and isinstance(value, int | float)
         and not isinstance(value, bool)
+        and (isinstance(value, float) or abs(value) < MAX_WHOLE)
     }
 
 

@@ -9,54 +9,35 @@ is its Idempotency-Key, and what is sent with it is the same each time.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
-from gateway.auth import Authenticator, Principal
+from gateway.auth import Principal
 from gateway.background.caller import principal_of
 from gateway.errors import GatewayError
-from gateway.files.service import FileService
 from gateway.fine_tuning.answers import JobAnswer, read_job_body
+from gateway.fine_tuning.asking import ask
+from gateway.fine_tuning.ending import after_end
 from gateway.fine_tuning.examples import MAX_LINE_BYTES, find_problem
-from gateway.fine_tuning.keeping import HeldTune, LostTune, TuneBook
-from gateway.fine_tuning.owners import Owners
-from gateway.fine_tuning.record import JobError
+from gateway.fine_tuning.keeping import HeldTune, LostTune
+from gateway.fine_tuning.parts import TuneParts
+from gateway.fine_tuning.record import LOST_AFTER_S, JobError
 from gateway.fine_tuning.seeing import TOTAL_TOKENS, see
-from gateway.fine_tuning.urls import HANDED_OVER_S, Handover, TuneTicket, TuneUrls
+from gateway.fine_tuning.urls import HANDED_OVER_S, Handover, TuneTicket
 from gateway.ids import new_id
 from gateway.storage.port import ObjectMissing
 from gateway.translation.own_jobs import FINE_TUNE_PATH
 from gateway.translation.port import UpstreamRequest
-from gateway.upstream.client import Credentials, UpstreamCall, UpstreamClient
+from gateway.upstream.client import UpstreamCall
 
 logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_MS: Final = 5_000
 # A model that was trained and whose name nobody tells is waited for so long.
 NAME_WITHIN_S: Final = 600
-# Longer than any training that is still heard of.
-LOST_AFTER_S: Final = 30 * 86_400
 # Refusals that pass.
 _PASSING: Final = frozenset({408, 409, 425, 429})
-
-ReadJob: TypeAlias = Callable[[Credentials, str], Awaitable[bytes]]
-
-
-class TuneParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What drivers use; shared by all of a process."""
-
-    book: TuneBook
-    files: FileService
-    owners: Owners
-    urls: TuneUrls
-    upstream: UpstreamClient
-    read_job: ReadJob
-    authenticator: Authenticator
-    poll_s: float
-    now_s: Callable[[], float] = time.time
 
 
 class _Hyperparameters(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -97,8 +78,7 @@ class TuneRun:
         elif not record.has_ended:
             await self._look()
         if record.has_ended:
-            await self._parts.book.forget_told(self._workspace, record.id)
-            return None
+            return await after_end(self._parts, self._held)
         return int(self._parts.poll_s * 1000)
 
     async def _validate(self) -> None:
@@ -123,6 +103,12 @@ class TuneRun:
             # Saved first: who cancels from now on is told that LLMTune may have it.
             record.sent_at = int(self._parts.now_s())
             await self._save()
+        if self._parts.now_s() >= record.sent_at + HANDED_OVER_S:
+            # The file's URL has ended, and so may have LLMTune's memory of the key: one
+            # more try could be a second job.
+            text = "LLMTune has not said for a day whether it takes the job."
+            await self._fail(JobError("upstream_unavailable", text))
+            return
         file = await self._parts.files.read(self._workspace, record.training_file)
         if file is None:
             await self._fail(_gone())
@@ -141,7 +127,19 @@ class TuneRun:
             return
         record.upstream_id = answer.job_id
         self._log(f"LLMTune has queued the job as {answer.job_id}")
-        await self._save()
+        try:
+            await self._save()
+        except LostTune:
+            await self._add_id(answer.job_id)
+            raise
+
+    async def _add_id(self, job_id: str) -> None:
+        """Of what was cancelled while LLMTune took it: it may make a model of it."""
+        book = self._parts.book
+        found = await book.find(self._workspace, self._record.id)
+        if found is not None and found.record.upstream_id is None:
+            found.record.upstream_id = job_id
+            await book.save(found)
 
     def _body(self, filename: str, sent_at: int) -> bytes:
         record, urls = self._record, self._parts.urls
@@ -171,15 +169,8 @@ class TuneRun:
 
     async def _look(self) -> None:
         record, parts = self._record, self._parts
-        assert record.upstream_id is not None  # noqa: S101 - sent, as `step` knows
         told = await parts.book.told(self._workspace, record.id)
-        answer = JobAnswer()
-        try:
-            body = await parts.read_job(self._credentials, record.upstream_id)
-            answer = read_job_body(body)
-        except GatewayError as error:
-            facts = {"job": record.id, "code": error.error_code}
-            logger.warning("a fine-tune could not be looked at", extra={"facts": facts})
+        answer = await ask(parts, record, self._credentials)
         await self._apply(see(answer, told, record.model))
 
     async def _apply(self, seen: JobAnswer) -> None:
@@ -246,14 +237,14 @@ async def drive(parts: TuneParts, item: str) -> int | None:
     """One look at the job of an item of work; None if there is nothing more to do."""
     workspace, _, job_id = item.partition(" ")
     held = await parts.book.find(workspace, job_id)
-    if held is None or held.record.has_ended:
+    if held is None:
         return None
-    principal = principal_of(parts.authenticator, held.record.caller)
-    if principal is None or not parts.urls.is_open:
-        facts = {"job": job_id, "plan": held.record.caller.plan}
-        logger.warning("a fine-tune lacks its plan or its URL", extra={"facts": facts})
-        return LOOK_AGAIN_MS
     try:
+        if held.record.has_ended:
+            return await after_end(parts, held)
+        principal = principal_of(parts.authenticator, held.record.caller)
+        if principal is None or not parts.urls.is_open:
+            return await _wait_or_give_up(parts, held)
         return await TuneRun(parts, held, principal).step()
     except LostTune:
         # Cancelled meanwhile, most likely: the next look tells.
@@ -262,6 +253,20 @@ async def drive(parts: TuneParts, item: str) -> int | None:
         facts = {"job": job_id, "code": error.error_code}
         logger.warning("a fine-tune has to wait", extra={"facts": facts})
         return LOOK_AGAIN_MS
+
+
+async def _wait_or_give_up(parts: TuneParts, held: HeldTune) -> int | None:
+    """Without its plan or its URLs it cannot go on; either may come back."""
+    record, now_s = held.record, parts.now_s()
+    facts = {"job": record.id, "plan": record.caller.plan}
+    logger.warning("a fine-tune lacks its plan or its URL", extra={"facts": facts})
+    if now_s < record.created_at + LOST_AFTER_S:
+        return int(parts.poll_s * 1000)
+    text = "The plan of its key is gone, or the gateway's own URL."
+    record.fail(JobError("job_lost", text), now_s)
+    if not await parts.book.save(held):
+        raise LostTune
+    return await after_end(parts, held)
 
 
 def _is_final(error: GatewayError) -> bool:

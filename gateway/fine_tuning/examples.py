@@ -13,6 +13,8 @@ from gateway.fine_tuning.record import JobError
 
 # Checked beside the event loop, so many bytes at a time.
 CHECKED_TOGETHER: Final = 1024 * 1024
+# As much as any line takes, besides what it says, until it is checked.
+_LINE_OVERHEAD: Final = 256
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 MAX_COMPLAINT_CHARS: Final = 200
 _PARAM: Final = "training_file"
@@ -41,7 +43,7 @@ async def find_problem(lines: AsyncIterator[bytes]) -> JobError | None:
         if not line.strip():
             continue
         count += 1
-        size += len(line)
+        size += len(line) + _LINE_OVERHEAD
         together.append((number, line))
         if size >= CHECKED_TOGETHER:
             problem = await asyncio.to_thread(_first_problem, together)

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 import re
-from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -42,6 +41,8 @@ MAX_OWNED: Final = 100_000
 # For so long another replica may not know that a new model has an owner. Its name is
 # known to nobody but that owner.
 REFRESH_S: Final = 10.0
+# While a process knows of none because the store was away when it began.
+FIRST_REFRESH_S: Final = 0.5
 
 # As it goes into a key and a path.
 _IS_JOB_ID: Final = re.compile(r"[A-Za-z0-9_.:~-]{1,128}").fullmatch
@@ -77,7 +78,7 @@ class Owners:
         # One generation calls the base model so; that is everybody's.
         if answer.model_name and answer.model_name != base:
             # From its first mention, so that nobody else ever sees it.
-            await self._note_model(EVERYBODY, workspace, answer.model_name, now_s)
+            await self.claim(workspace, answer.model_name, now_s)
             if answer.status == "completed":
                 await self.publish(workspace, answer.model_name, now_s)
 
@@ -88,9 +89,13 @@ class Owners:
         kept = await self._jobs.read(RecordName(workspace, JOB_KIND, job_id))
         return None if kept is None else kept.body.decode()
 
+    async def claim(self, workspace: str, model: str, now_s: int) -> None:
+        """Have nobody else see a model."""
+        await self._note_model(EVERYBODY, workspace, model, now_s)
+
     async def publish(self, workspace: str, model: str, now_s: int) -> None:
         """Have a model that can be asked in its owner's list."""
-        await self._note_model(EVERYBODY, workspace, model, now_s)
+        await self.claim(workspace, model, now_s)
         await self._note_model(workspace, workspace, model, now_s)
 
     async def _note_model(
@@ -122,10 +127,13 @@ class Owners:
     async def keep_fresh(self) -> None:
         """Learn it again and again, until cancelled."""
         while True:
-            # While the store is away what was known holds on.
-            with suppress(JobsUnavailable):
+            wait_s = REFRESH_S
+            try:
                 await self.refresh()
-            await asyncio.sleep(REFRESH_S)
+            except JobsUnavailable:
+                # What was known holds on; nothing at all hides nothing.
+                wait_s = REFRESH_S if self._owner_of else FIRST_REFRESH_S
+            await asyncio.sleep(wait_s)
 
     async def _owned(self, where: str) -> list[_Owned]:
         found: list[Kept] = []

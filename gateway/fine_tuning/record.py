@@ -17,6 +17,8 @@ Status: TypeAlias = Literal[
 ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 Level: TypeAlias = Literal["info", "warn", "error"]
 
+# Longer than any training that is still heard of.
+LOST_AFTER_S: Final = 30 * 86_400
 # Of one job; LLMTune tells no more than a few metrics, and the oldest go first.
 MAX_EVENTS: Final = 500
 
@@ -79,6 +81,8 @@ class TuneRecord(msgspec.Struct, kw_only=True):
     metrics: dict[str, float] = {}
     error: JobError | None = None
     events: list[Event] = []
+    # Its end was told.
+    is_told: bool = False
 
     @property
     def has_ended(self) -> bool:

@@ -10,8 +10,8 @@ from gateway.auth import Principal
 from gateway.background.caller import caller_of
 from gateway.background.starting import id_under_key
 from gateway.errors import InvalidRequest, ModelNotFound, ObjectNotFound
-from gateway.fine_tuning.driving import TuneParts
 from gateway.fine_tuning.keeping import HeldTune
+from gateway.fine_tuning.parts import TuneParts
 from gateway.fine_tuning.record import KIND, Event, TuneRecord
 from gateway.fine_tuning.request import TuneRequest
 from gateway.limit_headers import rejection_error

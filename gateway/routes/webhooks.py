@@ -48,7 +48,7 @@ class WebhookRoutes:
         self._tickets = tickets
         self._urls = urls
         secret = settings.webhook_secret
-        self._secrets = () if secret is None else (secret,)
+        self._secrets = () if secret is None else secret.split()
         self._bounds = Bounds(max_bytes=settings.webhook_max_body_bytes)
         self._telemetry = telemetry
         self._nudge = nudge

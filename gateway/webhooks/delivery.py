@@ -52,7 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     status: int | None = None
     fault: Fault | None = None
-    # The receiver is not to be asked again, for this event or any other.
+    # The receiver is not to be asked again for this event.
     is_final: bool = False
     # How long it wants to be left alone.
     retry_after_s: float | None = None

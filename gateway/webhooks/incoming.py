@@ -37,6 +37,8 @@ _ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NAME_FORM: Final = re.compile(r"[!-~]{1,128}")
 # As seconds it would be the year 5138, as milliseconds it is 1973.
 _LEAST_MILLISECONDS: Final = 100_000_000_000
+# The last that has a date: what is later cannot be shown, or is no number at all.
+_LATEST_S: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 _Time: TypeAlias = float | str | None
 
@@ -260,11 +262,15 @@ def _to_seconds(time: _Time) -> float | None:
         if isinstance(time, str) and not time.isdecimal():
             moment = datetime.fromisoformat(time)
             zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return zoned.timestamp()
-        seconds = float(time)
+            seconds = zoned.timestamp()
+        else:
+            said = float(time)
+            seconds = said / 1000 if said >= _LEAST_MILLISECONDS else said
     except (ValueError, OverflowError):
-        raise IncomingRefused("malformed", "a time of the event is none") from None
-    return seconds / 1000 if abs(seconds) >= _LEAST_MILLISECONDS else seconds
+        seconds = -1.0
+    if not 0 <= seconds <= _LATEST_S:
+        raise IncomingRefused("malformed", "a time of the event is none")
+    return seconds
 
 
 def _first(*times: float | None) -> float | None:

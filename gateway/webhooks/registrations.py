@@ -143,7 +143,7 @@ def _registered(webhook: _Webhook, environment: Mapping[str, str]) -> Registrati
     return Registration(
         workspace=webhook.workspace,
         url=webhook.url,
-        secrets=tuple(map(Secret, text.split())),
+        secrets=Secret(text).split(),
         events=webhook.events,
     )
 

@@ -20,7 +20,15 @@ import msgspec
 
 from gateway.webhooks.backoff import next_attempt_s
 from gateway.webhooks.delivery import TIMEOUT_S, Outcome, deliver
-from gateway.webhooks.outbox import Delivery, Held, LateDelivery, Outbox, made_ms
+from gateway.webhooks.outbox import (
+    KNOWN_MS,
+    Delivery,
+    Held,
+    LateDelivery,
+    Outbox,
+    made_ms,
+)
+from gateway.webhooks.places import Places
 from gateway.webhooks.registrations import Registration, Registrations
 from gateway.webhooks.signing import sign
 from gateway.webhooks.targets import Allowed, Lookup
@@ -32,6 +40,10 @@ EVENT_PREFIX: Final = "evt_"
 _ID_FORM: Final = re.compile(r"evt_[A-Za-z0-9_-]{1,124}")
 # What a delivery's last outcome is where there was no receiver to ask.
 NOT_REGISTERED: Final = "not_registered"
+# Whoever published it knew a receiver that this replica may only come to know: a
+# mounted file reaches the last node a minute or two after the first.
+UNKNOWN_MS: Final = 10 * 60_000
+LOOK_AGAIN_MS: Final = 5_000
 
 Told: TypeAlias = Literal["delivered", "retried", "dead", "refused_target"]
 NextAttempt: TypeAlias = Callable[[int, float, float | None], float | None]
@@ -76,6 +88,9 @@ class Relay:
         self._next_attempt_s = next_attempt_s
         self._timeout_s = timeout_s
         self._lookup = lookup
+        self._places = Places()
+        # From 0 to 1: spreads, guards nothing.
+        self._random = randomness.Random().random  # noqa: S311
 
     # From an event to its deliveries.
 
@@ -137,9 +152,14 @@ class Relay:
             delivery.workspace, delivery.registration_id
         )
         if target is None:
-            await self._bury(held, NOT_REGISTERED)
-            return None
-        outcome = await self._attempt(delivery, target)
+            return await self._wait_or_bury(held)
+        now_ms = self._outbox.now_ms
+        wait_ms = self._places.wait_ms(target.id, now_ms)
+        if wait_ms > 0:
+            # Spread, so that what waits for it does not come back together.
+            return int(wait_ms * (0.5 + self._random()))
+        with self._places.taken(target.id, now_ms):
+            outcome = await self._attempt(delivery, target)
         delivery.attempts += 1
         if outcome.is_delivered:
             delivery.state, delivery.outcome = "delivered", in_a_word(outcome)
@@ -171,9 +191,7 @@ class Relay:
         wait_s = None
         if not outcome.is_final and outcome.fault != "refused_target":
             wait_s = self._next_attempt_s(
-                delivery.attempts,
-                randomness.random(),  # noqa: S311 - spreads, guards nothing
-                outcome.retry_after_s,
+                delivery.attempts, self._random(), outcome.retry_after_s
             )
         if wait_s is None:
             await self._bury(held, in_a_word(outcome))
@@ -184,6 +202,27 @@ class Relay:
         await self._outbox.save(held)
         self._count("retried")
         return wait_ms
+
+    async def _wait_or_bury(self, held: Held) -> int | None:
+        """
+        Replicas take a changed file over one after the other. Then whoever has its
+        place is told: somebody may have mended its URL.
+        """
+        delivery = held.delivery
+        age_ms = self._outbox.now_ms - made_ms(delivery.id)
+        if age_ms < UNKNOWN_MS:
+            return LOOK_AGAIN_MS
+        # As long as is known who was told already.
+        if age_ms < KNOWN_MS:
+            await self.publish(
+                delivery.workspace,
+                delivery.event_id,
+                delivery.type,
+                msgspec.json.decode(delivery.data),
+                delivery.created_at,
+            )
+        await self._bury(held, NOT_REGISTERED)
+        return None
 
     async def _bury(self, held: Held, why: str) -> None:
         delivery = held.delivery

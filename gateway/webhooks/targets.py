@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import Final, TypeAlias
 
 import msgspec
@@ -215,7 +215,7 @@ def _to_host(text: str) -> tuple[str, Address | None]:
     """A host in the one form that is compared, and its address if it is one."""
     if text.startswith("["):
         address = parse_address(text[1:-1])
-        if address is None:
+        if not isinstance(address, IPv6Address):
             raise TargetRefused("has a host that is no IPv6 address")
         return str(address), address
     last = text.lower().removesuffix(".").rpartition(".")[2]

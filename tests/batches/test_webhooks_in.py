@@ -13,7 +13,7 @@ import pytest
 
 from gateway.batches.tickets import Ticket, TicketOffice
 from gateway.secret import Secret
-from tests.batches.conftest import SECRET, BatchHouse, StartHouse
+from tests.batches.conftest import SECRET, BatchHouse, StartHouse, line
 
 PATH = "/webhooks/llmtune"
 EVENT = {"event": "training.started", "data": {"jobId": "ft_1", "status": "running"}}
@@ -45,6 +45,15 @@ async def test_a_signed_event_is_taken_once(house: BatchHouse) -> None:
         )
 
 
+async def test_of_an_event_only_its_id_is_kept(house: BatchHouse) -> None:
+    """Megabytes that nobody reads would fill the store."""
+    assert 200 == (await post(house, {**EVENT, "id": "evt_1"})).status_code
+    jobs = house.gateway.gateway.long_jobs
+    assert jobs is not None
+    kept = await jobs.jobs.collected(":llmtune", "evt_1")
+    assert [b""] == list(kept.values())
+
+
 @pytest.mark.parametrize(
     ("secret", "code"), [("whsec_wrong", 401), ("", 401)], ids=["forged", "empty"]
 )
@@ -57,6 +66,20 @@ async def test_a_forged_event_is_refused(
         refused.status_code,
         refused.json()["error"]["code"],
     )
+
+
+@pytest.mark.parametrize("secret", ["whsec_old", "whsec_new"])
+async def test_while_a_secret_is_changed_both_are_good(
+    start_house: StartHouse, secret: str
+) -> None:
+    """For what LLMTune signs, and in the URLs that it was given before."""
+    house = await start_house(webhook_secret=Secret("whsec_new whsec_old"))
+    raw = json.dumps(EVENT).encode()
+    assert 200 == (await post(house, raw, signed(raw, secret))).status_code
+    office = TicketOffice("http://x", Secret(secret))
+    query = office.url_of(Ticket("ws-open", "batch_1", 0, 1)).partition(PATH)[2]
+    assert 200 == (await post(house, {**EVENT, "id": "2"}, {}, query)).status_code
+    assert 401 == (await post(house, raw, signed(raw, "whsec_older"))).status_code
 
 
 async def test_an_unsigned_event_is_refused(house: BatchHouse) -> None:
@@ -113,3 +136,18 @@ async def test_strange_results_harm_nobody(house: BatchHouse) -> None:
     jobs = house.gateway.gateway.long_jobs
     assert jobs is not None
     assert {} == await jobs.jobs.collected("ws-open", "batch_never:0")
+
+
+async def test_results_that_come_after_the_end_are_not_kept(house: BatchHouse) -> None:
+    """LLMTune posts some twice, and nobody would ever look at them."""
+    started = await house.start([line("a")])
+    await house.ended(started["id"])
+    office = TicketOffice("http://x", Secret(SECRET))
+    query = office.url_of(Ticket("ws-open", started["id"], 0, 1)).partition(PATH)[2]
+    again = {"event": "x", "data": {"results": [{"id": "0", "text": "late"}]}}
+
+    assert 200 == (await post(house, again, None, query)).status_code
+
+    jobs = house.gateway.gateway.long_jobs
+    assert jobs is not None
+    assert {} == await jobs.jobs.collected("ws-open", f"{started['id']}:0")

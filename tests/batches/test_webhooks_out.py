@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 
+from gateway.background.caller import Caller
+from gateway.batches.driving import drive
+from gateway.batches.keeping import BatchBook, Held
+from gateway.batches.record import KIND, BatchRecord, encode_batch
 from gateway.batches.tickets import Ticket, TicketOffice
 from gateway.secret import Secret
+from policies.jobs.port import JobsUnavailable, RecordName, new_record_id
 from tests.batches.conftest import SECRET, BatchHouse, StartHouse, line
 from tests.batches.test_webhooks_in import PATH, post
 from tests.gateway_under_test import until
@@ -166,3 +172,76 @@ async def test_a_changed_file_is_in_force_for_the_next_event(
     await house.gateway.until_metric(
         'llmtune_gateway_reload_refused{what="webhooks"} 0.0'
     )
+
+
+class Ending:
+    """A batch that nobody drives but a test, and what was told of its end."""
+
+    def __init__(self, house: BatchHouse) -> None:
+        long_jobs = house.gateway.gateway.long_jobs
+        assert long_jobs is not None
+        self.told: list[str] = []
+        self.parts = structs.replace(long_jobs.parts, ended=self.tell)
+        self.book = self.parts.book
+        self.is_away = False
+        now_s = int(time.time())
+        self.record = BatchRecord(
+            id=new_record_id("batch_", now_s * 1000),
+            caller=Caller("ws-open", "open"),
+            endpoint="/v1/chat/completions",
+            input_file_id="file-gone",
+            created_at=now_s,
+            expires_at=now_s + 86_400,
+        )
+
+    async def tell(self, record: BatchRecord) -> None:
+        if self.is_away:
+            raise JobsUnavailable
+        self.told.append(record.status)
+
+    async def begin(self) -> None:
+        name = RecordName("ws-open", KIND, self.record.id)
+        await self.book.jobs.create(name, encode_batch(self.record), 86_400_000)
+
+    async def look(self, book: BatchBook | None = None) -> int | None:
+        parts = structs.replace(self.parts, book=book or self.book)
+        return await drive(parts, f"ws-open {self.record.id}")
+
+
+class DyingBook(BatchBook):
+    """Its replica dies before it has saved anything."""
+
+    async def save(self, held: Held) -> None:
+        raise asyncio.CancelledError
+
+
+async def test_an_end_that_was_not_kept_was_told_to_nobody(house: BatchHouse) -> None:
+    """The batch is cancelled in the moment in which its driver dies."""
+    batch = Ending(house)
+    await batch.begin()
+    with pytest.raises(asyncio.CancelledError):
+        await batch.look(DyingBook(batch.book.jobs))
+    held = await batch.book.find("ws-open", batch.record.id)
+    assert held is not None
+    assert await batch.book.cancel(held, held.record.created_at)
+
+    assert await batch.look() is None
+
+    assert ["cancelled"] == batch.told
+
+
+async def test_an_end_that_was_kept_is_told_by_whoever_comes_next(
+    house: BatchHouse,
+) -> None:
+    """And by nobody after them."""
+    batch = Ending(house)
+    await batch.begin()
+    batch.is_away = True
+    with pytest.raises(JobsUnavailable):
+        await batch.look()
+    batch.is_away = False
+
+    for _ in range(2):
+        assert await batch.look() is None
+
+    assert ["failed"] == batch.told

@@ -12,15 +12,11 @@ import pytest
 
 from gateway.batches.planning import once
 from gateway.files.service import FileService
-from gateway.fine_tuning.driving import (
-    LOST_AFTER_S,
-    NAME_WITHIN_S,
-    TuneParts,
-    drive,
-)
+from gateway.fine_tuning.driving import NAME_WITHIN_S, drive
 from gateway.fine_tuning.keeping import QUEUE, TuneBook
 from gateway.fine_tuning.owners import Owners
-from gateway.fine_tuning.record import TuneRecord
+from gateway.fine_tuning.parts import TuneParts
+from gateway.fine_tuning.record import LOST_AFTER_S, TuneRecord
 from gateway.fine_tuning.request import TuneRequest
 from gateway.fine_tuning.seeing import TuneEvent, encode_event
 from gateway.fine_tuning.service import TuneService
@@ -29,6 +25,7 @@ from gateway.secret import Secret
 from gateway.storage.local import LocalStorage
 from gateway.upstream.reading import read_fine_tune
 from policies.jobs.memory_jobs import MemoryJobs
+from policies.jobs.port import JobsUnavailable
 from tests.batches.conftest import jsonl
 from tests.fine_tuning.conftest import EXAMPLE
 from tests.gateway_under_test import MODEL, GatewayUnderTest
@@ -55,11 +52,19 @@ class Bench:
             read_job=partial(read_fine_tune, gateway.gateway.transport),
             authenticator=gateway.gateway.authenticator,
             poll_s=30.0,
+            ended=self.hear,
             now_s=self.now_s,
         )
         admission = gateway.gateway.admission
         self.service = TuneService(self.parts, admission, nudge=lambda: None)
         self.job_id = ""
+        self.heard: list[str] = []
+        self.is_away = False
+
+    async def hear(self, record: TuneRecord) -> None:
+        if self.is_away:
+            raise JobsUnavailable
+        self.heard.append(record.status)
 
     def now_s(self) -> float:
         return self.time_s

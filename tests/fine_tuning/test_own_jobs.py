@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from tests.conftest import StartGateway
 from tests.gateway_under_test import MODEL, GatewayUnderTest
+from tests.servers.redis_server import RedisServer
 from tests.upstream import ScriptedUpstream
 
 BATCH = "/v1/batch/inference"
@@ -289,3 +291,21 @@ class TestModels:
         assert 404 == further.status_code
         assert asked == len(upstream.requests)
         assert 200 == (await gateway.chat(model="ft/mini/1")).status_code
+
+    async def test_a_replica_knows_from_its_first_request_on(
+        self,
+        start_gateway: StartGateway,
+        upstream: ScriptedUpstream,
+        redis_server: RedisServer,
+    ) -> None:
+        """Names are easy to guess, and replicas are restarted all the time."""
+        model = f"ft/mini/{uuid.uuid4().hex}"
+        settings = {"store_url": redis_server.unix_url, "store_timeout_s": 5.0}
+        first = await start_gateway(OTHER, **settings)
+        upstream.will_answer({**JOB, "modelName": model})
+        assert 200 == (await first.post(FINE_TUNE, **tune())).status_code
+
+        second = await start_gateway(OTHER, **settings)
+
+        assert 404 == (await second.chat("other", model=model)).status_code
+        assert 200 == (await second.chat(model=model)).status_code

@@ -221,9 +221,18 @@ def test_times_are_read_in_every_usual_form(time: Any) -> None:
     assert parse(body_of(timestamp=time)).sent_at_s == NOW_S
 
 
-@pytest.mark.parametrize("time", ["", "soon", "nan", [], {}, True, "²"], ids=str)
-def test_a_time_that_is_none_is_refused(time: Any) -> None:
-    body = body_of(timestamp=time)
+@pytest.mark.parametrize("field", ["timestamp", "created_at"])
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("", "soon", "nan", [], {}, True, "²"),
+        *("9" * 400, 1e30, 1e15 * 1000, -1, "0001-01-01T00:00:00"),
+    ],
+    ids=lambda time: str(time)[:20],
+)
+def test_a_time_that_is_none_is_refused(time: Any, field: str) -> None:
+    """Also of an event that says besides when it was sent."""
+    body = body_of(**{"deliveredAt": NOW_S, field: time})
 
     assert "malformed" == refusal(signed(body), body)
 

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from gateway.background.working import Worker
 from gateway.webhooks.backoff import next_attempt_s
-from gateway.webhooks.outbox import ID_PREFIX, KIND, QUEUE, made_ms
+from gateway.webhooks.outbox import DEAD_QUEUE, ID_PREFIX, KIND, QUEUE, made_ms
 from gateway.webhooks.registrations import Registrations
 from gateway.webhooks.relay import to_event_id
 from gateway.webhooks.signing import new_secret
@@ -237,10 +237,48 @@ async def test_a_receiver_that_is_registered_no_more_is_not_asked() -> None:
         await hub.publish()
         hub.registrations = Registrations()
         await hub.work()
+        assert (await hub.delivery()).state == "pending"
+        await hub.work(after_s=600)
 
     assert receiver.told == []
     dead = await hub.delivery()
     assert (dead.state, dead.outcome) == ("dead", "not_registered")
+
+
+async def test_what_was_for_a_mended_url_is_told_to_the_new_one() -> None:
+    """Once, and to nobody who was told already."""
+    async with hooked(500) as wrong, hooked() as right, hooked() as other:
+        hub = Hub([registered(wrong.url), registered(other.url)])
+        await hub.publish()
+        await hub.work()
+        mended = [registered(right.url), registered(other.url)]
+        hub.registrations = Registrations(mended)
+        for _ in range(3):
+            await hub.work(after_s=600)
+        (dead,) = [
+            h
+            async for h in hub.outbox.all_of("acme")
+            if h.delivery.outcome == "not_registered"
+        ]
+        await hub.outbox.replay(dead)
+        for _ in range(2):
+            await hub.work(after_s=60)
+
+    assert (1, 1, 1) == (len(wrong.told), len(right.told), len(other.told))
+    assert wrong.told[0].body == right.told[0].body
+
+
+async def test_a_replica_that_does_not_know_a_receiver_yet_buries_nothing() -> None:
+    """Another has read the changed file before it, and published."""
+    async with hooked() as receiver:
+        hub = Hub([registered(receiver.url)])
+        await hub.publish()
+        known, hub.registrations = hub.registrations, Registrations()
+        await hub.work()
+        hub.registrations = known
+        await hub.work(after_s=5)
+
+    assert hub.counted == ["delivered"]
 
 
 async def test_a_target_in_our_own_network_is_given_up_without_a_connection() -> None:
@@ -351,3 +389,35 @@ async def test_the_store_holds_neither_secrets_nor_urls() -> None:
         assert b"its-password" not in kept.body
         assert SECRET.reveal().encode() not in kept.body
         assert (await hub.delivery()).receiver == f"http://127.0.0.1:{receiver.port}"
+
+
+async def test_dead_letters_are_counted_until_they_are_replayed_or_forgotten() -> None:
+    """By an item of work each, so that nobody has to look at all deliveries."""
+    async with hooked(500) as receiver:
+        hub = Hub([registered(receiver.url)], next_attempt_s=lambda *_: None)
+        for event_id in ("evt_1", "evt_2"):
+            await hub.publish(event_id)
+        await hub.work()
+        assert await hub.dead_letters() == 2
+
+        _, first = [held async for held in hub.outbox.all_of("acme")]
+        await hub.outbox.replay(first)
+        assert await hub.dead_letters() == 1
+        await hub.work()
+        assert await hub.dead_letters() == 2
+
+    assert await hub.dead_letters(after_s=29 * DAY_S) == 2
+    assert await hub.dead_letters(after_s=2 * DAY_S) == 0
+
+
+async def test_who_dies_before_a_letter_is_dead_leaves_none_too_many() -> None:
+    """It is scheduled first, and found to be alive."""
+    hub = Hub([registered("http://127.0.0.1:1/hook")])
+    await hub.publish()
+    delivery = await hub.delivery()
+
+    item = f"{delivery.workspace} {delivery.id}"
+    await hub.jobs.schedule(DEAD_QUEUE, item, in_ms=1000)
+
+    assert await hub.dead_letters() == 1
+    assert await hub.dead_letters(after_s=1) == 0

@@ -79,6 +79,7 @@ async def resolved(
         *("[2002:c0a8:1::1]", "[2001:0:4136:e378:8000:63bf:80ff:fffe]"),
         *("[2001:0:7f00:1::]", "[2606:2800::5efe:127.0.0.1]"),
         *("[2606:2800::200:5efe:10.0.0.1]", "[::1", "::1", "[127.0.0.1]", "[]"),
+        f"[{PUBLIC}]",
         # Names of what is inside.
         *("localhost", "LOCALHOST", "localhost.", "LocalHost.", "a.localhost"),
         *("a.localhost.", "localhost.localdomain", "ip6-localhost", "redis"),
