@@ -167,17 +167,20 @@ class Exchange:
             await self._linger(LINGER_BYTES)
             raise _too_large(max_bytes)
         loop = asyncio.get_running_loop()
-        started_s, received = loop.time(), 0
+        # What the reader takes for a piece is not the client's time.
+        waited_s, received = 0.0, 0
         while not self._is_body_done:
-            left_s = timeout_s + received / SLOWEST_BODY_BYTES_PER_S
+            left_s = timeout_s + received / SLOWEST_BODY_BYTES_PER_S - waited_s
+            asked_s = loop.time()
             try:
-                async with asyncio.timeout_at(started_s + left_s):
+                async with asyncio.timeout_at(asked_s + left_s):
                     message = await self.wire.receive()
             except TimeoutError:
                 self._give_up_body()
                 raise RequestTimedOut("The body did not arrive in time.") from None
             if message["type"] == "http.disconnect":
                 raise ClientGone
+            waited_s += loop.time() - asked_s
             piece = message.get("body", b"")
             received += len(piece)
             if received > max_bytes:
