@@ -93,11 +93,14 @@ class Admission:
         model: str,
         demand: TokenDemand,
         lease_id: str | None = None,
+        *,
+        waits: bool = False,
     ) -> Lease:
         """
         A lease, to be held in a block; LimitExceeded if the plan has no room.
 
-        `lease_id` names it where somebody else may have to find its charge.
+        `lease_id` names it where somebody else may have to find its charge. Who `waits`
+        and asks again is counted as rejected only where waiting cannot help.
         """
         plan = principal.plan
         check_bounds(plan, demand)
@@ -113,7 +116,8 @@ class Admission:
             self._release(principal.workspace, lease_id, NOTHING)
             raise
         if isinstance(decision, Rejected):
-            self._telemetry.rejected(plan.plan, principal.workspace, decision)
+            if not waits or decision.reason == "too_large":
+                self._telemetry.rejected(plan.plan, principal.workspace, decision)
             raise rejection_error(decision, plan, now_ms=self._now_ms())
         self._telemetry.admitted(plan.plan, principal.workspace, decision)
         lease = Lease(decision, principal, model, reserve, self._end, self._is_over)
@@ -194,21 +198,25 @@ class Admission:
         finally:
             self._release(principal.workspace, demand.lease_id, usage)
 
-    async def charge_once(
+    async def charge_named(
         self, principal: Principal, usage: Usage, lease_id: str
     ) -> None:
         """
-        Charge budgets alone, whatever they say, once for a lease id within its ttl.
+        Charge budgets alone, whatever they say, once for a lease id.
 
         For work in the background: rates and places are for who waits for an answer.
+        The ledger knows the id until `end_charge`, or for an hour where that never
+        comes, and for a ttl after.
         """
         demand = _budgeted(principal, usage, lease_id)
         try:
-            is_new = await self._ledger.adopt(demand)
+            await self._ledger.adopt(demand)
         except LedgerUnavailable as error:
             raise store_unavailable(error) from error
-        if is_new:
-            await self._ledger.settle(principal.workspace, lease_id, usage)
+
+    async def end_charge(self, workspace: str, usage: Usage, lease_id: str) -> None:
+        """A charge that nobody will name again."""
+        await self._ledger.settle(workspace, lease_id, usage)
 
     async def look_at_budgets(self, principal: Principal, usage: Usage) -> Decision:
         """What the budgets alone say to so much; charges nothing."""

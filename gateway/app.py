@@ -246,8 +246,11 @@ class Gateway:
             await asyncio.to_thread(read_certificates, self.transport)
 
     def _certificate_expiry(self) -> list[Reading]:
-        expires_s = certificate_expiry_s(self.transport)
-        return [] if expires_s is None else [(("upstream",), expires_s)]
+        shown = {
+            "upstream": certificate_expiry_s(self.transport),
+            "store": self.shared.certificate_expiry_s,
+        }
+        return [((peer,), at) for peer, at in shown.items() if at is not None]
 
     def readiness(self) -> dict[str, Any]:
         """Whether to send requests here, and what an operator would ask next."""

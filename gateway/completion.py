@@ -55,6 +55,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     exchange: Noted
     # What its lease is called, where somebody else may have to find it.
     lease_id: str | None = None
+    # Whether the caller waits for its limits: their refusal is then no rejection.
+    waits: bool = False
     # The caller's `Idempotency-Key`, where the upstream is to see it as well.
     idempotency_key: bytes | None = None
 
@@ -97,7 +99,11 @@ class CompletionService:
         if trace is not None:
             trace.admitting()
         lease = await self._admission.admit(
-            principal, translator.model, translator.demand, call.lease_id
+            principal,
+            translator.model,
+            translator.demand,
+            call.lease_id,
+            waits=call.waits,
         )
         if trace is not None:
             trace.admitted(lease)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import tempfile
 import uuid
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from gateway.background.watching import JobWatch
 from gateway.background.working import Drive, Worker
 from gateway.batches.chunks import ChunkDesk
 from gateway.batches.driving import drive as drive_batch
@@ -43,13 +45,15 @@ from gateway.routes.files import FileRoutes
 from gateway.routes.fine_tuning import FineTuningRoutes
 from gateway.routes.webhooks import WebhookRoutes
 from gateway.settings import Settings
+from gateway.storage.counting import CountedStorage
 from gateway.storage.opening import open_storage
-from gateway.storage.port import Storage
+from gateway.storage.port import Storage, StorageUnavailable
+from gateway.telemetry.job_metrics import WorkKind
 from gateway.telemetry.metrics import Telemetry
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.lean_transport import default_trust
+from gateway.webhooks.outbox import DEAD_QUEUE, Outbox
 from gateway.webhooks.outbox import QUEUE as WEBHOOKS
-from gateway.webhooks.outbox import Outbox
 from gateway.webhooks.relay import Publish, Relay
 from policies.jobs.port import JobStore
 from policies.store.resolver import Resolver
@@ -60,6 +64,8 @@ if TYPE_CHECKING:
     from gateway.completion import CompletionService
     from gateway.policy_files import PolicyFiles
 
+
+logger = logging.getLogger(__name__)
 
 # What is due there waited for a day.
 SWEEP_EVERY_S: Final = 60.0
@@ -96,13 +102,17 @@ class LongJobs:
         settings = around.settings
         self.around = around
         self.jobs = around.jobs
-        self.storage = storage
+        self._metrics = around.telemetry.jobs
+        self._metrics.begin()
+        storage = CountedStorage(storage, self._metrics.stored)
+        self.storage: Storage = storage
         self.files = FileService(self.jobs, storage)
         self.urls = TuneUrls(settings.public_url, settings.webhook_secret)
         self._tickets = TicketOffice(settings.public_url, settings.webhook_secret)
         self._owner = uuid.uuid4().hex
+        outbox = Outbox(self.jobs)
         self.relay = Relay(
-            Outbox(self.jobs),
+            outbox,
             lambda: around.policy_files.webhooks,
             allowed=around.policy_files.allowed,
             trust=cache(default_trust),
@@ -115,10 +125,17 @@ class LongJobs:
         self._tuner = self._worker(TUNES, partial(drive_tune, self._tunes))
         sweeper = self._worker(FILES, self.files.sweep, idle_s=SWEEP_EVERY_S)
         self._teller = self._worker(WEBHOOKS, self.relay.drive, together=MAX_DELIVERIES)
-        self._workers = (self._batcher, self._tuner, sweeper, self._teller)
+        clerk = self._worker(DEAD_QUEUE, outbox.look_at_dead, idle_s=SWEEP_EVERY_S)
+        self._workers = (self._batcher, self._tuner, sweeper, self._teller, clerk)
+        self._watch = JobWatch(self.jobs, self._metrics.show)
 
-    def _worker(self, queue: str, drive: Drive, **bounds: Any) -> Worker:
-        return Worker(self.jobs, queue, self._owner, drive, **bounds)
+    def _worker(self, queue: WorkKind, drive: Drive, **bounds: Any) -> Worker:
+        count = partial(self._metrics.worked, queue)
+        return Worker(self.jobs, queue, self._owner, drive, count=count, **bounds)
+
+    def _batch_ended(self, record: BatchRecord) -> None:
+        duration_s = record.ended_at - record.created_at
+        self._metrics.batch_ended(record.status, duration_s)
 
     def _batch_parts(self) -> BatchParts:
         around, tickets = self.around, self._tickets
@@ -133,7 +150,7 @@ class LongJobs:
         return BatchParts(
             settings=around.settings,
             jobs=self.jobs,
-            book=BatchBook(self.jobs),
+            book=BatchBook(self.jobs, self._batch_ended),
             files=self.files,
             desk=desk,
             tickets=tickets,
@@ -178,7 +195,11 @@ class LongJobs:
         tunes = TuneService(self._tunes, around.admission, nudge=self._tuner.nudge)
         groups = (
             FileRoutes(
-                door, self.files, urls=self.urls, max_bytes=settings.file_max_bytes
+                door,
+                self.files,
+                urls=self.urls,
+                attendance=around.attendance,
+                max_bytes=settings.file_max_bytes,
             ),
             BatchRoutes(door, batches),
             FineTuningRoutes(door, tunes),
@@ -197,7 +218,10 @@ class LongJobs:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Work off what is due, until the end; then another replica may at once."""
-        tasks = [asyncio.create_task(worker.run()) for worker in self._workers]
+        running = (*self._workers, self._watch)
+        tasks = [asyncio.create_task(each.run()) for each in running]
+        if self._folder is None:
+            tasks.append(asyncio.create_task(self._try_storage()))
         try:
             yield
         finally:
@@ -208,10 +232,17 @@ class LongJobs:
             if self._folder is not None:
                 await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
+    async def _try_storage(self) -> None:
+        """Say at the start what would otherwise fail the first upload."""
+        try:
+            await self.storage.check()
+        except StorageUnavailable as error:
+            logger.error("files cannot be kept: %s", error)
+
 
 async def tell_of_batch(publish: Publish, record: BatchRecord) -> None:
     """What OpenAI tells of a batch that ended."""
-    workspace, ended_s = record.caller.workspace, getattr(record.moments, record.status)
+    workspace, ended_s = record.caller.workspace, record.ended_at
     event_id = f"{record.id}_{record.status}"
     kind = f"batch.{record.status}"
     await publish(workspace, event_id, kind, {"id": record.id}, ended_s)

@@ -71,9 +71,12 @@ class EdgeMiddleware:
             finally:
                 took_s = exchange.elapsed_s
                 trace_id = exchange.trace_id if exchange.trace is not None else None
-                self._telemetry.request(record.route, record.outcome, took_s, trace_id)
-                if _is_whole_answer(record):
-                    self._telemetry.added(took_s - exchange.waited_s, trace_id)
+                added_s = (
+                    took_s - exchange.waited_s if _is_whole_answer(record) else None
+                )
+                self._telemetry.request(
+                    record.route, record.outcome, took_s, added_s, trace_id
+                )
                 self._access_log.write(exchange, method)
                 if self._tracing is not None and exchange.trace is not None:
                     self._tracing.end(exchange, exchange.trace)

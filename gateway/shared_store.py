@@ -39,6 +39,7 @@ class OwnLedger:
     """The embedded default: one process counts for itself, keys come from a file."""
 
     keys: StoredKeys | None = None
+    certificate_expiry_s: int | None = None
 
     def __init__(self, ledger: Ledger, replays: ReplayStore, jobs: JobStore) -> None:
         self.ledger = ledger
@@ -64,7 +65,7 @@ class SharedStore:
         telemetry: Telemetry,
     ) -> None:
         self._kind = parse_store_url(settings.store_url).kind
-        store = open_store(
+        self._store = store = open_store(
             settings.store_url,
             timeout_s=settings.store_timeout_s,
             connect_timeout_s=settings.store_connect_timeout_s,
@@ -100,6 +101,11 @@ class SharedStore:
     def status(self) -> dict[str, Any]:
         """What an operator asks of it; never where it is, which holds a password."""
         return {"kind": self._kind, **self.ledger.status()}
+
+    @property
+    def certificate_expiry_s(self) -> int | None:
+        """When its certificate ends, as Unix time; None without TLS."""
+        return self._store.certificate_expiry_s
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -16,6 +16,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana import (
     budget_cases,
     cases,
+    job_cases,
+    jobs,
     limits,
     overview,
     rules,
@@ -28,6 +30,7 @@ BOARDS: Final = {
     "overview": overview.build,
     "limits": limits.build,
     "upstream": upstream.build,
+    "jobs": jobs.build,
 }
 RECORDING: Final = "rules/recording.yaml"
 ALERTS: Final = "rules/alerts.yaml"
@@ -45,7 +48,9 @@ def generated(runbooks: str = rules.RUNBOOKS) -> dict[str, str]:
     files[RECORDING] = rules.to_yaml(rules.recording_file())
     files[ALERTS] = rules.to_yaml(rules.alert_file(runbooks))
     files[CASES] = _cases(
-        (*symptom_cases.CASES, *budget_cases.HOURS), every="1m", evaluated="1m"
+        (*symptom_cases.CASES, *job_cases.CASES, *budget_cases.HOURS),
+        every="1m",
+        evaluated="1m",
     )
     # Three days of minutes would be minutes of work for promtool.
     files[BUDGET_CASES] = _cases(budget_cases.DAYS, every="5m", evaluated="15m")

@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 from grafana.alerts import EXPIRY, OPERATION, STORE, UPSTREAM, Alert
+from grafana.job_alerts import JOBS
 from grafana.slos import Recording, burn_alerts, recordings
 
 # Where the runbooks lie; whoever installs the rules may know them by an address.
@@ -23,6 +24,7 @@ GROUPS: Final[dict[str, Sequence[Alert]]] = {
     "llmtune-gateway-budgets": burn_alerts(),
     "llmtune-gateway-store": STORE,
     "llmtune-gateway-upstream": UPSTREAM,
+    "llmtune-gateway-jobs": JOBS,
     "llmtune-gateway-operation": OPERATION,
     "llmtune-gateway-expiry": EXPIRY,
 }

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 OWN: Final = SECRETS | {
     *("upstream_url", "plans_dir", "keys_file", "ops_port", "ops_host"),
     *("drain_notice_s", "drain_timeout_s", "sidecar_workspace", "sidecar_plan"),
-    "rate_limit_port",
+    *("rate_limit_port", "storage_url"),
 }
 SETTINGS: Final = sorted(
     variable_of(field.name)
@@ -52,6 +52,23 @@ SPECIAL: Final[Json] = {
         "type": "object",
         "propertyNames": {"pattern": "^[a-z0-9][a-z0-9._-]*\\.ya?ml$"},
         "additionalProperties": {"type": "string"},
+    },
+    # One of the three, which the templates see to, with what belongs to it.
+    "storage": {
+        "type": "object",
+        "properties": {
+            "url": {"type": "string", "pattern": "^s3://[^@]+$"},
+            "existingClaim": {"type": "string", "minLength": 1},
+            "accessMode": {
+                "enum": ["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
+            },
+            "emptyDirSize": {"type": "string", "pattern": "^[1-9][0-9]*[KMGT]i$"},
+        },
+        "additionalProperties": False,
+        "dependencies": {
+            "existingClaim": ["accessMode"],
+            "accessMode": ["existingClaim"],
+        },
     },
     "settings": {
         "type": "object",

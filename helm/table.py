@@ -11,7 +11,8 @@ BEGIN: Final = "<!-- values: written by `python -m helm` -->"
 END: Final = "<!-- end of values -->"
 
 _SAID: Final = re.compile(r"( *)# -- (.+)")
-_NAMED: Final = re.compile(r"( *)([A-Za-z]+):(.*)")
+# A sentence of a word or two stands behind its value.
+_NAMED: Final = re.compile(r"( *)([A-Za-z]+):(.*?)(?: # -- (.+))?")
 
 
 class Undocumented(Exception):
@@ -30,6 +31,7 @@ def rows_of(text: str, values: Any) -> Iterator[tuple[str, str, str]]:
             del path[len(named[1]) // 2 :]
             path.append(named[2])
             is_group = not named[3].strip()
+            said = said or named[4]
             if is_group == (said is not None):
                 raise Undocumented(".".join(path))
             if said is not None:

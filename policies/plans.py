@@ -133,13 +133,17 @@ class ResponseCache(Strict, frozen=True, kw_only=True):
 
 
 class BatchLimits(Strict, frozen=True, kw_only=True):
-    """What a workspace's batches may take; None is unbounded. They wait for room."""
+    """What a workspace's batches and files may take; None is unbounded."""
 
     # Of one batch, refused when it is read. OpenAI takes no more.
     max_lines: Annotated[int, Meta(ge=1, le=50_000)] = 50_000
-    # Of all batches together: what is under way at a time, as it was estimated.
+    # Of all batches together: what is under way at a time, as it was estimated. They
+    # wait for room.
     enqueued_tokens: PositiveCount | None = None
     concurrent_batches: PositiveCount | None = None
+    # Of all files together. Uploads that do not fit are refused; what batches leave is
+    # kept, and counted.
+    stored_file_bytes: PositiveCount | None = None
 
 
 class PrivateFleet(Strict, frozen=True, kw_only=True):

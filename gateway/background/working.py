@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from gateway.storage.port import StorageUnavailable
 from policies.jobs.port import JobStore, JobsUnavailable
@@ -30,8 +30,19 @@ FAULT_MS: Final = 5_000
 # What letting go may take of a shutdown.
 LET_GO_S: Final = 1.0
 
+# done    nothing more to do
+# again   in so long as it said
+# lost    another has it
+Outcome: TypeAlias = Literal[
+    "done", "again", "lost", "store_unavailable", "storage_unavailable", "failed"
+]
+
 # One look at an item; in how many ms to look again, or None for never.
 Drive = Callable[[str], Awaitable[int | None]]
+
+
+class _LostItem(Exception):
+    """It is another's by now."""
 
 
 class Worker:
@@ -47,7 +58,9 @@ class Worker:
         lease_ms: int = LEASE_MS,
         idle_s: float = IDLE_S,
         together: int = MAX_TOGETHER,
+        count: Callable[[Outcome], None] = lambda _: None,
     ) -> None:
+        """`count` hears how each look ended that was not cut off."""
         self._jobs = jobs
         self._queue = queue
         self._owner = owner
@@ -57,7 +70,9 @@ class Worker:
         # Its own: the module's is anybody's to seed.
         self._random = random.Random()  # noqa: S311 - spreads, guards nothing
         self._together = together
+        self._count = count
         self._tasks: set[asyncio.Task[None]] = set()
+        self._items: set[str] = set()
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -69,7 +84,10 @@ class Worker:
         try:
             while True:
                 claimed = await self._claim()
-                for item in claimed:
+                # A process that was stopped for longer than a lease is given what it
+                # still works on: that goes on, and is not begun beside itself.
+                for item in [each for each in claimed if each not in self._items]:
+                    self._items.add(item)
                     task = asyncio.create_task(self._work(item))
                     self._tasks.add(task)
                     task.add_done_callback(self._done)
@@ -95,6 +113,10 @@ class Worker:
             )
         except JobsUnavailable:
             return ()
+        except Exception:
+            # Whatever it was: a worker that ends is missed by nobody.
+            logger.exception("claiming work failed")
+            return ()
 
     async def _idle(self) -> None:
         self._nudged.clear()
@@ -107,17 +129,32 @@ class Worker:
     async def _work(self, item: str) -> None:
         again_ms: int | None = 0
         try:
-            again_ms = await self._held(item)
-        except (JobsUnavailable, StorageUnavailable) as error:
-            logger.warning("work has to wait: %s", error)
-            again_ms = FAULT_MS
-        except Exception:
-            logger.exception("work failed", extra={"facts": {"item": item}})
-            again_ms = FAULT_MS
+            again_ms, outcome = await self._look(item)
+            self._count(outcome)
         finally:
+            self._items.discard(item)
             # Also when cancelled, and then at once: another may go on.
             with suppress(JobsUnavailable, TimeoutError):
                 await asyncio.shield(self._let_go(item, again_ms))
+
+    async def _look(self, item: str) -> tuple[int | None, Outcome]:
+        """In how many ms to look again, or None for never; and how it ended."""
+        facts = {"item": item}
+        try:
+            again_ms = await self._held(item)
+        except _LostItem:
+            logger.warning("work was lost", extra={"facts": facts})
+            return FAULT_MS, "lost"
+        except JobsUnavailable as error:
+            logger.warning("work has to wait: %s", error)
+            return FAULT_MS, "store_unavailable"
+        except StorageUnavailable as error:
+            logger.warning("work has to wait: %s", error)
+            return FAULT_MS, "storage_unavailable"
+        except Exception:
+            logger.exception("work failed", extra={"facts": facts})
+            return FAULT_MS, "failed"
+        return again_ms, "done" if again_ms is None else "again"
 
     async def _let_go(self, item: str, again_ms: int | None) -> None:
         async with asyncio.timeout(LET_GO_S):
@@ -133,8 +170,7 @@ class Worker:
         try:
             await asyncio.wait({work, renewing}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                logger.warning("work was lost", extra={"facts": {"item": item}})
-                return FAULT_MS
+                raise _LostItem
             return work.result()
         finally:
             for task in (work, renewing):

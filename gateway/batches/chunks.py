@@ -175,6 +175,27 @@ class ChunkDesk:
                 await self._storage.put(key, once(written))
         return tally
 
+    async def give_up(
+        self,
+        record: BatchRecord,
+        chunk: OpenChunk,
+        lines: Chunk,
+        missing: tuple[str, str],
+    ) -> None:
+        """Have what a chunk lacks be told as `missing`, whatever comes later."""
+        known = await self.results(record, chunk.number)
+        lacking = {
+            str(place): MADE + encode(unanswered(item, *missing))
+            for place, item in enumerate(lines.items)
+            if place not in known
+        }
+        if lacking:
+            workspace, name = (
+                record.caller.workspace,
+                collection_of(record.id, chunk.number),
+            )
+            await self._jobs.collect(workspace, name, lacking, COLLECTED_MS)
+
     async def forget(self, record: BatchRecord, folder: str, number: int) -> None:
         """Drop what is needed no more once the chunk is written and counted."""
         for name in (collection_of(record.id, number), paid_of(record.id, number)):

@@ -9,28 +9,29 @@ changes only as it was read. The order in each is: bytes, charge, record, clean 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import AsyncIterator
 from typing import Final
 
 from gateway.auth import Principal
 from gateway.background.caller import principal_of
-from gateway.batches.chunks import Tally
-from gateway.batches.enqueued import Enqueued
+from gateway.batches.enqueued import Enqueued, UnderWay
 from gateway.batches.keeping import Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
 from gateway.batches.parts import BatchParts
-from gateway.batches.planning import Chunk, Cutter
+from gateway.batches.planning import MAX_LINE_BYTES, Chunk, Cutter
 from gateway.batches.record import BatchRecord, LineError, OpenChunk, Status
+from gateway.batches.room import Room
 from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
     GatewayError,
     ModelNotFound,
-    StoreUnavailable,
     UpstreamError,
 )
 from gateway.files.service import folder_of, new_file_id
-from gateway.storage.port import ObjectMissing
-from policies.ledger import Rejected, Usage
+from gateway.storage.port import ObjectMissing, StorageUnavailable
+from policies.jobs.port import JobsUnavailable
+from policies.ledger import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,12 @@ MAX_SENDINGS: Final = 3
 USUAL_OUTPUT_TOKENS: Final = 512
 
 LOOK_AGAIN_MS: Final = 5_000
-WAIT_FOR_ROOM_MS: Final = 1_000
+# Of a budget's hours or days, because somebody may raise the plan meanwhile.
+LONGEST_WAIT_MS: Final = 60_000
+# Later by up to so much, so that those who wait for one window do not come as one.
+JITTER: Final = 0.1
+
+_random: Final = random.Random()  # noqa: S311 - spreads, guards nothing
 
 
 class BatchRun:
@@ -54,12 +60,11 @@ class BatchRun:
         self._principal = principal
         self._record = record = held.record
         self._folder = _folder_of(record)
-        self._enqueued = Enqueued(parts.jobs)
+        self._room = Room(parts, record, principal)
         settings = parts.settings
         self._parse = parse_of(
             record.endpoint, settings.upstream_dialect, settings.upstream_prompt_form
         )
-        self._wait_ms = LOOK_AGAIN_MS
 
     @property
     def _now_s(self) -> int:
@@ -77,7 +82,17 @@ class BatchRun:
             record.status == "in_progress" and (is_over or self._is_expired)
         ):
             await self._conclude()
-        return None if record.has_ended else self._wait_ms
+        return None if record.has_ended else self._wait_ms()
+
+    def _wait_ms(self) -> int:
+        waits_ms = [*self._room.waits_ms, LONGEST_WAIT_MS]
+        if not self._room.waits_ms or any(
+            x.way == "together" for x in self._record.open
+        ):
+            waits_ms.append(LOOK_AGAIN_MS)
+        wait_ms = int(min(waits_ms) * (1 + JITTER * _random.random()))
+        left_s = self._record.expires_at - self._parts.now_s()
+        return max(0, min(wait_ms, int(left_s * 1000)))
 
     @property
     def _is_expired(self) -> bool:
@@ -90,7 +105,11 @@ class BatchRun:
         cutter = Cutter(
             self._parts.files.storage, self._folder, self._check, self._parts.pace
         )
-        lines = self._parts.files.lines(record.caller.workspace, record.input_file_id)
+        lines = self._parts.files.lines(
+            record.caller.workspace,
+            record.input_file_id,
+            max_line_bytes=MAX_LINE_BYTES,
+        )
         try:
             plan = await cutter.cut(lines, limits.max_lines)
         except ObjectMissing:
@@ -129,18 +148,21 @@ class BatchRun:
         await self._harvest()
         if self._is_expired:
             return
-        await self._fill()
         for chunk in list(self._record.open):
             if chunk.way == "together" and chunk.missed_ms == 0:
                 await self._send(chunk)
+        await self._fill()
         if any(chunk.way == "singly" for chunk in self._record.open):
-            lines = SingleLines(
-                self._parts, self._held, self._principal, self._parse, self._folder
-            )
-            ran_any = await lines.run()
+            wait_ms = await self._single_lines().run()
+            if wait_ms is not None:
+                self._room.waits_ms.append(wait_ms)
             await self._harvest()
             await self._fill()
-            self._wait_ms = 0 if ran_any else WAIT_FOR_ROOM_MS
+
+    def _single_lines(self) -> SingleLines:
+        return SingleLines(
+            self._parts, self._held, self._principal, self._parse, self._folder
+        )
 
     async def _harvest(self) -> None:
         for chunk in list(self._record.open):
@@ -156,7 +178,6 @@ class BatchRun:
         chunk: OpenChunk,
         lines: Chunk,
         results: dict[int, bytes],
-        missing: tuple[str, str] = ("batch_failed", "The request was not run."),
     ) -> None:
         record, desk = self._record, self._parts.desk
         tally = await desk.write(
@@ -165,10 +186,12 @@ class BatchRun:
             lines,
             results,
             self._parse,
-            missing=missing,
             paid=await desk.paid(record, chunk.number),
         )
-        await self._charge(tally, chunk.number)
+        usage = Usage(tally.uncharged_lines, tally.uncharged_tokens)
+        charge = f"{record.id}.chunk.{chunk.number}"
+        if usage.requests:
+            await self._parts.admission.charge_named(self._principal, usage, charge)
         record.open.remove(chunk)
         record.counts.completed += tally.completed
         record.counts.failed += tally.failed
@@ -176,14 +199,12 @@ class BatchRun:
         record.tokens.output += tally.output_tokens
         await self._save()
         self._parts.count_lines(tally.completed, tally.failed)
-        await self._enqueue(None)
+        if usage.requests:
+            # Not before: until then somebody may have to find it again.
+            workspace = record.caller.workspace
+            await self._parts.admission.end_charge(workspace, usage, charge)
+        await self._room.shrink()
         await desk.forget(record, self._folder, chunk.number)
-
-    async def _charge(self, tally: Tally, number: int) -> None:
-        if tally.uncharged_lines:
-            usage = Usage(tally.uncharged_lines, tally.uncharged_tokens)
-            lease_id = f"{self._record.id}.chunk.{number}"
-            await self._parts.admission.charge_once(self._principal, usage, lease_id)
 
     async def _miss(self, chunk: OpenChunk) -> None:
         chunk.attempt += 1
@@ -196,13 +217,16 @@ class BatchRun:
 
     async def _fill(self) -> None:
         record = self._record
-        while len(record.open) < MAX_OPEN and record.next_chunk < record.chunks:
+        while (
+            record.status == "in_progress"
+            and len(record.open) < MAX_OPEN
+            and record.next_chunk < record.chunks
+        ):
             number = record.next_chunk
             lines = await self._parts.desk.read(self._folder, number)
-            if not await self._has_room(lines):
-                self._wait_ms = min(self._wait_ms, WAIT_FOR_ROOM_MS)
+            way = await self._room.take(lines)
+            if way is None:
                 return
-            way = lines.way if self._parts.tickets.is_open else "singly"
             record.open.append(
                 OpenChunk(number, way, len(lines.items), lines.tokens, attempt=0)
             )
@@ -211,28 +235,11 @@ class BatchRun:
             if way == "together":
                 await self._send(record.open[-1])
 
-    async def _has_room(self, lines: Chunk) -> bool:
-        usage = Usage(len(lines.items), lines.tokens)
-        try:
-            decision = await self._parts.admission.look_at_budgets(
-                self._principal, usage
-            )
-        except StoreUnavailable:
-            return False
-        if isinstance(decision, Rejected) and decision.reason != "too_large":
-            return False
-        return await self._enqueue(lines.tokens)
-
-    async def _enqueue(self, more: int | None) -> bool:
-        """Hold what is open, and so much more; without `more`, only what is open."""
-        tokens = sum(chunk.tokens for chunk in self._record.open) + (more or 0)
-        limits = None if more is None else self._principal.plan.batch
-        return await self._enqueued.set(
-            self._record.caller.workspace, self._record.id, tokens, limits
-        )
-
     async def _send(self, chunk: OpenChunk) -> None:
         record, desk = self._record, self._parts.desk
+        if record.status != "in_progress":
+            # Cancelled meanwhile: what is sent now would be thrown away.
+            return
         lines = await desk.read(self._folder, chunk.number)
         known = await desk.results(record, chunk.number)
         places = [place for place in range(chunk.lines) if place not in known]
@@ -243,7 +250,6 @@ class BatchRun:
             await desk.send(record, chunk, lines, places, self._parse, credentials)
         except UpstreamError as error:
             if error.http_status == 429 or error.http_status >= 500:
-                self._wait_ms = min(self._wait_ms, LOOK_AGAIN_MS)
                 return
             # One by one, each line is told for itself what is wrong.
             chunk.way = "singly"
@@ -269,6 +275,8 @@ class BatchRun:
         await self._save()
         await self._write(record.output_file_id, "out", "output")
         await self._write(record.error_file_id, "err", "error")
+        # Again, for the one who died between counting and giving back.
+        await self._room.shrink()
         record.become(self._last_status(), self._now_s)
         await self._save()
         await _tell(self._parts, self._held)
@@ -283,10 +291,19 @@ class BatchRun:
         record, desk = self._record, self._parts.desk
         if record.open or record.next_chunk < record.chunks:
             record.was_expired = record.status != "cancelling"
+            # Before anything is given up, which looks like an answer afterwards.
+            await self._save()
         for chunk in list(record.open):
-            results = await desk.results(record, chunk.number)
             lines = await desk.read(self._folder, chunk.number)
-            await self._close(chunk, lines, results, missing)
+            if chunk.owner:
+                known = await desk.results(record, chunk.number)
+                left = [place for place in range(chunk.lines) if place not in known]
+                await self._single_lines().look_after(chunk, lines, left)
+            # From here what it lacks is as fixed as what it has: whoever comes later
+            # writes the same.
+            await desk.give_up(record, chunk, lines, missing)
+            results = await desk.results(record, chunk.number)
+            await self._close(chunk, lines, results)
         while record.next_chunk < record.chunks:
             number = record.next_chunk
             lines = await desk.read(self._folder, number)
@@ -347,6 +364,11 @@ async def _look(parts: BatchParts, held: Held) -> int | None:
             return await BatchRun(parts, held, principal).step()
         except ObjectMissing:
             lacks = LineError("batch_lost", "What was kept of the batch is gone.")
+        except (GatewayError, JobsUnavailable, LostBatch, StorageUnavailable):
+            raise
+        except Exception:
+            logger.exception("driving a batch failed")
+            lacks = LineError("internal_error", "The gateway cannot run this batch.")
     facts = {"batch": record.id, "code": lacks.code}
     logger.error("a batch cannot go on", extra={"facts": facts})
     # A plan may be on its way, and a volume may show a file late.
@@ -377,7 +399,7 @@ async def _tell(parts: BatchParts, held: Held) -> None:
         return
     workspace = record.caller.workspace
     await parts.ended(record)
-    await Enqueued(parts.jobs).set(workspace, record.id, 0, None)
+    await Enqueued(parts.jobs).set(workspace, record.id, UnderWay())
     await parts.desk.sweep(_folder_of(record))
     record.is_told = True
     await parts.book.save(held)

@@ -74,10 +74,18 @@ class Inbox:
             for result in results_in(data)
             if (place := _place_of(result)) is not None and place < ticket.lines
         }
-        if found:
+        # A chunk is open before LLMTune hears of it, so one that is not has been
+        # written: what comes again would lie in the store, and nobody would look.
+        if found and await self._is_open(ticket):
             name = collection_of(ticket.batch_id, ticket.number)
             await self._jobs.collect(ticket.workspace, name, found, COLLECTED_MS)
             await self._book.wake(ticket.workspace, ticket.batch_id)
+
+    async def _is_open(self, ticket: Ticket) -> bool:
+        held = await self._book.find(ticket.workspace, ticket.batch_id)
+        return held is not None and any(
+            chunk.number == ticket.number for chunk in held.record.open
+        )
 
 
 def results_in(data: dict[str, Any]) -> list[UpstreamResult]:

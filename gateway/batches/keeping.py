@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -34,8 +34,12 @@ class LostBatch(Exception):
 class BatchBook:
     """The batches of all workspaces; JobsUnavailable."""
 
-    def __init__(self, jobs: JobStore) -> None:
+    def __init__(
+        self, jobs: JobStore, ended: Callable[[BatchRecord], None] = lambda _: None
+    ) -> None:
+        """`ended` hears of each batch once, from whoever wrote that it has ended."""
         self.jobs = jobs
+        self._ended = ended
 
     async def add(self, record: BatchRecord) -> bool:
         """Keep a new one, and have it driven; False if it is there already."""
@@ -86,6 +90,9 @@ class BatchBook:
         name, body = _name_of(held.record), encode_batch(held.record)
         is_done = await self.jobs.replace(name, body, held.version)
         held.version += is_done
+        # Saved once more when it was told of.
+        if is_done and held.record.has_ended and not held.record.is_told:
+            self._ended(held.record)
         return is_done
 
 

@@ -2,11 +2,12 @@
 Cutting a batch: its input is read once, checked, and written anew in chunks.
 
 A chunk is what is sent, counted and begun again as a whole, and its file is all that a
-replica needs to do so. At no time more than the open chunks are in memory.
+replica needs to do so. Of an input of any kind a few chunks' bytes are in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -28,8 +29,14 @@ MAX_LINE_BYTES: Final = 1024 * 1024
 # Whoever has so many wrong lines has one mistake, and has seen it.
 MAX_ERRORS: Final = 100
 
-# Checked before the next are read.
+# Checked before the next are read, if they have no more bytes than a chunk.
 CHECKED_TOGETHER: Final = 200
+
+# Of all chunks that grow: a file may name a model of its own in every line. At half,
+# files of ten models are cut into more chunks than they need.
+GROWING_BYTES: Final = 8 * CHUNK_BYTES
+# What a line holds beside its body, about.
+LINE_BYTES: Final = 1024
 
 Check = Callable[[bytes, int], CheckedLine]
 
@@ -64,7 +71,7 @@ class _Growing:
     def add(self, line: CheckedLine) -> None:
         self.items.append(line.item)
         self.tokens += line.tokens
-        self.bytes += len(bytes(line.item.body))
+        self.bytes += len(bytes(line.item.body)) + LINE_BYTES
 
     @property
     def is_full(self) -> bool:
@@ -84,23 +91,27 @@ class Cutter:
         self._folder = folder
         self._check = check
         self._growing: dict[tuple[str, Way], _Growing] = {}
-        self._seen: set[str] = set()
+        self._growing_bytes = 0
+        # Digests of the custom ids: themselves they may be as large as the file.
+        self._seen: set[bytes] = set()
+        # The first two: more are several, too.
         self._models: set[str] = set()
         self._errors: list[LineError] = []
         self._chunks = self._lines = 0
 
     async def cut(self, lines: AsyncIterator[bytes], max_lines: int) -> Plan:
         """Cut the whole input; with errors, what was cut is of no use."""
-        number, together = 0, list[tuple[int, bytes]]()
+        number, together, held = 0, list[tuple[int, bytes]](), 0
         async for line in lines:
             number += 1
             if not line.strip():
                 continue
             self._lines += 1
             together.append((number, line))
-            if len(together) == CHECKED_TOGETHER:
+            held += len(line)
+            if len(together) == CHECKED_TOGETHER or held >= CHUNK_BYTES:
                 await self._take(together)
-                together = []
+                together, held = [], 0
             if self._lines > max_lines or len(self._errors) >= MAX_ERRORS:
                 break
         await self._take(together)
@@ -109,8 +120,8 @@ class Cutter:
             self._errors.insert(0, LineError("too_many_requests", text))
         elif self._lines == 0:
             self._errors.append(LineError("empty_file", "The file has no request."))
-        for (model, way), growing in self._growing.items():
-            await self._keep(model, way, growing)
+        for place in list(self._growing):
+            await self._keep(place)
         only = self._models.pop() if len(self._models) == 1 else None
         errors = tuple(self._errors[:MAX_ERRORS])
         return Plan(self._chunks, self._lines, only, errors)
@@ -122,10 +133,16 @@ class Cutter:
                 continue
             place = line.model, line.way
             growing = self._growing.setdefault(place, _Growing())
+            before = growing.bytes
             growing.add(line)
+            self._growing_bytes += growing.bytes - before
             if growing.is_full:
-                await self._keep(*place, growing)
-                del self._growing[place]
+                await self._keep(place)
+            while self._growing_bytes > GROWING_BYTES:
+                await self._keep(max(self._growing, key=self._bytes_of))
+
+    def _bytes_of(self, place: tuple[str, Way]) -> int:
+        return self._growing[place].bytes
 
     async def _checked(self, lines: list[tuple[int, bytes]]) -> list[CheckedLine]:
         checked = []
@@ -144,15 +161,19 @@ class Cutter:
             raise BadLine(LineError("line_too_long", text, None, number))
         line = self._check(raw, number)
         custom_id = line.item.custom_id
-        if custom_id in self._seen:
+        digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+        if digest in self._seen:
             text = f"The custom_id {custom_id!r} was there before."
             raise BadLine(LineError("duplicate_custom_id", text, "custom_id", number))
-        self._seen.add(custom_id)
-        self._models.add(line.model)
+        self._seen.add(digest)
+        if len(self._models) < 2:
+            self._models.add(line.model)
         return line
 
-    async def _keep(self, model: str, way: Way, growing: _Growing) -> None:
-        chunk = Chunk(model, way, growing.tokens, tuple(growing.items))
+    async def _keep(self, place: tuple[str, Way]) -> None:
+        growing = self._growing.pop(place)
+        self._growing_bytes -= growing.bytes
+        chunk = Chunk(*place, growing.tokens, tuple(growing.items))
         key = chunk_key(self._folder, self._chunks)
         await self._storage.put(key, once(_encode(chunk)))
         self._chunks += 1

@@ -109,6 +109,12 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     def has_ended(self) -> bool:
         return self.status in ENDED
 
+    @property
+    def ended_at(self) -> int:
+        """When it ended, of one that has."""
+        ended_at: int = getattr(self.moments, self.status)
+        return ended_at
+
     def become(self, status: Status, now_s: int) -> None:
         """Change its status, and note when; a second time changes nothing."""
         if self.status != status:

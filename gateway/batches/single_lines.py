@@ -14,7 +14,8 @@ from gateway.batches.keeping import Held
 from gateway.batches.parts import BatchParts
 from gateway.batches.planning import Chunk
 from gateway.batches.record import OpenChunk
-from gateway.batches.results import encode
+from gateway.batches.results import Outcome, encode
+from gateway.batches.singly import Waits
 from gateway.translation.port import Parse
 
 # Lines of a batch at a time, if the plan leaves room for as many.
@@ -41,30 +42,36 @@ class SingleLines:
         self._parse = parse
         self._folder = folder
         self._ran_any = False
+        # Of lines that found no room.
+        self._waits_ms: list[int] = []
 
-    async def run(self) -> bool:
-        """Run what the plan leaves room for; whether that was any line."""
+    async def run(self) -> int | None:
+        """
+        Run what the plan leaves room for; in how many ms there may be more, or None.
+        """
         until_s = asyncio.get_running_loop().time() + SLICE_S
         for chunk in list(self._record.open):
-            if chunk.way == "singly":
+            if chunk.way == "singly" and self._record.status == "in_progress":
                 await self._run_lines(chunk, until_s)
-        return self._ran_any
+        return 0 if self._ran_any else min(self._waits_ms, default=None)
 
     async def _run_lines(self, chunk: OpenChunk, until_s: float) -> None:
         lines = await self._parts.desk.read(self._folder, chunk.number)
         known = await self._parts.desk.results(self._record, chunk.number)
         left = [place for place in range(chunk.lines) if place not in known]
         await self._take_over(chunk, lines, left)
+        if self._record.status != "in_progress":
+            # Cancelled meanwhile: nothing more is begun.
+            left = []
         # Taken from the end, by several at once.
         left.reverse()
 
         async def run_some() -> None:
             loop = asyncio.get_running_loop()
             while left and loop.time() < until_s:
-                if not await self._parts.runner.has_room(self._principal):
-                    return
-                place = left.pop()
-                if not await self._run_line(chunk, lines, place):
+                ended = await self._run_line(chunk, lines, left.pop())
+                if isinstance(ended, Waits):
+                    self._waits_ms.append(ended.for_ms)
                     return
 
         await all_or_none(run_some() for _ in range(LINES_TOGETHER))
@@ -73,16 +80,25 @@ class SingleLines:
         await self._parts.book.save(self._held)
 
     async def _take_over(self, chunk: OpenChunk, lines: Chunk, left: list[int]) -> None:
-        """Whoever ran it did not come to its end: begun anew, and paid once."""
+        """
+        Hold a chunk's lines, under names of their own each time.
+
+        With an owner, whoever ran it did not come to its end: begun anew, paid once.
+        """
         if chunk.owner:
-            stems = {
-                place: self._lease_stem(chunk, lines.items[place].line)
-                for place in left
-            }
-            await self._note_paid(chunk, await self._paid_among(stems))
-            chunk.attempt += 1
+            await self.look_after(chunk, lines, left)
+        chunk.attempt += 1
         chunk.owner = self._parts.owner
         await self._parts.book.save(self._held)
+
+    async def look_after(
+        self, chunk: OpenChunk, lines: Chunk, left: Iterable[int]
+    ) -> None:
+        """Take back what a dead replica's lines reserved, and note what they paid."""
+        stems = {
+            place: self._lease_stem(chunk, lines.items[place].line) for place in left
+        }
+        await self._note_paid(chunk, await self._paid_among(stems))
 
     async def _paid_among(self, stems: dict[int, str]) -> list[int]:
         """The places of lines that were charged for; of others it is taken back."""
@@ -107,14 +123,16 @@ class SingleLines:
     def _lease_stem(self, chunk: OpenChunk, line: int) -> str:
         return f"{self._record.id}.line.{line}.{chunk.attempt}"
 
-    async def _run_line(self, chunk: OpenChunk, lines: Chunk, place: int) -> bool:
+    async def _run_line(
+        self, chunk: OpenChunk, lines: Chunk, place: int
+    ) -> Outcome | Waits:
         item = lines.items[place]
         stem = self._lease_stem(chunk, item.line)
         is_paid = place in await self._parts.desk.paid(self._record, chunk.number)
         principal = free_of_charge(self._principal) if is_paid else self._principal
         outcome = await self._parts.runner.run(principal, item, self._parse, stem)
-        if outcome is None:
-            return False
+        if isinstance(outcome, Waits):
+            return outcome
         self._ran_any = True
         workspace = self._record.caller.workspace
         name = collection_of(self._record.id, chunk.number)
@@ -122,7 +140,7 @@ class SingleLines:
         if not await self._parts.jobs.collect(workspace, name, entry, COLLECTED_MS):
             # LLMTune's own result came first after all, and counts.
             await self._note_paid(chunk, (place,))
-        return True
+        return outcome
 
 
 def free_of_charge(principal: Principal) -> Principal:

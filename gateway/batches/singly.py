@@ -2,15 +2,19 @@
 Lines one by one, by the path that every request takes, at the pace the plan leaves.
 
 Whoever waits for an answer comes first: a line is begun only while less than half of
-each limit is in use, so that a batch never takes the other half.
+each limit is in use, so that a batch never takes the other half. Of a process' lines of
+one workspace the next looks only when the last has taken what it takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, Self
+from weakref import WeakValueDictionary
+
+import msgspec
 
 from gateway.admission import Admission
 from gateway.auth import Principal
@@ -23,6 +27,8 @@ from gateway.errors import (
     LimitExceeded,
     StoreUnavailable,
     UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
 )
 from gateway.ids import new_id
 from gateway.record import Record
@@ -37,18 +43,29 @@ LEFT_SHARE: Final = 0.5
 # A third failure of the same line is its answer.
 MAX_TRIES: Final = 3
 TRY_AGAIN_S: Final = (0.5, 2.0)
+# Where nobody says how long a line has to wait.
+WAIT_FOR_ROOM_MS: Final = 1_000
+WAIT_FOR_UPSTREAM_MS: Final = 5_000
+
+
+class Waits(msgspec.Struct, frozen=True):
+    """A line that the limits, ours or LLMTune's, do not let run for so long."""
+
+    for_ms: int
 
 
 class Background:
     """What stands for an exchange where nobody waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, admitted: Callable[[], None]) -> None:
+        self._admitted = admitted
         self.record = Record("batch", 0, "failed")
         self.trace: RequestTrace | None = None
         self.request_id = "req_" + new_id()
         self.waited_s = 0.0
 
-    def decided(self, states: Iterable[LimitState]) -> None: ...
+    def decided(self, states: Iterable[LimitState]) -> None:
+        self._admitted()
 
     def add_headers(self, headers: Iterable[Header]) -> None: ...
 
@@ -62,8 +79,10 @@ class LineRunner:
     def __init__(self, service: CompletionService, admission: Admission) -> None:
         self._service = service
         self._admission = admission
+        # By workspace; each lives as long as a line of it is here.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def has_room(self, principal: Principal) -> bool:
+    async def _has_room(self, principal: Principal) -> bool:
         """Whether the plan's limits leave room for who does not wait."""
         return not any(map(_is_busy, await self._admission.inspect(principal)))
 
@@ -79,34 +98,68 @@ class LineRunner:
 
     async def run(
         self, principal: Principal, item: Item, parse: Parse, lease_stem: str
-    ) -> Outcome | None:
-        """What became of a line; None where it has to wait for its limits."""
-        translator = parse(bytes(item.body))
+    ) -> Outcome | Waits:
+        """What became of a line; no two runs may have names of the same stem."""
         for number in range(MAX_TRIES):
-            noted = Background()
-            call = Call(
-                principal=principal,
-                translator=translator,
-                stamp=Stamp("chatcmpl-" + new_id(), int(time.time())),
-                trace_headers=(),
-                exchange=noted,
-                lease_id=f"{lease_stem}.{number}",
-            )
             try:
-                body = await self._service.complete(call)
+                return await self._try(principal, item, parse, f"{lease_stem}.{number}")
             except LimitExceeded as error:
-                is_hopeless = error.limit_code == "request_exceeds_limit"
-                return refused(item, error) if is_hopeless else None
-            except StoreUnavailable:
-                return None
+                if error.limit_code == "request_exceeds_limit":
+                    return refused(item, error)
+                return Waits(error.retry_after_ms or WAIT_FOR_ROOM_MS)
+            except StoreUnavailable as error:
+                return Waits(error.retry_after_ms or WAIT_FOR_ROOM_MS)
+            except (UpstreamRateLimited, UpstreamOverloaded) as error:
+                # It has a day: what LLMTune takes later is no failure.
+                return Waits(error.retry_after_ms or WAIT_FOR_UPSTREAM_MS)
             except GatewayError as error:
                 if number + 1 == MAX_TRIES or not _may_pass(error):
                     return refused(item, error)
                 await asyncio.sleep(TRY_AGAIN_S[number])
-                continue
-            assert isinstance(body, bytes)  # noqa: S101 - no line streams
-            return answered(item, body, noted.usage)
         raise AssertionError("unreachable")
+
+    async def _try(
+        self, principal: Principal, item: Item, parse: Parse, lease_id: str
+    ) -> Outcome | Waits:
+        lock = self._turns.setdefault(principal.workspace, asyncio.Lock())
+        async with _Turn(lock) as turn:
+            if not await self._has_room(principal):
+                return Waits(WAIT_FOR_ROOM_MS)
+            noted = Background(turn.end)
+            call = Call(
+                principal=principal,
+                translator=parse(bytes(item.body)),
+                stamp=Stamp("chatcmpl-" + new_id(), int(time.time())),
+                trace_headers=(),
+                exchange=noted,
+                lease_id=lease_id,
+                waits=True,
+            )
+            body = await self._service.complete(call)
+        assert isinstance(body, bytes)  # noqa: S101 - no line streams
+        return answered(item, body, noted.usage)
+
+
+class _Turn:
+    """A lock that is let go as soon as may be, and at the end at the latest."""
+
+    def __init__(self, lock: asyncio.Lock) -> None:
+        self._lock = lock
+        self._is_held = False
+
+    async def __aenter__(self) -> Self:
+        await self._lock.acquire()
+        self._is_held = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Whoever waits is next; a second time changes nothing."""
+        if self._is_held:
+            self._is_held = False
+            self._lock.release()
 
 
 def _is_busy(state: LimitState) -> bool:

@@ -10,18 +10,30 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.storage.port import Storage, StoredObject
-from policies.jobs.port import JobStore, RecordName, new_record_id
+from gateway.auth import Principal
+from gateway.background.starting import id_under_key
+from gateway.files.stored import StoredBytes
+from gateway.storage.port import Storage, StorageUnavailable, StoredObject
+from policies.jobs.port import (
+    MAX_LISTED,
+    JobStore,
+    JobsUnavailable,
+    RecordName,
+    new_record_id,
+)
 
 KIND: Final = "file"
 # Of files whose bytes may have to go.
 QUEUE: Final = "files"
 # No upload takes so long.
 UNREGISTERED_MS: Final = 86_400_000
+# Until a file that is being deleted has surely lost its record, or surely kept it.
+SURELY_FORGOTTEN_MS: Final = 60_000
 
 Purpose: TypeAlias = Literal[
     "assistants",
@@ -40,6 +52,12 @@ UPLOADED: Final = frozenset(
 # Without an end of its own a file would be kept for ever, by a store that promises an
 # end of everything.
 LONGEST_KEPT_S: Final = 5 * 365 * 86_400
+
+
+# The record of a file that has expired, which says what its end gives back.
+EXPIRED_KEPT_S: Final = 30 * 86_400
+# After the second in which it expires.
+JUST_AFTER_MS: Final = 1000
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +86,15 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked to be kept; two uploads that ask for this are the same."""
+
+    filename: str
+    purpose: Purpose
+    expires_after_s: int | None
+    stored: StoredObject
+
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(FileRecord).decode
 
@@ -85,6 +112,7 @@ class FileService:
         self._jobs = jobs
         self.storage = storage
         self._now_s = now_s
+        self._stored = StoredBytes(jobs, self._size_of, self._size_of_all)
 
     async def create(
         self,
@@ -103,54 +131,112 @@ class FileService:
         after a crash finds it done.
         """
         file_id = file_id or new_file_id(self._now_s)
-        stored = await self.receive(workspace, file_id, chunks)
-        return await self.register(
-            workspace,
-            file_id,
-            stored,
+        new = NewFile(
             filename=filename,
             purpose=purpose,
             expires_after_s=expires_after_s,
+            stored=await self.receive(workspace, file_id, chunks),
         )
+        # What a batch has cost is not thrown away for want of room.
+        await self._stored.add(workspace, file_id, new.stored.bytes, None)
+        return await self.register(workspace, file_id, new)
 
     async def receive(
         self, workspace: str, file_id: str, chunks: AsyncIterator[bytes]
     ) -> StoredObject:
         """Keep the bytes of a file that is to be registered within a day."""
-        item = f"{workspace} {file_id}"
+        item = _item(workspace, file_id)
         await self._jobs.schedule(QUEUE, item, in_ms=UNREGISTERED_MS)
         return await self.storage.put(content_key(workspace, file_id), chunks)
 
-    async def register(
-        self,
-        workspace: str,
-        file_id: str,
-        stored: StoredObject,
-        *,
-        filename: str,
-        purpose: Purpose,
-        expires_after_s: int | None,
+    async def forget_received(self, workspace: str, file_id: str) -> None:
+        """Delete bytes that will not be registered."""
+        await self.storage.delete(content_key(workspace, file_id))
+
+    async def id_under_key(
+        self, principal: Principal, key: str | None, new: NewFile, file_id: str
+    ) -> str:
+        """The id of the first upload under a key, as of `starting.id_under_key`."""
+        return await id_under_key(self._jobs, principal, KIND, key, new, file_id)
+
+    async def require_room(self, principal: Principal, size: int) -> None:
+        """LimitExceeded if so much has no room now."""
+        await self._stored.require_room(principal.workspace, principal.plan, size)
+
+    async def count(self, principal: Principal, file_id: str, new: NewFile) -> None:
+        """Before it is registered; LimitExceeded if it has no room."""
+        size, plan = new.stored.bytes, principal.plan
+        await self._stored.add(principal.workspace, file_id, size, plan)
+
+    async def repeat(
+        self, principal: Principal, first_id: str, new: NewFile, received_id: str
     ) -> FileRecord:
-        """Make a file of bytes that were received."""
-        now_s = int(self._now_s())
+        """
+        The file that was uploaded first; made of what came now if it is not there.
+
+        Its upload may have died before it was registered, or is about to be.
+        """
+        workspace = principal.workspace
+        first = await self._kept(workspace, first_id)
+        if first is not None and not self._has_expired(first):
+            return first
+        if first is not None:
+            await self._forget_record(workspace, first_id)
+            await self._finish_leaving(workspace, first_id)
+        await self.count(principal, first_id, new)
+        await self.receive(workspace, first_id, self.open(workspace, received_id))
+        return await self.register(workspace, first_id, new)
+
+    async def register(self, workspace: str, file_id: str, new: NewFile) -> FileRecord:
+        """Make a file of what was received and counted, or find the one there is."""
+        now_s, expires_after_s = int(self._now_s()), new.expires_after_s
         record = FileRecord(
             id=file_id,
-            bytes=stored.bytes,
+            bytes=new.stored.bytes,
             created_at=now_s,
-            filename=filename,
-            purpose=purpose,
+            filename=new.filename,
+            purpose=new.purpose,
             expires_at=None if expires_after_s is None else now_s + expires_after_s,
-            sha256=stored.sha256,
+            sha256=new.stored.sha256,
         )
-        ttl_s = expires_after_s or LONGEST_KEPT_S
+        ttl_s = LONGEST_KEPT_S
+        if expires_after_s is not None:
+            ttl_s = expires_after_s + EXPIRED_KEPT_S
         name = _name(workspace, file_id)
-        await self._jobs.create(name, _encode(record), ttl_s * 1000)
-        return record
+        is_new = await self._jobs.create(name, _encode(record), ttl_s * 1000)
+        if expires_after_s is not None:
+            in_ms = expires_after_s * 1000 + JUST_AFTER_MS
+            await self._jobs.schedule(QUEUE, _item(workspace, file_id), in_ms=in_ms)
+        await self._stored.settle(workspace, file_id)
+        if is_new:
+            return record
+        return await self.read(workspace, file_id) or record
 
     async def read(self, workspace: str, file_id: str) -> FileRecord | None:
         """The record of a file, or None."""
+        record = await self._kept(workspace, file_id)
+        return None if record is None or self._has_expired(record) else record
+
+    async def _kept(self, workspace: str, file_id: str) -> FileRecord | None:
+        """The same, also of a file that has expired and was not swept yet."""
         kept = await self._jobs.read(_name(workspace, file_id))
         return None if kept is None else _decode(kept.body)
+
+    def _has_expired(self, record: FileRecord) -> bool:
+        return record.expires_at is not None and record.expires_at <= self._now_s()
+
+    async def _size_of(self, workspace: str, file_id: str) -> int | None:
+        record = await self._kept(workspace, file_id)
+        return None if record is None else record.bytes
+
+    async def _size_of_all(self, workspace: str) -> int:
+        size, after = 0, None
+        while found := await self._jobs.page(
+            workspace, KIND, after=after, limit=MAX_LISTED
+        ):
+            size += sum(_decode(each.body).bytes for each in found)
+            after = found[-1].record_id
+        return size
 
     async def page(
         self,
@@ -163,13 +249,19 @@ class FileService:
     ) -> Sequence[FileRecord]:
         """Files in the order in which they were made, all or those of a purpose."""
         matching: list[FileRecord] = []
+        # Of one purpose there may be one file among thousands.
+        most = limit if purpose is None else MAX_LISTED
         while len(matching) < limit:
             found = await self._jobs.page(
-                workspace, KIND, after=after, limit=limit, newest_first=newest_first
+                workspace, KIND, after=after, limit=most, newest_first=newest_first
             )
             records = [_decode(each.body) for each in found]
-            matching += [x for x in records if purpose is None or x.purpose == purpose]
-            if len(found) < limit:
+            matching += [
+                each
+                for each in records
+                if purpose in {None, each.purpose} and not self._has_expired(each)
+            ]
+            if len(found) < most:
                 break
             after = found[-1].record_id
         return matching[:limit]
@@ -178,11 +270,31 @@ class FileService:
         """The bytes of a file; ObjectMissing at its first if there are none."""
         return self.storage.open(content_key(workspace, file_id))
 
-    async def delete(self, workspace: str, file_id: str) -> bool:
-        """Forget a file; False if there is none."""
-        was_there = await self._jobs.delete(_name(workspace, file_id))
+    async def size(self, workspace: str, file_id: str) -> int | None:
+        """How many bytes are kept of a file; None if there are none."""
+        return await self.storage.size(content_key(workspace, file_id))
+
+    async def delete(self, workspace: str, file_id: str) -> None:
+        """
+        Forget a file; it is gone with its record.
+
+        Scheduled first: whoever dies in between, or finds the storage away, leaves
+        bytes that nobody else would ever delete.
+        """
+        item = _item(workspace, file_id)
+        await self._jobs.schedule(QUEUE, item, in_ms=SURELY_FORGOTTEN_MS)
+        await self._forget_record(workspace, file_id)
+        with suppress(StorageUnavailable, JobsUnavailable):
+            await self._finish_leaving(workspace, file_id)
+
+    async def _forget_record(self, workspace: str, file_id: str) -> None:
+        await self._stored.begin_leaving(workspace, file_id)
+        await self._jobs.delete(_name(workspace, file_id))
+
+    async def _finish_leaving(self, workspace: str, file_id: str) -> None:
+        """What is left of a file without a record."""
         await self.storage.delete(content_key(workspace, file_id))
-        return was_there
+        await self._stored.give_back(workspace, file_id)
 
     async def sweep(self, item: str) -> int | None:
         """
@@ -191,31 +303,50 @@ class FileService:
         Work of the queue `QUEUE`, due when an upload must be over.
         """
         workspace, _, file_id = item.partition(" ")
-        record = await self.read(workspace, file_id)
+        record = await self._kept(workspace, file_id)
+        if record is not None and (
+            self._has_expired(record)
+            or await self._stored.is_leaving(workspace, file_id)
+        ):
+            await self._forget_record(workspace, file_id)
+            record = None
         if record is None:
-            await self.storage.delete(content_key(workspace, file_id))
+            await self._finish_leaving(workspace, file_id)
             return None
+        await self._stored.settle(workspace, file_id)
         if record.expires_at is None:
             return None
-        return max(1000, int((record.expires_at - self._now_s()) * 1000) + 1000)
+        left_ms = int((record.expires_at - self._now_s()) * 1000)
+        return max(JUST_AFTER_MS, left_ms + JUST_AFTER_MS)
 
-    async def lines(self, workspace: str, file_id: str) -> AsyncIterator[bytes]:
-        """Its lines without their ends; ObjectMissing. A line may be of any length."""
-        async for line in split_lines(self.open(workspace, file_id)):
+    async def lines(
+        self, workspace: str, file_id: str, *, max_line_bytes: int
+    ) -> AsyncIterator[bytes]:
+        """Its lines as of `split_lines`; ObjectMissing."""
+        async for line in split_lines(self.open(workspace, file_id), max_line_bytes):
             yield line
 
 
-async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines of bytes that come in pieces."""
-    rest = bytearray()
+async def split_lines(
+    chunks: AsyncIterator[bytes], max_line_bytes: int
+) -> AsyncIterator[bytes]:
+    """
+    Lines of bytes that come in pieces, without their ends.
+
+    Of a longer one there is one byte too much and no more: a file may be a single line,
+    and whoever is given it refuses it by its length.
+    """
+    most, line = max_line_bytes + 1, bytearray()
     async for chunk in chunks:
-        rest += chunk
-        *whole, last = rest.split(b"\n")
-        for line in whole:
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            line += chunk[start : min(end, start + most - len(line))]
             yield bytes(line)
-        rest = bytearray(last)
-    if rest:
-        yield bytes(rest)
+            line.clear()
+            start = end + 1
+        line += chunk[start : start + most - len(line)]
+    if line:
+        yield bytes(line)
 
 
 def new_file_id(now_s: Callable[[], float] = time.time) -> str:
@@ -229,6 +360,10 @@ def folder_of(workspace: str) -> str:
 
 def content_key(workspace: str, file_id: str) -> str:
     return f"files/{folder_of(workspace)}/{file_id}"
+
+
+def _item(workspace: str, file_id: str) -> str:
+    return f"{workspace} {file_id}"
 
 
 def _name(workspace: str, file_id: str) -> RecordName:

@@ -19,7 +19,7 @@ from gateway.errors import GatewayError
 from gateway.fine_tuning.answers import JobAnswer, read_job_body
 from gateway.fine_tuning.asking import ask
 from gateway.fine_tuning.ending import after_end
-from gateway.fine_tuning.examples import find_problem
+from gateway.fine_tuning.examples import MAX_LINE_BYTES, find_problem
 from gateway.fine_tuning.keeping import HeldTune, LostTune
 from gateway.fine_tuning.parts import TuneParts
 from gateway.fine_tuning.record import LOST_AFTER_S, JobError
@@ -84,7 +84,9 @@ class TuneRun:
     async def _validate(self) -> None:
         record, files = self._record, self._parts.files
         try:
-            lines = files.lines(self._workspace, record.training_file)
+            lines = files.lines(
+                self._workspace, record.training_file, max_line_bytes=MAX_LINE_BYTES
+            )
             problem = await find_problem(lines)
         except ObjectMissing:
             problem = _gone()

@@ -194,9 +194,13 @@ class Door:
 
     async def respond_json(self, exchange: Exchange, value: Any) -> None:
         """Answer 200 with a value, and where the caller's limits stand."""
+        await self.show_limits(exchange)
+        await exchange.respond(200, _encode(value))
+
+    async def show_limits(self, exchange: Exchange) -> None:
+        """Have the answer say where the limits of its caller stand, if it has one."""
         if exchange.principal is not None:
             exchange.decided(await self._admission.inspect(exchange.principal))
-        await exchange.respond(200, _encode(value))
 
 
 def _refuse_page(exchange: Exchange, cors: Cors) -> None:

@@ -3,86 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any
 from urllib.parse import quote
-
-import msgspec
 
 from gateway.auth import Principal
 from gateway.errors import (
-    ClientGone,
     Header,
-    InvalidRequest,
+    LimitExceeded,
     ObjectNotFound,
-    RequestTooLarge,
     RouteNotFound,
+    StoreUnavailable,
 )
 from gateway.exchange import Exchange
-from gateway.files.service import (
-    UPLOADED,
-    FileRecord,
-    FileService,
-    Purpose,
-    content_key,
-    new_file_id,
-)
+from gateway.files.service import FileRecord, FileService
 from gateway.fine_tuning.urls import TuneUrls
+from gateway.presence import Attendance, Presence
 from gateway.routes.door import Door, Handle, Route
 from gateway.routes.kept import unavailable_as_503
 from gateway.routes.pages import cursor_of, list_of
-from gateway.storage.multipart import (
-    Field,
-    FilePart,
-    FormBounds,
-    FormTooLarge,
-    MalformedForm,
-    parts,
-)
-from gateway.storage.port import ObjectMissing, StorageUnavailable, StoredObject
+from gateway.routes.uploading import Uploads
+from gateway.storage.port import ObjectMissing
 from policies.jobs.port import MAX_LISTED
 
 USUAL_LIMIT = MOST_LIMIT = 10_000
-SHORTEST_KEPT_S, LONGEST_KEPT_S = 3600, 2_592_000
-# A form's fields and their frames, beside the file itself.
-FORM_BYTES: Final = 256 * 1024
-MAX_FILENAME_CHARS: Final = 512
-
-
-class Upload(msgspec.Struct):
-    """What has come of a form."""
-
-    fields: dict[str, str] = msgspec.field(default_factory=dict)
-    filename: str = ""
-    stored: StoredObject | None = None
-
-    @property
-    def expires_after_s(self) -> int | None:
-        return _expires_after_s(self.fields)
-
-    def check(self) -> None:
-        """InvalidRequest if it is no file that can be kept."""
-        if self.stored is None:
-            raise InvalidRequest("The form has no file.", param="file")
-        if self.fields.get("purpose") not in UPLOADED:
-            allowed = ", ".join(sorted(UPLOADED))
-            problem = f"purpose has to be one of {allowed}."
-            raise InvalidRequest(problem, param="purpose")
-        _ = self.expires_after_s
 
 
 class FileRoutes:
     """Uploads, lists, shows, downloads and deletes."""
 
     def __init__(
-        self, door: Door, files: FileService, *, urls: TuneUrls, max_bytes: int
+        self,
+        door: Door,
+        files: FileService,
+        *,
+        urls: TuneUrls,
+        attendance: Attendance,
+        max_bytes: int,
     ) -> None:
         self._door = door
         self._files = files
         self._urls = urls
-        self._max_bytes = max_bytes
-        self._bounds = FormBounds(max_bytes=max_bytes + FORM_BYTES)
+        self._attendance = attendance
+        self._uploads = Uploads(door, files, max_bytes=max_bytes)
 
     def routes(self) -> list[Route]:
         return [self._door.tree("/v1/files", "/files", find=self._find)]
@@ -106,59 +69,14 @@ class FileRoutes:
 
     async def upload(self, exchange: Exchange) -> None:
         principal = await self._door.authenticate(exchange)
-        file_id = new_file_id()
-        with unavailable_as_503():
-            try:
-                upload = await self._receive(exchange, principal, file_id)
-                upload.check()
-            except BaseException:
-                # Nobody will ask for it; and if this fails, it is swept in a day.
-                with suppress(StorageUnavailable):
-                    await self._files.storage.delete(
-                        content_key(principal.workspace, file_id)
-                    )
-                raise
-            # From here its bytes stay: whoever cannot be told may have it all the same.
-            record = await self._register(principal, file_id, upload)
-        await self._door.respond_json(exchange, record.shown())
-
-    async def _receive(
-        self, exchange: Exchange, principal: Principal, file_id: str
-    ) -> Upload:
-        content_type = exchange.headers.get(b"content-type", b"")
-        upload = Upload()
-        body = self._door.stream(exchange, self._max_bytes + FORM_BYTES)
         try:
-            async for part in parts(content_type, body, self._bounds):
-                if isinstance(part, Field):
-                    upload.fields[part.name] = part.value
-                else:
-                    await self._receive_file(principal, file_id, part, upload)
-        except FormTooLarge:
-            raise _too_large(self._max_bytes) from None
-        except MalformedForm as problem:
-            raise InvalidRequest(f"The form cannot be read: {problem}.") from None
-        return upload
-
-    async def _receive_file(
-        self, principal: Principal, file_id: str, part: FilePart, upload: Upload
-    ) -> None:
-        upload.filename = part.filename[:MAX_FILENAME_CHARS]
-        bounded = _bounded(aiter(part), self._max_bytes)
-        upload.stored = await self._files.receive(principal.workspace, file_id, bounded)
-
-    async def _register(
-        self, principal: Principal, file_id: str, upload: Upload
-    ) -> FileRecord:
-        assert upload.stored is not None  # noqa: S101 - checked
-        return await self._files.register(
-            principal.workspace,
-            file_id,
-            upload.stored,
-            filename=upload.filename,
-            purpose=cast(Purpose, upload.fields["purpose"]),
-            expires_after_s=upload.expires_after_s,
-        )
+            with Presence(exchange.wire, self._attendance), unavailable_as_503():
+                record = await self._uploads.take(exchange, principal)
+        except LimitExceeded:
+            # Not one of those that every answer tells of.
+            await self._door.show_limits(exchange)
+            raise
+        await self._door.respond_json(exchange, record.shown())
 
     async def list(self, exchange: Exchange) -> None:
         principal = await self._door.authenticate(exchange)
@@ -182,6 +100,7 @@ class FileRoutes:
 
     async def content(self, exchange: Exchange, file_id: str) -> None:
         principal, record = await self._found(exchange, file_id)
+        await self._door.show_limits(exchange)
         await self._send(exchange, principal.workspace, record)
 
     async def hand_over(self, exchange: Exchange, token: str) -> None:
@@ -199,20 +118,46 @@ class FileRoutes:
     async def _send(
         self, exchange: Exchange, workspace: str, record: FileRecord
     ) -> None:
-        file_id = record.id
-        chunks = self._files.open(workspace, file_id)
+        if exchange.wire.head.method == "HEAD":
+            await self._require_content(workspace, record)
+            await exchange.start(200, _headers_of(record))
+            await exchange.write(b"", more=False)
+            return
+        with Presence(exchange.wire, self._attendance) as presence:
+            presence.listen()
+            await self._send_content(exchange, workspace, record)
+            presence.conclude()
+            await exchange.write(b"", more=False)
+
+    async def _require_content(self, workspace: str, record: FileRecord) -> None:
+        with unavailable_as_503():
+            if await self._files.size(workspace, record.id) is None:
+                raise ObjectNotFound("File", record.id)
+
+    async def _send_content(
+        self, exchange: Exchange, workspace: str, record: FileRecord
+    ) -> None:
+        """As many bytes as were announced, or a broken connection: never others."""
+        left = record.bytes
+        async for chunk in self._content(workspace, record.id):
+            left -= len(chunk)
+            if left < 0:
+                break
+            if not exchange.is_started:
+                await exchange.start(200, _headers_of(record))
+            await exchange.write(chunk, more=True)
+        if left:
+            raise StoreUnavailable("The file's bytes are not those that were uploaded.")
+        if not exchange.is_started:
+            await exchange.start(200, _headers_of(record))
+
+    async def _content(self, workspace: str, file_id: str) -> AsyncIterator[bytes]:
         with unavailable_as_503():
             try:
-                first = await anext(chunks, b"")
+                async for chunk in self._files.open(workspace, file_id):
+                    yield chunk
             except ObjectMissing:
                 raise ObjectNotFound("File", file_id) from None
-        await exchange.start(200, _headers_of(record))
-        await exchange.write(first, more=True)
-        async for chunk in chunks:
-            if exchange.wire.is_gone:
-                raise ClientGone
-            await exchange.write(chunk, more=True)
-        await exchange.write(b"", more=False)
 
     async def delete(self, exchange: Exchange, file_id: str) -> None:
         principal, _ = await self._found(exchange, file_id)
@@ -230,35 +175,6 @@ class FileRoutes:
         if record is None:
             raise ObjectNotFound("File", file_id)
         return principal, record
-
-
-async def _bounded(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
-    received = 0
-    async for chunk in chunks:
-        received += len(chunk)
-        if received > most:
-            raise _too_large(most)
-        yield chunk
-
-
-def _too_large(most: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The file is larger than {most} bytes.")
-
-
-def _expires_after_s(fields: Mapping[str, str]) -> int | None:
-    anchor = fields.get("expires_after[anchor]")
-    text = fields.get("expires_after[seconds]")
-    if anchor is None and text is None:
-        return None
-    if anchor != "created_at":
-        problem = "expires_after[anchor] has to be created_at."
-        raise InvalidRequest(problem, param="expires_after[anchor]")
-    seconds = int(text[:9]) if text and text.isascii() and text.isdigit() else 0
-    if not SHORTEST_KEPT_S <= seconds <= LONGEST_KEPT_S:
-        problem = f"has to be {SHORTEST_KEPT_S} to {LONGEST_KEPT_S}"
-        param = "expires_after[seconds]"
-        raise InvalidRequest(f"{param} {problem}.", param=param)
-    return seconds
 
 
 def _headers_of(record: FileRecord) -> tuple[Header, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
 
 from gateway.errors import InvalidRequest
 from gateway.exchange import Exchange
+
+# Of a thousand digits int() makes an error of its own.
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -30,13 +34,19 @@ def cursor_of(exchange: Exchange, *, usual: int, most: int) -> Cursor:
     except ValueError:
         raise InvalidRequest("The query has too many parameters.") from None
     said = {name: values[-1] for name, values in parsed.items()}
-    text = said.get("limit", str(usual))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+    limit = whole_number(said.get("limit", str(usual)), 1, most)
+    if limit is None:
         raise InvalidRequest(f"limit has to be 1 to {most}.", param="limit")
     order = said.get("order", "desc")
     if order not in {"asc", "desc"}:
         raise InvalidRequest("order has to be asc or desc.", param="order")
-    return Cursor(said.get("after") or None, int(text), order == "desc", said)
+    return Cursor(said.get("after") or None, limit, order == "desc", said)
+
+
+def whole_number(text: str, least: int, most: int) -> int | None:
+    """The number that a text is, within these bounds; None if it is none."""
+    number = int(text) if _DIGITS.fullmatch(text) else -1
+    return number if least <= number <= most else None
 
 
 def list_of(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

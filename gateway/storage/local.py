@@ -40,6 +40,9 @@ _UNFINISHED: Final = "@unfinished"
 # No upload takes so long, so whatever is older was left by a process that died.
 _LEFTOVER_AFTER_S: Final = 24 * 3600
 
+# Whoever writes looks for them so often: nobody else has to run for that.
+_SWEEP_EVERY_S: Final = 3600
+
 # A disk does not become faster by being asked more at once; and one that hangs must not
 # take the threads of everything else with it.
 _THREADS: Final = 4
@@ -54,10 +57,14 @@ class LocalStorage:
         self._root = root
         self._now_s = now_s
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
+        self._sweep_at_s = 0.0
 
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> StoredObject:
         writing = _Writing(self._root, require_key(key))
         try:
+            if self._now_s() >= self._sweep_at_s:
+                self._sweep_at_s = self._now_s() + _SWEEP_EVERY_S
+                await self._in_thread(self._sweep)
             async for piece in _joined(chunks):
                 await self._in_thread(writing.append, piece)
             return await self._in_thread(writing.publish)
@@ -122,8 +129,9 @@ class LocalStorage:
             with os.scandir(directory) as found:
                 entries = list(found)
             for entry in entries:
-                # Another process may sweep the same directory.
-                with suppress(FileNotFoundError):
+                # Another process may sweep the same directory, and nobody is kept from
+                # writing by what cannot be removed.
+                with suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_mtime < before_s:
                         os.unlink(entry.name, dir_fd=directory)
 

@@ -46,27 +46,27 @@ class Busiest:
     def __contains__(self, name: str) -> bool:
         return name in self._named
 
-    def count(self, name: str) -> str:
-        """Count one more of this name; what its label says."""
+    def count(self, name: str, times: int = 1) -> str:
+        """Count more of this name; what its label says."""
         try:
-            self._named[name] += 1
+            self._named[name] += times
         except KeyError:
-            return self._count_other(name)
+            return self._count_other(name, times)
         return name
 
     def label(self, name: str) -> str:
         """What its label says, without counting it."""
         return name if name in self._named else OTHER
 
-    def _count_other(self, name: str) -> str:
+    def _count_other(self, name: str, times: int) -> str:
         if len(self._named) < self._most:
-            self._named[name] = 1
+            self._named[name] = times
             return name
         others = self._others
         if name in others:
-            others[name] += 1
+            others[name] += times
         elif len(others) < MAX_CANDIDATES:
-            others[name] = 1
+            others[name] = times
         else:
             least = min(others.values())
             self._others = {n: c - least for n, c in others.items() if c > least}

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from gateway.telemetry import buckets as b
+
 PREFIX: Final = "llmtune_gateway_"
 # What a label says of everything that has no series of its own.
 OTHER: Final = "_other"
@@ -18,36 +20,6 @@ OTHER: Final = "_other"
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
 # What becomes of a gauge that several workers of one replica have.
 Merge: TypeAlias = Literal["sum", "max", "min"]
-
-# From a cached 401 to a generation that runs into OpenAI's 600 s client time-out; the
-# steps double or less, so that a quantile is never off by more than that. OpenTelemetry
-# ends http.server.request.duration at 10 s and gen_ai.client.operation.duration at 82 s
-# (semantic conventions 1.41), where an LLM's answer may just begin.
-DURATION_BUCKETS_S: Final = (
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 600,
-)  # fmt: skip
-# Those of gen_ai.server.time_to_first_token (1.41) from 20 ms, to the 600 s at which
-# clients give up.
-FIRST_TOKEN_BUCKETS_S: Final = (
-    0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160,
-    320, 600,
-)  # fmt: skip
-# Those of gen_ai.server.time_per_output_token (1.41): 100 to 0.4 tokens a second; with
-# two below, for models that are faster.
-OUTPUT_TOKEN_BUCKETS_S: Final = (
-    0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1,
-    2.5,
-)  # fmt: skip
-# A whole request takes well under a millisecond of CPU; what is above 0.1 s is a queue.
-ADDED_BUCKETS_S: Final = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10,
-)  # fmt: skip
-# GATEWAY_STORE_TIMEOUT_S is 50 ms unless set, and 5 s at most.
-STORE_BUCKETS_S: Final = (
-    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5,
-)  # fmt: skip
-# Actual over reserved tokens: below 1 is a refund, above 1 a top-up.
-RATIO_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1, 1.15, 1.5, 2, 5)
 
 
 class Definition(NamedTuple):
@@ -74,6 +46,12 @@ def _gauge(name: str, text: str, *labels: str, merge: Merge = "sum") -> Definiti
     return Definition(PREFIX + name, "gauge", text, labels, merge=merge)
 
 
+def _shared(name: str, text: str, *labels: str) -> Definition:
+    """A gauge of what is in the store: a sum over replicas would be too much."""
+    shown = " Every replica shows the figure of all: take the max."
+    return Definition(PREFIX + name, "gauge", text + shown, labels, merge="max")
+
+
 def _histogram(
     name: str, text: str, *labels: str, buckets: tuple[float, ...]
 ) -> Definition:
@@ -93,7 +71,7 @@ REQUEST_DURATION: Final = _histogram(
     "request_duration_seconds",
     "From a request's head to the last byte of its answer, by route and outcome.",
     *("route", "outcome"),
-    buckets=DURATION_BUCKETS_S,
+    buckets=b.DURATION_BUCKETS_S,
 )
 REQUESTS_IN_FLIGHT: Final = _gauge(
     "requests_in_flight",
@@ -108,21 +86,21 @@ FIRST_TOKEN: Final = _histogram(
     "From a stream's request's head to the first event that was sent to its client, by"
     " model (or _other).",
     "model",
-    buckets=FIRST_TOKEN_BUCKETS_S,
+    buckets=b.FIRST_TOKEN_BUCKETS_S,
 )
 OUTPUT_TOKEN: Final = _histogram(
     "time_per_output_token_seconds",
     "From a complete stream's first event to its last, for each output token after the"
     " first, by model (or _other).",
     "model",
-    buckets=OUTPUT_TOKEN_BUCKETS_S,
+    buckets=b.OUTPUT_TOKEN_BUCKETS_S,
 )
 ADDED_LATENCY: Final = _histogram(
     "added_latency_seconds",
     "What the gateway and its store add: from a request's head to its answer's end, of"
     " a stream to its first event, without the waits for LLMTune and for the request's"
     " body; of answered completions that ran here.",
-    buckets=ADDED_BUCKETS_S,
+    buckets=b.ADDED_BUCKETS_S,
 )
 UPSTREAM_ATTEMPTS: Final = _counter(
     "upstream_attempts",
@@ -134,7 +112,7 @@ UPSTREAM_DURATION: Final = _histogram(
     "upstream_attempt_duration_seconds",
     "From the sending of one attempt, with the connection it may need, to the head of"
     " LLMTune's answer or the failure; a whole answer is generated within it.",
-    buckets=DURATION_BUCKETS_S,
+    buckets=b.DURATION_BUCKETS_S,
 )
 TOKENS: Final = _counter(
     "tokens",
@@ -170,7 +148,7 @@ NEAR_LIMIT: Final = _counter(
 RESERVATION_RATIO: Final = _histogram(
     "reservation_ratio",
     "Tokens settled over tokens reserved, of requests that were answered.",
-    buckets=RATIO_BUCKETS,
+    buckets=b.RATIO_BUCKETS,
 )
 LEASES_HELD: Final = _gauge("leases_held", "Leases held and renewed here, now.")
 LEASES_RENEWED: Final = _counter(
@@ -235,7 +213,7 @@ STORE_DURATION: Final = _histogram(
     "From a ledger's call to the store's reply, by call (admit, settle, renew); calls"
     " without a reply are in store_errors_total.",
     "call",
-    buckets=STORE_BUCKETS_S,
+    buckets=b.STORE_BUCKETS_S,
 )
 STORE_ERRORS: Final = _counter(
     "store_errors", "Calls to the store without an answer, by reason.", "reason"
@@ -316,6 +294,58 @@ KEY_CHANGES_FOLLOWED: Final = _gauge(
     merge="min",
 )
 
+# Long jobs.
+
+LIVE_JOBS: Final = _shared(
+    "live_jobs",
+    "Jobs that have not ended, by kind (batches, fine_tunes) and state (OpenAI's"
+    " statuses; unread, beyond the 500 that are due first).",
+    *("kind", "state"),
+)
+LIVE_JOBS_OLDEST: Final = _shared(
+    "live_jobs_oldest_seconds",
+    "For how long the oldest of those has existed, by kind and state; 0 without any.",
+    *("kind", "state"),
+)
+BATCH_LINES_WAITING: Final = _shared(
+    "batch_lines_waiting", "Lines of those batches that have no result yet."
+)
+BATCH_DURATION: Final = _histogram(
+    "batch_duration_seconds",
+    "From a batch's creation to its end, by outcome (completed, failed, expired,"
+    " cancelled).",
+    "outcome",
+    buckets=b.BATCH_BUCKETS_S,
+)
+WEBHOOK_OUTBOX: Final = _shared(
+    "webhook_outbox",
+    "Deliveries that no receiver has taken, by state (pending, dead).",
+    "state",
+)
+WORK_DUE: Final = _shared(
+    "work_due",
+    "Pieces of work that are due and that nobody has begun, by kind (batches,"
+    " fine_tunes, webhooks, files, dead_letters).",
+    "kind",
+)
+WORK_OVERDUE: Final = _shared(
+    "work_overdue_seconds",
+    "For how long the first of them has been due, by kind; 0 where none is.",
+    "kind",
+)
+WORK: Final = _counter(
+    "work",
+    "Looks at pieces of work, by kind and outcome (done; again, as planned; lost, to"
+    " another replica; store_unavailable, storage_unavailable, failed).",
+    *("kind", "outcome"),
+)
+STORAGE_CALLS: Final = _counter(
+    "storage_calls",
+    "Calls of the storage of files, counted at their end, by call (put, open, size,"
+    " delete, list, check) and outcome (ok, missing, unavailable).",
+    *("call", "outcome"),
+)
+
 # Operation.
 
 RELOADS: Final = _counter(
@@ -348,14 +378,14 @@ KEY_EXPIRY: Final = _gauge(
 CERTIFICATE_EXPIRY: Final = _gauge(
     "certificate_expiry_timestamp_seconds",
     "When the certificate that was shown in the newest handshake expires, as Unix time,"
-    " by peer (upstream); absent without TLS.",
+    " by peer (upstream, store); absent without TLS.",
     "peer",
     merge="min",
 )
 EVENT_LOOP_LAG: Final = _histogram(
     "event_loop_lag_seconds",
     "How late the event loop came to what was due, looked at four times a second.",
-    buckets=ADDED_BUCKETS_S,
+    buckets=b.ADDED_BUCKETS_S,
 )
 WORKERS: Final = _gauge("workers", "Worker processes whose metrics these are.")
 WORKER_RESTARTS: Final = _counter(

@@ -2,8 +2,9 @@
 Counters, gauges and histograms that cost a request nanoseconds.
 
 prometheus_client takes a lock for each increase, makes text of every label value and
-asks a histogram's buckets one by one: 21 us a request, where these take 3. What a
-scraper reads is the same to the byte; a test compares them.
+asks a histogram's buckets one by one: 21 us a request. These took 10 one by one, and
+3.4 since they are updated by the batch (`noting.py`; both in a loop of nothing else).
+What a scraper reads is the same to the byte; a test compares them.
 
 No locks: every instrument is updated and read on the event loop's thread alone.
 """
@@ -11,9 +12,10 @@ No locks: every instrument is updated and read on the event loop's thread alone.
 from __future__ import annotations
 
 import abc
+import collections
 import math
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -153,6 +155,11 @@ class Counter(_Instrument[_Count]):
         except KeyError:
             self._begin(labels).value += amount
 
+    def count(self, events: Iterable[Labels]) -> None:
+        """Count one for each, by its label values."""
+        for labels, times in collections.Counter(events).items():
+            self.add(times, *labels)
+
     def _new_series(self) -> _Count:
         return _Count()
 
@@ -223,6 +230,22 @@ class Histogram(_Instrument[_Distribution]):
         # no number is in no bucket.
         if not math.isnan(value):
             series.counts[bisect_left(self._bounds, value)] += 1
+
+    def observe_all(self, values: list[float], *labels: str) -> None:
+        """Count values of one series, none of which is a NaN; they are sorted here."""
+        try:
+            series = self._series[labels]
+        except KeyError:
+            series = self._begin(labels)
+        series.total += math.fsum(values)
+        values.sort()
+        counts, begin, end = series.counts, 0, len(values)
+        for at, bound in enumerate(self._bounds):
+            above = bisect_right(values, bound, begin)
+            counts[at] += above - begin
+            if above == end:
+                break
+            begin = above
 
     def _new_series(self) -> _Distribution:
         return _Distribution(len(self._bounds))

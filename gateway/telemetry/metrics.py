@@ -27,11 +27,15 @@ from gateway.telemetry.instruments import (
     Followed,
     Gauge,
     Histogram,
+    Labels,
     Reading,
 )
+from gateway.telemetry.job_metrics import JobMetrics
+from gateway.telemetry.noting import CountedFirst, Noted
 from gateway.translation.usage import TokenUsage
+from gateway.webhooks.incoming import Reason
 from policies.key_cache import LookupOutcome
-from policies.ledger import Admitted, LimitState, Rejected
+from policies.ledger import Admitted, Decision, LimitState, Rejected
 from policies.replay.port import ReplayOutcome, ReplayScope
 
 # Models that are named: each has some 40 series, and a plan two more. An operator with
@@ -41,6 +45,13 @@ MOST_MODELS: Final = 25
 MOST_WORKSPACES: Final = 20
 # How long it is shown where a busy workspace stood: a rate has refilled by then.
 STANDING_S: Final = 60.0
+
+# Route, outcome, seconds, and of them added by the gateway.
+_Ended: TypeAlias = tuple[str, Outcome, float, float | None]
+# Plan, workspace, what was decided and when.
+_Decided: TypeAlias = tuple[str, str, Decision, float]
+# Plan, workspace, model, what was used and how many tokens were reserved for it.
+_Charged: TypeAlias = tuple[str, str, str, TokenUsage, int]
 
 # The files that are reloaded.
 What: TypeAlias = Literal["plans", "keys", "webhooks"]
@@ -52,9 +63,10 @@ class Telemetry:
     def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
         # Of its own, so that two gateways in one process do not share counters.
         self.registry = CollectorRegistry()
+        self.lookups: collections.Counter[LookupOutcome] = collections.Counter()
+        self.registry.register(CountedFirst(self.count_noted))
         # What others count, shown when somebody scrapes.
         self.followed = Followed(self.registry)
-        self.lookups: collections.Counter[LookupOutcome] = collections.Counter()
         self._now_s = now_s
         # Where the busy workspaces stood at their last decision.
         self._stood: dict[str, tuple[float, tuple[LimitState, ...]]] = {}
@@ -62,9 +74,15 @@ class Telemetry:
         self.workspaces = Busiest(
             MOST_WORKSPACES, displaced=self._forget_workspace, now_s=now_s
         )
+        self._ended = Noted(self._count_ended)
+        self._attempted = Noted(self._count_attempted)
+        self._decided = Noted(self._count_decided)
+        self._charged = Noted(self._count_charged)
+        self._store_answered = Noted(self._count_store_answered)
         self._define_requests()
         self._define_limits()
         self._define_operation()
+        self.jobs = JobMetrics(self.registry, self.followed, now_s=now_s)
 
     def _counter(self, what: Definition) -> Counter:
         return Counter(what.family, what.text, what.labels, registry=self.registry)
@@ -111,6 +129,8 @@ class Telemetry:
     def _define_operation(self) -> None:
         self._rate_limit_calls = self._counter(d.RATE_LIMIT_CALLS)
         self._webhooks = self._counter(d.WEBHOOKS)
+        for came in ("results", "kept", "repeated", *get_args(Reason)):
+            self._webhooks.add(0, came)
         self._deliveries = self._counter(d.WEBHOOK_DELIVERIES)
         for told in ("delivered", "retried", "dead", "refused_target"):
             self._deliveries.add(0, told)
@@ -131,6 +151,14 @@ class Telemetry:
         self._counter(d.WORKER_RESTARTS)
         ProcessCollector(registry=self.registry)
 
+    def count_noted(self) -> None:
+        """Count what was noted and not counted yet, as every scrape does first."""
+        for noted in (
+            *(self._ended, self._attempted, self._decided),
+            *(self._charged, self._store_answered),
+        ):
+            noted.count()
+
     # Requests.
 
     def in_flight(self) -> AbstractContextManager[None]:
@@ -146,13 +174,28 @@ class Telemetry:
         route: str,
         outcome: Outcome,
         duration_s: float,
+        added_s: float | None = None,
         trace_id: str | None = None,
     ) -> None:
-        self._requests.inc(route, outcome)
+        """`added_s` as in `added`, of a whole answer."""
         if trace_id is None:
-            self._duration.observe(duration_s, route, outcome)
-        else:
-            self._duration.observe(duration_s, route, outcome, trace_id=trace_id)
+            self._ended.note((route, outcome, duration_s, added_s))
+            return
+        self._requests.inc(route, outcome)
+        self._duration.observe(duration_s, route, outcome, trace_id=trace_id)
+        if added_s is not None:
+            self.added(added_s, trace_id)
+
+    def _count_ended(self, events: list[_Ended]) -> None:
+        groups: dict[Labels, list[float]] = {}
+        for route, outcome, duration_s, _ in events:
+            groups.setdefault((route, outcome), []).append(duration_s)
+        for labels, durations_s in groups.items():
+            self._requests.add(len(durations_s), *labels)
+            self._duration.observe_all(durations_s, *labels)
+        self._added.observe_all(
+            [max(added_s, 0.0) for *_, added_s in events if added_s is not None]
+        )
 
     def added(self, added_s: float, trace_id: str | None = None) -> None:
         """What of an answer's time was not spent waiting for somebody else."""
@@ -173,34 +216,47 @@ class Telemetry:
             self._output_token.observe(each_s, self.models.label(model or ""))
 
     def attempt(self, outcome: str, duration_s: float) -> None:
-        self._attempts.inc(outcome)
-        self._attempt_duration.observe(duration_s)
+        self._attempted.note((outcome, duration_s))
+
+    def _count_attempted(self, events: list[tuple[str, float]]) -> None:
+        self._attempts.count((outcome,) for outcome, _ in events)
+        self._attempt_duration.observe_all([duration_s for _, duration_s in events])
 
     # Limits.
 
     def admitted(self, plan: str, workspace: str, decision: Admitted) -> None:
-        self._admissions.inc(plan, "admitted")
-        for limit in decision.shadowed:
-            self._shadowed.inc(plan, limit.name)
-        states = decision.states
-        for state in states:
+        self._decided.note((plan, workspace, decision, self._now_s()))
+
+    def rejected(self, plan: str, workspace: str, decision: Rejected) -> None:
+        self._decided.note((plan, workspace, decision, self._now_s()))
+
+    def _count_decided(self, events: list[_Decided]) -> None:
+        groups: dict[tuple[str, str, type[Decision]], int] = {}
+        stood: dict[str, tuple[float, tuple[LimitState, ...]]] = {}
+        for plan, workspace, decision, at_s in events:
+            group = plan, workspace, decision.__class__
+            groups[group] = groups.get(group, 0) + 1
+            stood[workspace] = at_s, decision.states
+            if isinstance(decision, Rejected):
+                self._rejections.inc(plan, decision.binding.name, decision.reason)
+            else:
+                self._count_near(plan, decision)
+        for (plan, workspace, kind), times in groups.items():
+            word = "rejected" if kind is Rejected else "admitted"
+            self._admissions.add(times, plan, word)
+            label = self.workspaces.count(workspace, times)
+            self._of_workspace.add(times, label, word)
+        for workspace, where in stood.items():
+            if workspace in self.workspaces:
+                self._stood[workspace] = where
+
+    def _count_near(self, plan: str, decision: Admitted) -> None:
+        for state in decision.states:
             # 80 % in integers, which cost half of what a division does.
             if state.used * 5 >= state.capacity * 4:
                 self._near_limit.inc(plan, state.name)
-        self._note_workspace(workspace, "admitted", states)
-
-    def rejected(self, plan: str, workspace: str, decision: Rejected) -> None:
-        self._admissions.inc(plan, "rejected")
-        self._rejections.inc(plan, decision.binding.name, decision.reason)
-        self._note_workspace(workspace, "rejected", decision.states)
-
-    def _note_workspace(
-        self, workspace: str, decision: str, states: tuple[LimitState, ...]
-    ) -> None:
-        label = self.workspaces.count(workspace)
-        self._of_workspace.inc(label, decision)
-        if label is workspace:
-            self._stood[workspace] = self._now_s(), states
+        for limit in decision.shadowed:
+            self._shadowed.inc(plan, limit.name)
 
     def settled(
         self,
@@ -210,15 +266,23 @@ class Telemetry:
         usage: TokenUsage,
         reserved_tokens: int,
     ) -> None:
-        # A name that no model answers to has no output, and gets no place.
-        is_known = usage.output_tokens > 0
-        label = self.models.count(model) if is_known else self.models.label(model)
-        self._tokens.add(usage.input_tokens, plan, label, "input")
-        self._tokens.add(usage.output_tokens, plan, label, "output")
-        total = usage.total_tokens
-        self._workspace_tokens.add(total, self.workspaces.label(workspace))
-        if reserved_tokens:
-            self._ratio.observe(total / reserved_tokens)
+        self._charged.note((plan, workspace, model, usage, reserved_tokens))
+
+    def _count_charged(self, events: list[_Charged]) -> None:
+        # A workspace that is new has its place by its decision.
+        self._decided.count()
+        ratios: list[float] = []
+        for plan, workspace, model, usage, reserved_tokens in events:
+            # A name that no model answers to has no output, and gets no place.
+            is_known = usage.output_tokens > 0
+            label = self.models.count(model) if is_known else self.models.label(model)
+            self._tokens.add(usage.input_tokens, plan, label, "input")
+            self._tokens.add(usage.output_tokens, plan, label, "output")
+            total = usage.total_tokens
+            self._workspace_tokens.add(total, self.workspaces.label(workspace))
+            if reserved_tokens:
+                ratios.append(total / reserved_tokens)
+        self._ratio.observe_all(ratios)
 
     def lease_renewed(self) -> None:
         self._leases_renewed.inc()
@@ -254,7 +318,14 @@ class Telemetry:
         self._claims_lost.inc()
 
     def store_answered(self, call: str, duration_s: float) -> None:
-        self._store_calls.observe(duration_s, call)
+        self._store_answered.note((call, duration_s))
+
+    def _count_store_answered(self, events: list[tuple[str, float]]) -> None:
+        groups: dict[str, list[float]] = {}
+        for call, duration_s in events:
+            groups.setdefault(call, []).append(duration_s)
+        for call, durations_s in groups.items():
+            self._store_calls.observe_all(durations_s, call)
 
     def reloaded(self, what: What, *, is_refused: bool) -> None:
         self._reloads.inc(what, "refused" if is_refused else "ok")

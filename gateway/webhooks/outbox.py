@@ -17,6 +17,8 @@ from policies.jobs.port import JobStore, Kept, RecordName, new_record_id, time_o
 
 KIND: Final = "delivery"
 QUEUE: Final = "webhooks"
+# Dead letters that are kept, so that somebody can tell how many.
+DEAD_QUEUE: Final = "dead_letters"
 ID_PREFIX: Final = "dlv_"
 
 _DAY_MS: Final = 86_400_000
@@ -28,6 +30,8 @@ DEAD_MS: Final = 30 * _DAY_MS
 KNOWN_MS: Final = 6 * _DAY_MS
 # Until a change of the record that is due at once is surely made, or surely not.
 SURELY_CHANGED_MS: Final = 60_000
+# A dead letter is counted until somebody sees that it is none any more.
+DEAD_LOOK_MS: Final = _DAY_MS
 
 # Which workspaces have any; no workspace's name, for theirs have no colon.
 _PLACE: Final = ":webhooks"
@@ -143,6 +147,11 @@ class Outbox:
 
     async def save(self, held: Held) -> None:
         """Write what became of an attempt; LateDelivery if somebody else wrote."""
+        if held.delivery.state == "dead":
+            # Before it is: whoever dies in between leaves none that is not counted.
+            await self._jobs.schedule(
+                DEAD_QUEUE, item_of(held.delivery), in_ms=SURELY_CHANGED_MS
+            )
         ends = {"pending": None, "delivered": DELIVERED_MS, "dead": DEAD_MS}
         await self._replace(held, ends[held.delivery.state])
 
@@ -156,6 +165,14 @@ class Outbox:
         await self._jobs.schedule(QUEUE, item, in_ms=SURELY_CHANGED_MS)
         await self._replace(held, PENDING_MS)
         await self._jobs.schedule(QUEUE, item)
+        await self._jobs.schedule(DEAD_QUEUE, item)
+
+    async def look_at_dead(self, item: str) -> int | None:
+        """Work of `DEAD_QUEUE`: when to look again, or None if it is dead no more."""
+        workspace, _, delivery_id = item.partition(" ")
+        held = await self.find(workspace, delivery_id)
+        is_dead = held is not None and held.delivery.state == "dead"
+        return DEAD_LOOK_MS if is_dead else None
 
     async def _replace(self, held: Held, ttl_ms: int | None) -> None:
         name, body = _name_of(held.delivery), _encode(held.delivery)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from policies.jobs.port import MAX_LISTED, Kept, RecordName
+from policies.jobs.port import MAX_LISTED, Kept, RecordName, Standing
 
 
 class _Record(msgspec.Struct):
@@ -176,6 +176,18 @@ class MemoryJobs:
             return await self.put_off(queue, item, owner, in_ms=0)
         del self._queues[queue][item]
         return True
+
+    async def standing(self, queue: str) -> Standing:
+        now_ms = self._clock_ms()
+        times = [each.due_ms for each in self._queues.get(queue, {}).values()]
+        due = [each for each in times if each <= now_ms]
+        overdue_ms = now_ms - min(due) if due else 0
+        return Standing(len(times), len(due), overdue_ms)
+
+    async def scheduled(self, queue: str, *, most: int) -> Sequence[str]:
+        works = self._queues.get(queue, {})
+        by_time = sorted((each.due_ms, item) for item, each in works.items())
+        return [item for _, item in by_time[:most]]
 
     def _held_by(self, queue: str, item: str, owner: str) -> _Work | None:
         work = self._queues.get(queue, {}).get(item)

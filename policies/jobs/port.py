@@ -45,6 +45,17 @@ class Kept(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """How a queue stood at one moment."""
+
+    # Held, due, and due later.
+    items: int
+    # Of these, what is due and nobody holds.
+    due: int
+    # For how long the first of what is due has been; 0 where nothing is.
+    overdue_ms: int
+
+
 class RecordName(msgspec.Struct, frozen=True):
     """Where a record is: its workspace, its kind, and its id within both."""
 
@@ -128,6 +139,14 @@ class JobStore(Protocol):
 
     async def finish(self, queue: str, item: str, owner: str) -> bool:
         """Give it back for good, unless it was scheduled again; False as above."""
+        ...
+
+    async def standing(self, queue: str) -> Standing:
+        """How much work there is, and how late it is; costs the same for any length."""
+        ...
+
+    async def scheduled(self, queue: str, *, most: int) -> Sequence[str]:
+        """Items, held or not, in the order in which they are due."""
         ...
 
 

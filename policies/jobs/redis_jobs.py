@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from policies.jobs.port import MAX_LISTED, JobsUnavailable, Kept, RecordName
+from policies.jobs.port import (
+    MAX_LISTED,
+    JobsUnavailable,
+    Kept,
+    RecordName,
+    Standing,
+)
 from policies.key_names import job_collection, job_queue, job_record
 from policies.store.errors import StoreUnavailable
 from policies.store.scripts import load_script
@@ -19,7 +25,8 @@ RECORD: Final = load_script("job_record")
 FORGET: Final = load_script("job_forget", is_allowed_when_full=True)
 COLLECT: Final = load_script("job_collect")
 WORK: Final = load_script("job_work", is_allowed_when_full=True)
-JOB_SCRIPTS: Final = (RECORD, FORGET, COLLECT, WORK)
+STAND: Final = load_script("job_stand")
+JOB_SCRIPTS: Final = (RECORD, FORGET, COLLECT, WORK, STAND)
 
 # Read at once: at four times as many, a list would hold up admissions behind it.
 READ_TOGETHER: Final = 100
@@ -136,6 +143,15 @@ class RedisJobs:
 
     async def finish(self, queue: str, item: str, owner: str) -> bool:
         return bool(await self._work(queue, "finish", item, owner, 0))
+
+    async def standing(self, queue: str) -> Standing:
+        due, *_ = job_queue(queue)
+        return Standing(*await _answered(self._store.run(STAND, (due,), ())))
+
+    async def scheduled(self, queue: str, *, most: int) -> Sequence[str]:
+        due, *_ = job_queue(queue)
+        reply = await _answered(self._store.call("ZRANGE", due, 0, most - 1, key=due))
+        return [each.decode() for each in reply]
 
     async def _work(self, queue: str, *args: Argument) -> Any:
         return await _answered(self._store.run(WORK, job_queue(queue), args))

@@ -75,12 +75,33 @@ class _MasterConnection(_Resolved, SentinelManagedConnection):
     pass
 
 
-class _TlsConnection(_Resolved, SSLConnection):
-    def __init__(self, *, trust: ssl.SSLContext, **options: Any) -> None:
-        super().__init__(**options)
+class _Trust:
+    """What servers must prove, and what the last one did show."""
+
+    def __init__(self, options: TlsOptions) -> None:
         # One context for all connections: loading the trust store takes milliseconds
         # that no event loop should stand still for.
-        self.ssl_context.context = trust
+        self.context = _to_context(options)
+        # Of the newest handshake; seconds of Unix time.
+        self.certificate_expiry_s: int | None = None
+
+    def note(self, shown: ssl.SSLObject) -> None:
+        certificate = shown.getpeercert()
+        if certificate:
+            ends = str(certificate["notAfter"])
+            self.certificate_expiry_s = ssl.cert_time_to_seconds(ends)
+
+
+class _TlsConnection(_Resolved, SSLConnection):
+    def __init__(self, *, trust: _Trust, **options: Any) -> None:
+        super().__init__(**options)
+        self._trust = trust
+        self.ssl_context.context = trust.context
+
+    async def _connect(self) -> None:
+        await super()._connect()
+        if self._writer is not None:
+            self._trust.note(self._writer.get_extra_info("ssl_object"))
 
 
 class _TlsMasterConnection(_TlsConnection, SentinelManagedConnection):
@@ -95,7 +116,7 @@ class Dialer:
     ) -> None:
         self._url = url
         self.connect_timeout_s = connect_timeout_s
-        self._tls = _to_context(url.tls) if url.tls else None
+        self._trust = _Trust(url.tls) if url.tls else None
         self._options: dict[str, Any] = {
             "db": url.db,
             "username": url.username,
@@ -123,9 +144,14 @@ class Dialer:
             return UnixDomainSocketConnection(path=self._url.unix_path, **self._options)
         host, port = address or self._url.hosts[0]
         to = {**self._options, "host": host, "port": port, "resolver": self._resolver}
-        if self._tls is None:
+        if self._trust is None:
             return _PlainConnection(**to)
-        return _TlsConnection(trust=self._tls, **to)
+        return _TlsConnection(trust=self._trust, **to)
+
+    @property
+    def certificate_expiry_s(self) -> int | None:
+        """When the server's certificate ends, as Unix time; None without TLS."""
+        return self._trust.certificate_expiry_s if self._trust else None
 
     async def aclose(self) -> None:
         """Close what the sentinels were asked with."""
@@ -151,8 +177,8 @@ class Dialer:
         more: dict[str, Any] = {"resolver": self._resolver}
         master: type[AbstractConnection] = _MasterConnection
         asked: type[AbstractConnection] = _PlainConnection
-        if self._tls is not None:
-            more["trust"] = self._tls
+        if self._trust is not None:
+            more["trust"] = self._trust
             master, asked = _TlsMasterConnection, _TlsConnection
         for client in self._sentinel.sentinels:
             client.connection_pool.connection_class = asked

@@ -107,6 +107,11 @@ class Store:
         """Writes to sockets so far: many calls share one."""
         return self._nodes.flushes_total
 
+    @property
+    def certificate_expiry_s(self) -> int | None:
+        """Of the newest handshake, as Unix time; None without TLS."""
+        return self._dialer.certificate_expiry_s
+
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[Argument]
     ) -> Any:

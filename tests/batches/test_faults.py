@@ -11,9 +11,12 @@ import pytest
 
 from gateway.background.caller import Caller
 from gateway.background.starting import item_of
+from gateway.batches.chunks import COLLECTED_MS, SENT, collection_of
 from gateway.batches.driving import drive
 from gateway.batches.parts import BatchParts
+from gateway.batches.planning import once
 from gateway.batches.record import KIND, BatchRecord, encode_batch
+from gateway.batches.results import UpstreamResult, encode
 from gateway.long_jobs import LongJobs
 from policies.jobs.port import JobStore, JobsUnavailable, RecordName
 from tests.batches.conftest import (
@@ -121,3 +124,65 @@ async def driven(parts: BatchParts, batch_id: str) -> int | None:
     except JobsUnavailable:
         return 9
     return None
+
+
+class FailingToSave(FailingOnce):
+    """A store that fails before it saves a batch for the `at`th time."""
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        if name == "replace":
+            return super().__getattr__(name)
+        call: Callable[..., Awaitable[Any]] = getattr(self._jobs, name)
+        return call
+
+
+async def test_what_was_told_as_not_run_stays_so(start_house: StartHouse) -> None:
+    """Its replica dies over that, and the answers come before the next one looks."""
+    house = await start_house(knobs={"batch_ms": 60_000})
+    long_jobs = house.gateway.gateway.long_jobs
+    assert long_jobs is not None
+    started = await house.start([line(str(number)) for number in range(3)])
+    await house.becomes(started["id"], ("in_progress",))
+    await house.llmtune.wait_until(lambda stats: bool(stats.requests))
+    item = item_of(RecordName("ws-open", KIND, started["id"]))
+
+    def late(jobs: Any) -> BatchParts:
+        expired_s = started["expires_at"] + 1
+        parts = with_store(long_jobs, jobs)
+        return msgspec.structs.replace(parts, now_s=lambda: expired_s)
+
+    # It notes that results are missing, and that it is too late for them, and dies when
+    # it has written so.
+    with pytest.raises(JobsUnavailable):
+        await drive(late(FailingToSave(long_jobs.jobs, 3, "before")), item)
+    answers = {
+        str(place): SENT + encode(UpstreamResult(place, text="Hello", tokens=3))
+        for place in range(3)
+    }
+    name = collection_of(started["id"], 0)
+    await long_jobs.jobs.collect("ws-open", name, answers, COLLECTED_MS)
+    assert await drive(late(long_jobs.jobs), item) is None
+
+    ended = await house.show(started["id"])
+    assert ("expired", 3) == (ended["status"], ended["request_counts"]["failed"])
+    assert ["0", "1", "2"] == sorted(ids_of(await house.results(ended)))
+
+
+async def test_a_batch_that_nobody_can_drive_ends_with_its_day(
+    start_house: StartHouse,
+) -> None:
+    """Whatever it is that fails each time."""
+    house = await start_house(knobs={"batch_ms": 60_000})
+    long_jobs = house.gateway.gateway.long_jobs
+    assert long_jobs is not None
+    started = await house.start([line("a")])
+    await house.becomes(started["id"], ("in_progress",))
+    async for key in long_jobs.storage.list("batches"):
+        await long_jobs.storage.put(key, once(b"spoilt"))
+    tomorrow_s = started["expires_at"] + 1
+    parts = msgspec.structs.replace(long_jobs.parts, now_s=lambda: tomorrow_s)
+
+    assert await drive(parts, f"ws-open {started['id']}") is None
+
+    ended = await house.show(started["id"])
+    assert "internal_error" == ended["errors"]["data"][0]["code"]

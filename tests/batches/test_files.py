@@ -120,13 +120,22 @@ async def test_a_list_of_one_purpose_has_whole_pages(house: BatchHouse) -> None:
             "expires_after[seconds]",
         ),
         (
+            {
+                "purpose": "batch",
+                "expires_after[anchor]": "created_at",
+                "expires_after[seconds]": "0000036009999",
+            },
+            "expires_after[seconds]",
+        ),
+        ({"purpose": ["batch", "fine-tune"]}, "purpose"),
+        (
             {"purpose": "batch", "expires_after[seconds]": "3600"},
             "expires_after[anchor]",
         ),
     ],
 )
 async def test_a_wrong_field_is_named(
-    house: BatchHouse, fields: dict[str, str], param: str
+    house: BatchHouse, fields: dict[str, Any], param: str
 ) -> None:
     """And nothing is kept."""
     refused = await house.client.post(
@@ -189,7 +198,18 @@ async def test_json_is_no_form(house: BatchHouse) -> None:
     assert 400 == refused.status_code
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=10001", "order=up"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=x",
+        "limit=10001",
+        "order=up",
+        pytest.param("limit=0000000011000000", id="more-behind-zeros"),
+        pytest.param(f"limit=1{'0' * 5000}", id="of-thousands-of-digits"),
+        pytest.param(f"limit=00000001{'0' * 5000}", id="no-integer-of-pythons"),
+    ],
+)
 async def test_a_wrong_query_is_named(house: BatchHouse, query: str) -> None:
     refused = await house.gateway.get(f"/v1/files?{query}")
     assert 400 == refused.status_code

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.batches.tickets import Ticket, TicketOffice
 from gateway.secret import Secret
-from tests.batches.conftest import SECRET, BatchHouse, StartHouse
+from tests.batches.conftest import SECRET, BatchHouse, StartHouse, line
 
 PATH = "/webhooks/llmtune"
 EVENT = {"event": "training.started", "data": {"jobId": "ft_1", "status": "running"}}
@@ -136,3 +136,18 @@ async def test_strange_results_harm_nobody(house: BatchHouse) -> None:
     jobs = house.gateway.gateway.long_jobs
     assert jobs is not None
     assert {} == await jobs.jobs.collected("ws-open", "batch_never:0")
+
+
+async def test_results_that_come_after_the_end_are_not_kept(house: BatchHouse) -> None:
+    """LLMTune posts some twice, and nobody would ever look at them."""
+    started = await house.start([line("a")])
+    await house.ended(started["id"])
+    office = TicketOffice("http://x", Secret(SECRET))
+    query = office.url_of(Ticket("ws-open", started["id"], 0, 1)).partition(PATH)[2]
+    again = {"event": "x", "data": {"results": [{"id": "0", "text": "late"}]}}
+
+    assert 200 == (await post(house, again, None, query)).status_code
+
+    jobs = house.gateway.gateway.long_jobs
+    assert jobs is not None
+    assert {} == await jobs.jobs.collected("ws-open", f"{started['id']}:0")

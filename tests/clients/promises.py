@@ -36,6 +36,7 @@ COMMON: Final = {
     "tool_round_trip": "A tool's result goes back, and the answer ends in text.",
     "files": "A file comes back as it was uploaded, is listed, and can be deleted.",
     "batch": "A thousand lines are run to completed, each with its result once.",
+    "batch_error_file": "What a line failed with is in the error file, by its name.",
     "batch_wrong_line": "A wrong line fails the batch, and is named by its number.",
     "batch_cancel": "A batch is listed, and can be cancelled.",
     "fine_tune": "A training file becomes a model that is listed and answers a chat.",

@@ -13,6 +13,7 @@ import pytest
 from gateway.telemetry.definitions import DEFINITIONS
 from grafana.__main__ import BOARDS, BUDGET_CASES, CASES, HERE, generated
 from grafana.budget_cases import DAYS, HOURS
+from grafana.job_cases import CASES as JOBS
 from grafana.rules import ALERTS, anchor_of
 from grafana.symptom_cases import CASES as SYMPTOMS
 from tests.proofs.queries import dashboard_queries, rule_queries
@@ -65,7 +66,7 @@ def test_alerts_fire_when_they_should_and_are_silent_when_not(name: str) -> None
 
 def test_every_alert_has_a_case_that_fires_and_one_that_is_silent() -> None:
     """Of each severity and window, the former."""
-    cases = (*SYMPTOMS, *HOURS, *DAYS)
+    cases = (*SYMPTOMS, *JOBS, *HOURS, *DAYS)
     fired = {(case.alert, key) for case in cases for key in case.fires}
     silent = {case.alert for case in cases if not case.fires}
 

@@ -152,7 +152,8 @@ class TestAgreements:
         boards = release.of("ConfigMap", f"{NAME}-dashboards")["data"]
         assert written == groups
         assert {
-            f"llmtune-{name}.json" for name in ("overview", "limits", "upstream")
+            f"llmtune-{name}.json"
+            for name in ("overview", "limits", "upstream", "jobs")
         } == set(boards)
         assert all(json.loads(board)["panels"] for board in boards.values())
 

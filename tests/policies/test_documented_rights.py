@@ -174,6 +174,8 @@ async def test_gateway_may_run_long_jobs(store: Store) -> None:
     assert {"1": b"x"} == await jobs.collected("acme", "c")
     await jobs.discard("acme", "c")
     await jobs.schedule("batches", "item")
+    assert 1 == (await jobs.standing("batches")).items
+    assert ["item"] == list(await jobs.scheduled("batches", most=10))
     assert ["item"] == list(await jobs.claim("batches", "me", lease_ms=60_000, most=1))
     assert await jobs.renew("batches", "item", "me", lease_ms=60_000)
     assert await jobs.put_off("batches", "item", "me", in_ms=0)

@@ -9,7 +9,13 @@ from typing import Final
 import pytest
 
 from policies.jobs.memory_jobs import MemoryJobs
-from policies.jobs.port import JobStore, JobsUnavailable, RecordName, new_record_id
+from policies.jobs.port import (
+    JobStore,
+    JobsUnavailable,
+    RecordName,
+    Standing,
+    new_record_id,
+)
 from policies.jobs.redis_jobs import RedisJobs
 from policies.store.store import open_store
 from tests.policies.conftest import PATIENCE_S
@@ -260,6 +266,43 @@ class TestWork:
         assert ["a"] == await claimed(jobs, "you")
         assert await jobs.finish(QUEUE, "a", "you")
         assert [] == await claimed(jobs, "me")
+
+
+class TestStanding:
+    """How much work there is, and how late it is, for whoever watches."""
+
+    async def test_nothing_is_not_late(self, jobs: JobStore) -> None:
+        assert Standing(0, 0, 0) == await jobs.standing(QUEUE)
+        assert [] == list(await jobs.scheduled(QUEUE, most=10))
+
+    async def test_what_nobody_takes_gets_late(
+        self, jobs: JobStore, advance: Advance
+    ) -> None:
+        await jobs.schedule(QUEUE, "later", in_ms=5000)
+        await jobs.schedule(QUEUE, "now")
+        advance(3000)
+        assert Standing(2, 1, 3000) == await jobs.standing(QUEUE)
+        advance(4000)
+        assert Standing(2, 2, 7000) == await jobs.standing(QUEUE)
+
+    async def test_what_somebody_holds_is_not_due(
+        self, jobs: JobStore, advance: Advance
+    ) -> None:
+        """Until its lease has run out: then its owner is late, or dead."""
+        await jobs.schedule(QUEUE, "a")
+        await claimed(jobs, "me")
+        assert Standing(1, 0, 0) == await jobs.standing(QUEUE)
+        advance(LEASE_MS + 500)
+        assert Standing(1, 1, 500) == await jobs.standing(QUEUE)
+        await claimed(jobs, "heir")
+        await jobs.finish(QUEUE, "a", "heir")
+        assert Standing(0, 0, 0) == await jobs.standing(QUEUE)
+
+    async def test_items_are_listed_as_they_are_due(self, jobs: JobStore) -> None:
+        for item, in_ms in (("c", 3000), ("a", 1000), ("b", 2000)):
+            await jobs.schedule(QUEUE, item, in_ms=in_ms)
+        assert ["a", "b", "c"] == list(await jobs.scheduled(QUEUE, most=10))
+        assert ["a", "b"] == list(await jobs.scheduled(QUEUE, most=2))
 
 
 async def test_a_store_that_is_away_says_so() -> None:

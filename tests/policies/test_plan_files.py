@@ -55,7 +55,10 @@ def test_sandbox_is_the_plan_of_the_design() -> None:
             max_input_tokens=8192, max_output_tokens=2048, max_body_bytes=1_048_576
         ),
         batch=BatchLimits(
-            max_lines=1000, enqueued_tokens=200_000, concurrent_batches=2
+            max_lines=1000,
+            enqueued_tokens=200_000,
+            concurrent_batches=2,
+            stored_file_bytes=1_073_741_824,
         ),
     )
 

@@ -35,9 +35,11 @@ from tests.proofs.queries import (
     rule_queries,
     rules_each_second,
 )
+from tests.proofs.telemetry_jobs import PLAN, WEBHOOK_SECRET, JobLoad, job_variables
 from tests.servers.prometheus import Prometheus, prometheus
 from tests.servers.redis_server import RedisServer
-from tests.serving import Samples, Serving, count_of, serving
+from tests.serving import Samples, Serving, count_of, free_port, serving
+from tests.webhooks.hooks import hooked
 
 REPLICAS: Final = 2
 CLIENTS: Final = 8
@@ -56,6 +58,7 @@ plan: small
 rates: [{of: requests, limit: 30, per: minute}]
 quotas: [{of: tokens, limit: 500, per: day, shadow: true}]
 """,
+    PLAN: f"plan: {PLAN}\n",
 }
 
 FIRING: Final = 'count(ALERTS{alertstate="firing"}) or vector(0)'
@@ -158,7 +161,9 @@ async def deployment(folder: Path, workers: int) -> AsyncIterator[list[Serving]]
     """Two replicas with one Redis, in front of a simulated LLMTune."""
     async with AsyncExitStack() as running:
         redis = await running.enter_async_context(RedisServer())
-        pace = SimulatorSettings(ttft_ms=20, tokens_per_second=400)
+        pace = SimulatorSettings(
+            ttft_ms=20, tokens_per_second=400, webhook_secret=WEBHOOK_SECRET
+        )
         simulator = await running.enter_async_context(running_simulator(pace))
         keys, plans_dir, keys_file = write_policy(folder, PLANS)
         # One that expires within the year, so that there is something to tell.
@@ -175,19 +180,24 @@ async def deployment(folder: Path, workers: int) -> AsyncIterator[list[Serving]]
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": str(ROOT),
         }
-        yield [
-            await running.enter_async_context(
-                serving((variables, keys), workers=workers)
-            )
-            for _ in range(REPLICAS)
-        ]
+        receiver = await running.enter_async_context(hooked())
+        replicas = []
+        for _ in range(REPLICAS):
+            port = free_port()
+            own = variables | job_variables(folder, port, receiver)
+            where = ("--port", str(port))
+            replica = serving((own, keys), *where, workers=workers)
+            replicas.append(await running.enter_async_context(replica))
+        yield replicas
 
 
 async def counted(replicas: list[Serving]) -> list[Samples]:
     return [await replica.scrape() for replica in replicas]
 
 
-async def compare(replicas: list[Serving], load: Load) -> list[Check]:
+async def compare(
+    replicas: list[Serving], load: Load, job_load: JobLoad
+) -> list[Check]:
     """What the load saw and what the replicas have counted of it, to the unit."""
     samples: list[Samples] = []
 
@@ -196,9 +206,13 @@ async def compare(replicas: list[Serving], load: Load) -> list[Check]:
 
     async def is_settled() -> bool:
         samples[:] = await counted(replicas)
-        return total("tokens_total") >= load.tokens.total()
+        batches = job_load.batches.total()
+        told = total("webhook_deliveries_total", outcome="delivered")
+        are_told = min(told, total("batch_duration_seconds_count")) >= batches
+        return are_told and total("tokens_total") >= load.tokens.total()
 
-    # A request is counted a moment after its client has the answer.
+    # A request is counted a moment after its client has the answer, and a batch after
+    # it is seen to have ended.
     await until(is_settled, "the last settlement", within_s=SETTLED_WITHIN_S)
     routes = ("/v1/chat/completions", "/v1/models")
     checks = []
@@ -210,7 +224,7 @@ async def compare(replicas: list[Serving], load: Load) -> list[Check]:
         checks.append(_equal(f"tokens {direction}", seen, told))
     told = total("rejections_total")
     checks.append(_equal("rejections", load.outcomes["rejected"], told))
-    return checks
+    return [*checks, *job_load.checks(samples)]
 
 
 def _equal(name: str, seen: float, told: float) -> Check:
@@ -262,17 +276,16 @@ async def prove(
         rules = rules_each_second(folder)
         async with prometheus(folder, targets, rule_files=rules) as server:
             started_s, load = time.time(), Load(replicas, seconds)
-            await load.run()
-            checks = await compare(replicas, load)
+            job_load = JobLoad(replicas, seconds)
+            await asyncio.gather(load.run(), job_load.run())
+            checks = await compare(replicas, load, job_load)
             # Two more scrapes, so that what was counted last is there as well.
             await asyncio.sleep(3)
             checks += await ask_all(server)
             if figures is not None:
                 shown = await figures_of(server, started_s)
                 await asyncio.to_thread(figures.write_text, json.dumps(shown))
-            firing = await server.query(
-                'count(ALERTS{alertstate="firing"}) or vector(0)'
-            )
+            firing = await server.query(FIRING)
             checks.append(Check("alerts known", str(len(ALERTS))))
             checks.append(Check("alerts firing", firing[0]["value"][1]))
     return checks

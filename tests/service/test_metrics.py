@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from gateway.app import LAG_LOOK_S, watch_lag
+from gateway.background.watching import JobWatch
+from gateway.batches.record import ENDED as BATCH_ENDED
 from gateway.errors import Outcome
 from gateway.telemetry.busiest import PERIOD_S
 from gateway.telemetry.definitions import OTHER
 from gateway.telemetry.metrics import MOST_MODELS, MOST_WORKSPACES, Telemetry
+from gateway.telemetry.noting import BATCH, Noted
 from gateway.translation.usage import TokenUsage
+from policies.jobs.memory_jobs import MemoryJobs
 from policies.keyring import KeyRecord, Keyring
 from policies.ledger import Admitted, LimitState
 from policies.plans import Rate, Unit
@@ -158,7 +162,7 @@ async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
 MOST_SERIES: Final = 6_000
 
 
-def test_the_number_of_series_is_bounded() -> None:
+async def test_the_number_of_series_is_bounded() -> None:
     """After 10,000 models and 10,000 workspaces, all answered, over 17 minutes."""
     now_s = [0.0]
     telemetry = Telemetry(now_s=lambda: now_s[0])
@@ -182,6 +186,11 @@ def test_the_number_of_series_is_bounded() -> None:
         now_s[0] += 0.1
     for route, outcome in product(range(15), get_args(Outcome)):
         telemetry.request(f"/v1/route-{route}", outcome, 1.0)
+    telemetry.jobs.begin()
+    watch = JobWatch(MemoryJobs(lambda: 0), telemetry.jobs.show)
+    telemetry.jobs.show(await watch.read())
+    for ended in BATCH_ENDED:
+        telemetry.jobs.batch_ended(ended, 1.0)
 
     text = telemetry.exposition("")[0].decode()
     series = [line for line in text.splitlines() if not line.startswith("#")]
@@ -315,3 +324,31 @@ async def test_a_stalled_event_loop_is_seen_as_lag() -> None:
     watching.cancel()
 
     assert lags[0] >= LAG_LOOK_S * 0.7
+
+
+def test_a_scrape_counts_first_what_was_only_noted() -> None:
+    telemetry = Telemetry()
+    for _ in range(BATCH + 3):
+        telemetry.attempt("ok", 0.2)
+    name = "llmtune_gateway_upstream_attempts_total"
+    assert telemetry.registry.get_sample_value(name, {"outcome": "ok"}) == BATCH + 3
+
+
+def test_a_full_batch_is_counted_though_nobody_scrapes() -> None:
+    counted: list[int] = []
+    noted = Noted(counted.extend)
+    for number in range(BATCH - 1):
+        noted.note(number)
+    assert not counted
+    noted.note(BATCH - 1)
+    assert counted == list(range(BATCH))
+
+
+def test_tokens_are_of_their_workspace_when_its_decision_is_only_noted() -> None:
+    """Settlements may fill a batch while decisions do not."""
+    telemetry = Telemetry()
+    telemetry.admitted("p", "ws", Admitted(lease_id="x", states=()))
+    for _ in range(BATCH):
+        telemetry.settled("p", "ws", "m", TokenUsage(1, 1, is_reported=True), 4)
+    name, labels = "llmtune_gateway_workspace_tokens_total", {"workspace": "ws"}
+    assert telemetry.registry.get_sample_value(name, labels) == 2 * BATCH

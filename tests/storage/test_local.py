@@ -71,6 +71,33 @@ async def test_the_last_object_of_a_folder_takes_the_folder_with_it(
     assert {"a/d"} == await keys(storage)
 
 
+async def test_what_dead_writers_left_goes_when_somebody_writes(
+    storage: LocalStorage, root: Path
+) -> None:
+    """A process that is killed in the middle of an upload cannot remove it."""
+    left, current = root / "@unfinished/left", root / "@unfinished/current"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"1")
+    current.write_bytes(b"1")
+    os.utime(left, (0, 0))
+
+    await write(storage, "a", b"1")
+
+    assert ["current"] == names(left.parent)
+
+
+async def test_what_cannot_be_removed_keeps_nobody_from_writing(
+    storage: LocalStorage, root: Path
+) -> None:
+    strange = root / "@unfinished/a-directory"
+    strange.mkdir(parents=True)
+    os.utime(strange, (0, 0))
+
+    await write(storage, "a", b"1")
+
+    assert b"1" == await read(storage, "a")
+
+
 async def test_no_link_leads_out(
     storage: LocalStorage, made: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +22,11 @@ async def test_tls_is_verified(
     server = await start_redis(tls=certificates.server_context())
     store = to_store(f"{server.tls_url}?ssl_ca_certs={certificates.ca_cert}")
 
+    assert store.certificate_expiry_s is None
     assert [1, 2] == [await store.run(COUNT, ["n"], [1]) for _ in range(2)]
+    # The test's certificates last two days; an operator is told before they end.
+    left_s = (store.certificate_expiry_s or 0) - time.time()
+    assert 0 < left_s <= 2 * 86_400
 
 
 async def test_tls_shows_the_clients_certificate(

@@ -245,3 +245,35 @@ def test_series_of_a_name_can_be_forgotten() -> None:
     assert (count("a"), count("b")) == (None, 1)
     ours.counts.inc("a", "ok")
     assert count("a") == 1
+
+
+@given(st.lists(VALUES, max_size=40))
+def test_values_counted_together_are_in_the_buckets_of_each_alone(
+    values: list[float],
+) -> None:
+    one_by_one, together = Ours(), Ours()
+    for value in values:
+        one_by_one.spreads.observe(value, "a", "ok")
+    if values:
+        together.spreads.observe_all(list(values), "a", "ok")
+
+    assert buckets(together) == buckets(one_by_one)
+    assert sum_of(together) == pytest.approx(sum_of(one_by_one))
+
+
+def buckets(ours: Ours) -> list[str]:
+    lines = expositions(ours.registry)[0].splitlines()
+    return [line for line in lines if "_sum" not in line]
+
+
+def sum_of(ours: Ours) -> float | None:
+    labels = {"plan": "a", "outcome": "ok"}
+    return ours.registry.get_sample_value("spreads_sum", labels)
+
+
+def test_events_counted_together_are_counted_by_their_labels() -> None:
+    ours = Ours()
+    ours.counts.count([("a", "ok"), ("b", "ok"), ("a", "ok")])
+    value = ours.registry.get_sample_value
+    assert value("counts_total", {"plan": "a", "outcome": "ok"}) == 2
+    assert value("counts_total", {"plan": "b", "outcome": "ok"}) == 1

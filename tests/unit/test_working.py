@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from gateway.background.working import FAULT_MS, Drive, Worker
+from gateway.background.working import FAULT_MS, Drive, Outcome, Worker
+from gateway.storage.port import StorageUnavailable
 from policies.jobs.memory_jobs import MemoryJobs
 from policies.jobs.port import JobsUnavailable
 from tests.gateway_under_test import until
@@ -154,3 +155,111 @@ async def test_a_fault_puts_work_off_and_takes_nobody_with_it(
     assert "bad" not in await owned(jobs)
     clock.ahead_ms += FAULT_MS
     assert "bad" in await owned(jobs)
+
+
+ENDS: Final[list[tuple[Outcome, int | Exception | None]]] = [
+    ("done", None),
+    ("again", 1000),
+    ("again", 0),
+    ("failed", RuntimeError("ours")),
+    ("store_unavailable", JobsUnavailable()),
+    ("storage_unavailable", StorageUnavailable("full")),
+]
+
+
+@pytest.mark.parametrize(("outcome", "end"), ENDS)
+async def test_how_a_look_ended_is_counted(
+    jobs: MemoryJobs, outcome: Outcome, end: int | Exception | None
+) -> None:
+    """Once, whatever it was."""
+    counted: list[Outcome] = []
+
+    async def drive(item: str) -> int | None:
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    await jobs.schedule(QUEUE, "a")
+    worker = Worker(jobs, QUEUE, "me", drive, idle_s=0.01, count=counted.append)
+    task = asyncio.create_task(worker.run())
+    await until(lambda: bool(counted), "an end")
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert counted[0] == outcome
+    # What is due at once is looked at again before anybody stops it.
+    assert len(counted) == 1 or end == 0
+
+
+async def test_a_look_that_was_cut_off_is_not_counted_and_a_lost_one_is(
+    jobs: MemoryJobs,
+) -> None:
+    """Whoever is stopped has neither done it nor failed."""
+    begun = asyncio.Event()
+    counted: list[Outcome] = []
+
+    async def drive(item: str) -> int | None:
+        begun.set()
+        await asyncio.Event().wait()
+        return None
+
+    worker = Worker(
+        jobs, QUEUE, "me", drive, lease_ms=LEASE_MS, idle_s=600, count=counted.append
+    )
+    await jobs.schedule(QUEUE, "a")
+    task = asyncio.create_task(worker.run())
+    await asyncio.wait_for(begun.wait(), 5)
+    begun.clear()
+    await jobs.put_off(QUEUE, "a", "me", in_ms=0)
+    assert ["a"] == await owned(jobs)
+    await until(lambda: counted == ["lost"], "what another has")
+    await jobs.schedule(QUEUE, "b")
+    worker.nudge()
+    await asyncio.wait_for(begun.wait(), 5)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert counted == ["lost"]
+
+
+async def test_a_process_that_was_stopped_does_not_begin_twice(
+    jobs: MemoryJobs, clock: Clock
+) -> None:
+    """Its lease is over when it wakes, and what it claims it is at already."""
+    begun, may_end = list[str](), asyncio.Event()
+
+    async def drive(item: str) -> int | None:
+        begun.append(item)
+        await may_end.wait()
+        return None
+
+    await jobs.schedule(QUEUE, "a")
+    async with working(jobs, drive, lease_ms=60_000):
+        await until(lambda: begun == ["a"], "a look")
+        clock.ahead_ms += 60_000
+        await jobs.schedule(QUEUE, "b")
+        # Claimed together, as both are due.
+        await until(lambda: "b" in begun, "another item")
+        assert ["a", "b"] == begun
+        may_end.set()
+
+
+async def test_a_store_that_answers_nonsense_ends_no_worker() -> None:
+    """Nobody would begin it again."""
+    begun = list[str]()
+
+    class Confused(MemoryJobs):
+        async def claim(self, *args: Any, **named: Any) -> Sequence[str]:
+            if not begun:
+                begun.append("nonsense")
+                raise ValueError("nonsense")
+            return await super().claim(*args, **named)
+
+    async def drive(item: str) -> int | None:
+        begun.append(item)
+        return None
+
+    confused = Confused(Clock())
+    await confused.schedule(QUEUE, "a")
+    async with working(confused, drive):
+        await until(lambda: begun == ["nonsense", "a"], "a look")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from standardwebhooks import Webhook
 
-from gateway.webhooks.outbox import QUEUE, Delivery, Outbox
+from gateway.webhooks.outbox import DEAD_QUEUE, QUEUE, Delivery, Outbox
 from gateway.webhooks.registrations import Registration, Registrations
 from gateway.webhooks.relay import NextAttempt, Relay
 from gateway.webhooks.signing import new_secret
@@ -139,6 +139,18 @@ class Hub:
             else:
                 await self.jobs.put_off(QUEUE, item, owner, in_ms=again_ms)
         return len(due)
+
+    async def dead_letters(self, after_s: float = 0.0) -> int:
+        """How many there are by their queue, once what is due of it was looked at."""
+        self.now_s += after_s
+        due = await self.jobs.claim(DEAD_QUEUE, "clerk", lease_ms=60_000, most=1000)
+        for item in due:
+            again_ms = await self.outbox.look_at_dead(item)
+            if again_ms is None:
+                await self.jobs.finish(DEAD_QUEUE, item, "clerk")
+            else:
+                await self.jobs.put_off(DEAD_QUEUE, item, "clerk", in_ms=again_ms)
+        return (await self.jobs.standing(DEAD_QUEUE)).items
 
     async def deliveries(self, workspace: str = "acme") -> list[Delivery]:
         return [held.delivery async for held in self.outbox.all_of(workspace)]

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from gateway.background.working import Worker
 from gateway.webhooks.backoff import next_attempt_s
-from gateway.webhooks.outbox import ID_PREFIX, KIND, QUEUE, made_ms
+from gateway.webhooks.outbox import DEAD_QUEUE, ID_PREFIX, KIND, QUEUE, made_ms
 from gateway.webhooks.registrations import Registrations
 from gateway.webhooks.relay import to_event_id
 from gateway.webhooks.signing import new_secret
@@ -389,3 +389,35 @@ async def test_the_store_holds_neither_secrets_nor_urls() -> None:
         assert b"its-password" not in kept.body
         assert SECRET.reveal().encode() not in kept.body
         assert (await hub.delivery()).receiver == f"http://127.0.0.1:{receiver.port}"
+
+
+async def test_dead_letters_are_counted_until_they_are_replayed_or_forgotten() -> None:
+    """By an item of work each, so that nobody has to look at all deliveries."""
+    async with hooked(500) as receiver:
+        hub = Hub([registered(receiver.url)], next_attempt_s=lambda *_: None)
+        for event_id in ("evt_1", "evt_2"):
+            await hub.publish(event_id)
+        await hub.work()
+        assert await hub.dead_letters() == 2
+
+        _, first = [held async for held in hub.outbox.all_of("acme")]
+        await hub.outbox.replay(first)
+        assert await hub.dead_letters() == 1
+        await hub.work()
+        assert await hub.dead_letters() == 2
+
+    assert await hub.dead_letters(after_s=29 * DAY_S) == 2
+    assert await hub.dead_letters(after_s=2 * DAY_S) == 0
+
+
+async def test_who_dies_before_a_letter_is_dead_leaves_none_too_many() -> None:
+    """It is scheduled first, and found to be alive."""
+    hub = Hub([registered("http://127.0.0.1:1/hook")])
+    await hub.publish()
+    delivery = await hub.delivery()
+
+    item = f"{delivery.workspace} {delivery.id}"
+    await hub.jobs.schedule(DEAD_QUEUE, item, in_ms=1000)
+
+    assert await hub.dead_letters() == 1
+    assert await hub.dead_letters(after_s=1) == 0

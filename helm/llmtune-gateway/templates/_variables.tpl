@@ -15,6 +15,9 @@ GATEWAY_KEYS_FILE: /etc/llmtune/keys/keys.yaml
 {{- if .Values.rateLimitService }}
 GATEWAY_RATE_LIMIT_PORT: "8081"
 {{- end }}
+{{- with .Values.storage.url }}
+GATEWAY_STORAGE_URL: {{ . | quote }}
+{{- end }}
 {{- range $name, $value := merge (dict) .Values.settings .Values.openTelemetry }}
 {{- /* YAML's numbers are floats, whose own form of a million is 1e+06. */}}
 {{- $isWhole := and (kindIs "float64" $value) (eq (floor $value) $value) }}
@@ -80,7 +83,7 @@ GATEWAY_RATE_LIMIT_PORT: "8081"
       name: {{ $upstream | quote }}
       key: webhook-secret
 {{- end }}
-{{- if hasPrefix "s3:" (.Values.settings.GATEWAY_STORAGE_URL | default "") }}
+{{- if .Values.storage.url }}
 {{- range $name, $key := dict "AWS_ACCESS_KEY_ID" "aws-access-key-id" "AWS_SECRET_ACCESS_KEY" "aws-secret-access-key" }}
 - name: {{ $name }}
   valueFrom:
@@ -128,6 +131,27 @@ GATEWAY_RATE_LIMIT_PORT: "8081"
       {{- range list "ca.crt" "tls.crt" "tls.key" }}
       - {key: {{ . }}, path: {{ . }}}
       {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- /* Where files and batches are, if not in S3. */ -}}
+{{- define "llmtune-gateway.storageVolume" -}}
+{{- with .Values.storage.existingClaim -}}
+- name: files
+  persistentVolumeClaim:
+    claimName: {{ . | quote }}
+{{- end -}}
+{{- with .Values.storage.emptyDirSize -}}
+- name: files
+  emptyDir:
+    sizeLimit: {{ . }}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether that volume can be in no second pod; empty: it can, or there is none. */ -}}
+{{- define "llmtune-gateway.hasVolumeOfOnePod" -}}
+{{- if or .Values.storage.emptyDirSize (hasPrefix "ReadWriteOnce" (.Values.storage.accessMode | default "")) -}}
+true
 {{- end -}}
 {{- end -}}
 

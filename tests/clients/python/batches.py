@@ -13,6 +13,8 @@ from openai import NotFoundError, OpenAI
 from tests.clients.python.scenario import HELLO, MODEL, caught, connect, same, scenario
 
 ENDPOINT = "/v1/chat/completions"
+# A fault for the asking, as documented in docs/simulator.md.
+PENNILESS = "simulator/credits"
 LINES = 1000
 LOOK_EVERY_S = 0.1
 ENDS_WITHIN_S = 30.0
@@ -81,6 +83,26 @@ def batch() -> None:
     same(sorted(names), sorted(each["custom_id"] for each in results))
     for each in results:
         assert each["response"]["body"]["choices"][0]["message"]["content"]
+
+
+@scenario
+def batch_error_file() -> None:
+    client = connect()
+    lines = [line("good", max_tokens=9), line("poor", model=PENNILESS, max_tokens=9)]
+
+    done = ended(client, start(client, lines).id)
+
+    same("completed", done.status)
+    counts = done.request_counts
+    same((2, 1, 1), (counts.total, counts.completed, counts.failed))
+    (good,) = map(json.loads, client.files.content(done.output_file_id).iter_lines())
+    same("good", good["custom_id"])
+    errors = client.files.retrieve(done.error_file_id)
+    text = client.files.content(errors.id).text
+    same(errors.bytes, len(text.encode()))
+    (poor,) = map(json.loads, text.splitlines())
+    same(("poor", 402), (poor["custom_id"], poor["response"]["status_code"]))
+    same("insufficient_credits", poor["response"]["body"]["error"]["code"])
 
 
 @scenario

@@ -7,6 +7,8 @@ import { NotFoundError, toFile } from "openai";
 import { HELLO, MODEL, connect, scenario } from "./scenario.js";
 
 const ENDPOINT = "/v1/chat/completions";
+// A fault for the asking, as documented in docs/simulator.md.
+const PENNILESS = "simulator/credits";
 const LINES = 1000;
 const ENDS_WITHIN_MS = 30_000;
 const LAST = new Set(["completed", "failed", "expired", "cancelled"]);
@@ -76,6 +78,27 @@ scenario("batch", async () => {
   for (const each of results) {
     assert.ok(each.response.body.choices[0].message.content);
   }
+});
+
+scenario("batch_error_file", async () => {
+  const client = connect();
+  const lines = [
+    line("good", { max_tokens: 9 }),
+    line("poor", { model: PENNILESS, max_tokens: 9 }),
+  ];
+
+  const done = await ended(client, (await start(client, lines)).id);
+
+  assert.equal(done.status, "completed");
+  assert.deepEqual(done.request_counts, { total: 2, completed: 1, failed: 1 });
+  const good = await (await client.files.content(done.output_file_id)).json();
+  assert.equal(good.custom_id, "good");
+  const errors = await client.files.retrieve(done.error_file_id);
+  const text = await (await client.files.content(errors.id)).text();
+  assert.equal(errors.bytes, Buffer.byteLength(text));
+  const poor = JSON.parse(text);
+  assert.deepEqual([poor.custom_id, poor.response.status_code], ["poor", 402]);
+  assert.equal(poor.response.body.error.code, "insufficient_credits");
 });
 
 scenario("batch_wrong_line", async () => {

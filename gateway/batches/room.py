@@ -1,0 +1,103 @@
+"""Room for one more chunk: in the budgets, and in what a plan's batches may enqueue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.auth import Principal
+from gateway.batches.enqueued import Enqueued, UnderWay
+from gateway.batches.parts import BatchParts
+from gateway.batches.planning import Chunk
+from gateway.batches.record import BatchRecord, OpenChunk, Way
+from gateway.errors import StoreUnavailable
+from policies.ledger import Admitted, Decision, Rejected, Usage
+
+WAIT_FOR_ROOM_MS: Final = 1_000
+# Of the batches that are in the way, those that are looked up for having ended.
+LOOKED_UP: Final = 20
+
+
+class Room:
+    """What one batch may begin beside all others of its workspace; JobsUnavailable."""
+
+    def __init__(
+        self, parts: BatchParts, record: BatchRecord, principal: Principal
+    ) -> None:
+        self._parts = parts
+        self._record = record
+        self._principal = principal
+        self._enqueued = Enqueued(parts.jobs)
+        # Until there may be more.
+        self.waits_ms: list[int] = []
+
+    async def take(self, lines: Chunk) -> Way | None:
+        """Hold what one more chunk takes, and by which way it goes; None to wait."""
+        way = await self._way_of(lines)
+        if way is None or not await self._grow(lines, way):
+            return None
+        return way
+
+    async def _way_of(self, lines: Chunk) -> Way | None:
+        decision = await self._look(Usage(len(lines.items), lines.tokens))
+        if isinstance(decision, Rejected) and decision.reason == "too_large":
+            # More than a whole budget, which each of its lines has to find room in.
+            return "singly"
+        if not isinstance(decision, Admitted):
+            wait_ms = decision and decision.retry_after_ms
+            self.waits_ms.append(wait_ms or WAIT_FOR_ROOM_MS)
+            return None
+        return lines.way if self._parts.tickets.is_open else "singly"
+
+    async def _look(self, usage: Usage) -> Decision | None:
+        """What the budgets say to so much; None where the ledger cannot tell."""
+        try:
+            return await self._parts.admission.look_at_budgets(self._principal, usage)
+        except StoreUnavailable:
+            return None
+
+    async def _grow(self, lines: Chunk, way: Way) -> bool:
+        async def affords(uncharged: Usage) -> bool:
+            # Each of the single lines is admitted by itself.
+            return way == "singly" or isinstance(await self._look(uncharged), Admitted)
+
+        record = self._record
+        chunk = OpenChunk(record.next_chunk, way, len(lines.items), lines.tokens, 0)
+        has_room = await self._enqueued.grow(
+            record.caller.workspace,
+            record.id,
+            _under_way([*record.open, chunk]),
+            self._principal.plan.batch,
+            affords,
+        )
+        if not has_room:
+            self.waits_ms.append(WAIT_FOR_ROOM_MS)
+            await self._forget_ended()
+        return has_room
+
+    async def _forget_ended(self) -> None:
+        """What a driver that was late has noted of a batch that had ended by then."""
+        workspace = self._record.caller.workspace
+        held = await self._enqueued.batches(workspace)
+        others = [each for each in held if each != self._record.id]
+        for each in others[:LOOKED_UP]:
+            found = await self._parts.book.find(workspace, each)
+            if found is None or found.record.has_ended:
+                await self._enqueued.set(workspace, each, UnderWay())
+
+    async def shrink(self) -> None:
+        """Hold no more than what is open."""
+        record = self._record
+        await self._enqueued.set(
+            record.caller.workspace, record.id, _under_way(record.open)
+        )
+
+
+def _under_way(chunks: Iterable[OpenChunk]) -> UnderWay:
+    every = list(chunks)
+    together = [each for each in every if each.way == "together"]
+    return UnderWay(
+        sum(each.tokens for each in every),
+        sum(each.lines for each in together),
+        sum(each.tokens for each in together),
+    )

@@ -1,0 +1,57 @@
+"""
+What happens is noted at once and counted by the batch.
+
+Counting a request's events one by one, each between two pieces of other work, costs
+three times what it costs in a row, when its code and data are in the CPU's caches, and
+a batch is sorted and summed in C. A scrape counts first what is noted: it never misses
+an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, TypeVar
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+# More would save little, and what is noted would push other things out of the caches.
+BATCH: Final = 32
+
+Event = TypeVar("Event")
+
+
+class Noted(Generic[Event]):
+    """Events of one kind that are not counted yet: fewer than a batch."""
+
+    __slots__ = ("_count", "_events")
+
+    def __init__(self, count: Callable[[list[Event]], None]) -> None:
+        self._count = count
+        self._events: list[Event] = []
+
+    def note(self, event: Event) -> None:
+        events = self._events
+        events.append(event)
+        if len(events) >= BATCH:
+            self.count()
+
+    def count(self) -> None:
+        """Count what is noted, in the order in which it happened."""
+        events, self._events = self._events, []
+        if events:
+            self._count(events)
+
+
+class CountedFirst(Collector):
+    """The first collector of its registry: whoever reads that counts what is noted."""
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count = count
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        self._count()
+        return iter(())
