@@ -15,12 +15,12 @@ from typing import Final
 
 from gateway.auth import Principal
 from gateway.background.caller import principal_of
-from gateway.batches.enqueued import Enqueued, UnderWay
+from gateway.batches.ending import after_end, folder_of_batch
 from gateway.batches.keeping import Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
 from gateway.batches.parts import BatchParts
 from gateway.batches.planning import MAX_LINE_BYTES, Chunk, Cutter
-from gateway.batches.record import BatchRecord, LineError, OpenChunk, Status
+from gateway.batches.record import LineError, OpenChunk, Status
 from gateway.batches.room import Room
 from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
@@ -28,7 +28,7 @@ from gateway.errors import (
     ModelNotFound,
     UpstreamError,
 )
-from gateway.files.service import folder_of, new_file_id
+from gateway.files.service import new_file_id
 from gateway.storage.port import ObjectMissing, StorageUnavailable
 from policies.jobs.port import JobsUnavailable
 from policies.ledger import Usage
@@ -59,7 +59,7 @@ class BatchRun:
         self._held = held
         self._principal = principal
         self._record = record = held.record
-        self._folder = _folder_of(record)
+        self._folder = folder_of_batch(record)
         self._room = Room(parts, record, principal)
         settings = parts.settings
         self._parse = parse_of(
@@ -140,7 +140,6 @@ class BatchRun:
         self._record.errors = errors
         self._record.become("failed", self._now_s)
         await self._save()
-        await _tell(self._parts, self._held)
 
     # Its chunks.
 
@@ -279,7 +278,6 @@ class BatchRun:
         await self._room.shrink()
         record.become(self._last_status(), self._now_s)
         await self._save()
-        await _tell(self._parts, self._held)
 
     def _last_status(self) -> Status:
         if self._record.moments.cancelling is not None:
@@ -341,10 +339,10 @@ async def drive(parts: BatchParts, item: str) -> int | None:
     if held is None:
         return None
     try:
-        if held.record.has_ended:
-            await _tell(parts, held)
-            return None
-        return await _look(parts, held)
+        again_ms = None if held.record.has_ended else await _look(parts, held)
+        if again_ms is None:
+            await after_end(parts, held)
+        return again_ms
     except LostBatch:
         return LOOK_AGAIN_MS
     except GatewayError as error:
@@ -384,26 +382,4 @@ async def _give_up(parts: BatchParts, held: Held, error: LineError) -> int | Non
     record.open = []
     record.become("failed", int(parts.now_s()))
     await parts.book.save(held)
-    await _tell(parts, held)
     return None
-
-
-async def _tell(parts: BatchParts, held: Held) -> None:
-    """
-    Tell of the end that is kept, and clean up; LostBatch if another has it.
-
-    Whoever dies in the middle is followed by one who does it again.
-    """
-    record = held.record
-    if record.is_told:
-        return
-    workspace = record.caller.workspace
-    await parts.ended(record)
-    await Enqueued(parts.jobs).set(workspace, record.id, UnderWay())
-    await parts.desk.sweep(_folder_of(record))
-    record.is_told = True
-    await parts.book.save(held)
-
-
-def _folder_of(record: BatchRecord) -> str:
-    return f"batches/{folder_of(record.caller.workspace)}/{record.id}"
