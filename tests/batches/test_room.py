@@ -34,6 +34,15 @@ async def until_used(house: BatchHouse, plan: str, dimension: str, count: int) -
     await until(is_used, f"{count} {dimension}", within_s=ENDS_WITHIN_S)
 
 
+def looks(house: BatchHouse) -> float:
+    """How often a batch was looked at that goes on."""
+    registry, labels = house.gateway.gateway.telemetry.registry, {"kind": "batches"}
+    found = registry.get_sample_value(
+        "llmtune_gateway_work_total", {**labels, "outcome": "again"}
+    )
+    return found or 0.0
+
+
 async def cancelled(house: BatchHouse, batch_id: str, plan: str) -> dict[str, int]:
     """The counts of a batch that was ended now."""
     await house.gateway.post(f"/v1/batches/{batch_id}/cancel", plan)
@@ -72,11 +81,17 @@ class TestBudgets:
         ]
         for batch in batches:
             await house.becomes(batch["id"], ("in_progress",), "some")
-        # Whoever drives them has looked by then as far as there was room.
-        for batch in batches:
-            await drive(long_jobs_of(house).parts, f"ws-some {batch['id']}")
+        sent = house.llmtune.stats.requests
 
-        assert 2 == house.llmtune.stats.requests[BATCH_ROUTE]
+        async def is_looked_at(times: float) -> bool:
+            return sent[BATCH_ROUTE] >= 2 and looks(house) >= times
+
+        await until(lambda: is_looked_at(0), "two chunks", within_s=ENDS_WITHIN_S)
+        # Each is looked at again, and finds no room.
+        often = looks(house) + 4
+        await until(lambda: is_looked_at(often), "looks", within_s=ENDS_WITHIN_S)
+
+        assert 2 == sent[BATCH_ROUTE]
 
 
 class TestWaiting:
