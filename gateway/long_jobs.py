@@ -146,6 +146,7 @@ class LongJobs:
             upstream=around.upstream,
             tickets=tickets,
             pace=pace,
+            count_sent=self._metrics.chunk_sent,
         )
         return BatchParts(
             settings=around.settings,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from gateway.telemetry import definitions as d
+from gateway.telemetry.definition import Definition
 from grafana import queries as q
 from grafana.queries import DEPLOYMENT, everyone
 
@@ -77,11 +78,11 @@ class Alert(NamedTuple):
         return f"{self.severity}/{self.window}" if self.window else self.severity
 
 
-def _grew(metric: d.Definition, window: str) -> Condition:
+def _grew(metric: Definition, window: str) -> Condition:
     return Condition(q.increase(metric, *DEPLOYMENT, scope=everyone(window)), "> 0")
 
 
-def _is_set(metric: d.Definition) -> Condition:
+def _is_set(metric: Definition) -> Condition:
     return Condition(q.gauge("max", metric, *DEPLOYMENT, scope=everyone("")), "== 1")
 
 
@@ -259,7 +260,7 @@ OPERATION: Final = (
 )
 
 
-def _left(metric: d.Definition) -> str:
+def _left(metric: Definition) -> str:
     soonest = q.gauge("min", metric, *DEPLOYMENT, scope=everyone(""))
     return f"{soonest} - time()"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from gateway.telemetry import definitions as d
+from gateway.telemetry.definition import Definition
 from grafana.rules import (
     ALERTS,
     GROUPS,
@@ -45,13 +45,13 @@ class Case(NamedTuple):
     target: dict[str, str] = POD
 
 
-def one(metric: d.Definition, values: str, labels: str = "") -> tuple[Line, ...]:
+def one(metric: Definition, values: str, labels: str = "") -> tuple[Line, ...]:
     """The one series of the one replica."""
     return (Line(metric.name, labels, values),)
 
 
 def with_outcomes(
-    metric: d.Definition, labels: str = "", **outcomes: str
+    metric: Definition, labels: str = "", **outcomes: str
 ) -> tuple[Line, ...]:
     """A series for each outcome."""
     before = f"{labels}," if labels else ""

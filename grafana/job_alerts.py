@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.telemetry import definitions as d
+from gateway.telemetry.definition import Definition
 from grafana import queries as q
 from grafana.alerts import DAY_S, LEAST_FAILURES, Alert, Condition
 from grafana.queries import DEPLOYMENT, everyone
@@ -19,6 +20,9 @@ OVERDUE_S: Final = 300
 STORAGE_FAILING_SHARE: Final = 0.2
 WEBHOOKS_REFUSED_SHARE: Final = 0.5
 DELIVERIES_FAILING_SHARE: Final = 0.5
+# Chunks are sent at most twice again, and even one that is costs its lines once more.
+CHUNKS_AGAIN_SHARE: Final = 0.3
+LEAST_CHUNKS_AGAIN: Final = 2
 # Of the 24 hours of a batch; what is left is for somebody to do something.
 BATCH_LATE_S: Final = 20 * 3600
 # LLMTune can read a training file for 24 hours, and trains for as long as it takes.
@@ -30,6 +34,7 @@ UNAVAILABLE: Final = 'outcome="unavailable"'
 REFUSED: Final = 'outcome!~"results|kept|repeated"'
 UNDELIVERED: Final = 'outcome!="delivered"'
 GIVEN_UP: Final = 'outcome=~"dead|refused_target"'
+AGAIN: Final = 'kind="again"'
 BATCHES: Final = 'kind="batches"'
 TUNES: Final = 'kind="fine_tunes"'
 UNSTARTED: Final = f'{TUNES},state=~"validating_files|queued"'
@@ -37,7 +42,11 @@ RUNNING: Final = f'{TUNES},state="running"'
 
 
 def _share_of(
-    metric: d.Definition, part: str, window: str, above: float
+    metric: Definition,
+    part: str,
+    window: str,
+    above: float,
+    least: int = LEAST_FAILURES,
 ) -> tuple[Condition, ...]:
     """That part of a counter is too much of it, and not next to nothing."""
     scope = everyone(window)
@@ -48,7 +57,7 @@ def _share_of(
     number = q.increase(metric, *DEPLOYMENT, where=part, scope=scope)
     return (
         Condition(q.share(*rates), f"> {above}"),
-        Condition(number, f">= {LEAST_FAILURES}"),
+        Condition(number, f">= {least}"),
     )
 
 
@@ -121,6 +130,17 @@ JOBS: Final = (
         "Most attempts to tell receivers fail.",
         "Receivers do not answer, or with an error. Each delivery is tried for a day"
         " or two, and is a dead letter then.",
+    ),
+    Alert(
+        "GatewayBatchResultsMissing",
+        "ticket",
+        "5m",
+        _share_of(
+            d.BATCH_CHUNKS_SENT, AGAIN, "1h", CHUNKS_AGAIN_SHARE, LEAST_CHUNKS_AGAIN
+        ),
+        "LLMTune's results of batches do not arrive.",
+        "Chunks are sent to LLMTune again, because nobody told of their results in"
+        " time: batches take half an hour longer, and are paid for up to four times.",
     ),
     Alert(
         "GatewayBatchNearExpiry",

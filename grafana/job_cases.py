@@ -192,6 +192,45 @@ _WEBHOOKS: Final = (
 
 _JOBS: Final = (
     Case(
+        "GatewayBatchResultsMissing",
+        "the one chunk of the one batch is sent twice again",
+        (
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="first"', "0x10 1x70"),
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="again"', "0x20 1x10 2x60"),
+        ),
+        "40m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayBatchResultsMissing",
+        "LLMTune does not reach us, without a namespace",
+        (
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="first"', "0+1x90"),
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="again"', "0+2x90"),
+        ),
+        "80m",
+        ("ticket",),
+        HOST,
+    ),
+    Case(
+        "GatewayBatchResultsMissing",
+        "one chunk in ten is late",
+        (
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="first"', "0+9x90"),
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="again"', "0+1x90"),
+        ),
+        "80m",
+    ),
+    Case(
+        "GatewayBatchResultsMissing",
+        "that was this morning",
+        (
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="first"', "9x200"),
+            Line(d.BATCH_CHUNKS_SENT.name, 'kind="again"', "0x20 5x180"),
+        ),
+        "150m",
+    ),
+    Case(
         "GatewayBatchNearExpiry",
         "a batch is three hours from its end",
         _oldest("batches", "in_progress", 21 * HOUR_S),

@@ -83,11 +83,14 @@ _BATCHES: Final = (
         Query(q.gauge("max", d.BATCH_LINES_WAITING), "lines"),
     ),
     lines(
-        "Lines with their result",
-        "Lines of batches that were written, by outcome. Normal is completed. Many"
-        " failed: their error file says why, most often a model or a limit.",
+        "Lines with their result, and chunks sent",
+        "Lines that were written, by outcome, and chunks of them that LLMTune took."
+        " Normal is completed, and first. Many failed: their error file says why."
+        " again: no results came in time, see the runbook of"
+        " GatewayBatchResultsMissing.",
         PER_SECOND,
-        Query(q.rate(d.BATCH_LINES, "outcome"), "{{outcome}}"),
+        Query(q.rate(d.BATCH_LINES, "outcome"), "lines {{outcome}}"),
+        Query(q.rate(d.BATCH_CHUNKS_SENT, "kind"), "chunks {{kind}}"),
     ),
     lines(
         "Batch duration",

@@ -7,6 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard
 
 from gateway.telemetry import definitions as d
+from gateway.telemetry.definition import Definition
 from grafana import queries as q
 from grafana.boards import Row, board
 from grafana.panels import (
@@ -26,7 +27,7 @@ UID: Final = "llmtune-gateway-overview"
 _FAILING: Final = round(OBJECTIVES[0].budget * OBJECTIVES[0].burns[0].rate, 6)
 
 
-def quantiles(metric: d.Definition, *parts: float, where: str = "") -> list[Query]:
+def quantiles(metric: Definition, *parts: float, where: str = "") -> list[Query]:
     """The usual lines of a latency: half of all, and the slow ends."""
     return [
         Query(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from gateway.telemetry.definitions import Definition, Kind
+from gateway.telemetry.definition import Definition, Kind
 
 # What Prometheus adds to every series of ours by itself. A scrape outside of Kubernetes
 # gives no namespace, which `by` and `=~` both take for an empty one.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.telemetry import definitions as d
+from gateway.telemetry.definition import PREFIX
 from grafana import queries as q
 from grafana.alerts import LEAST_FAILURES, Alert, Condition, Severity
 from grafana.queries import DEPLOYMENT, Scope, everyone
@@ -71,10 +72,10 @@ class Objective(NamedTuple):
         return round(1 - self.objective, 6)
 
     def recorded_share(self, window: str) -> str:
-        return f"namespace_job:{d.PREFIX}{self.noun}:ratio_rate{window}"
+        return f"namespace_job:{PREFIX}{self.noun}:ratio_rate{window}"
 
     def recorded_number(self, window: str) -> str:
-        return f"namespace_job:{d.PREFIX}{self.noun}:increase{window}"
+        return f"namespace_job:{PREFIX}{self.noun}:increase{window}"
 
 
 def _failed(count: Callable[..., str], scope: Scope) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -35,6 +35,10 @@ COLLECTED_MS: Final = 2 * 86_400_000
 # An outcome as we made it, or a result as LLMTune sent it.
 MADE: Final = b"o"
 SENT: Final = b"u"
+
+
+# Again, because results had not come in time.
+Sending: TypeAlias = Literal["first", "again"]
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -81,7 +85,9 @@ class ChunkDesk:
         upstream: UpstreamClient,
         tickets: TicketOffice,
         pace: Pace,
+        count_sent: Callable[[Sending], None] = lambda _: None,
     ) -> None:
+        self._count_sent = count_sent
         self._pace = pace
         self._jobs = jobs
         self._storage = storage
@@ -124,6 +130,7 @@ class ChunkDesk:
         )
         async with await self._upstream.open(call) as answer:
             await answer.read()
+        self._count_sent("again" if chunk.attempt else "first")
 
     async def _body(
         self,

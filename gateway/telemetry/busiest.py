@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from gateway.telemetry.definitions import OTHER
+from gateway.telemetry.definition import OTHER
 
 # At half, one burst displaces a name; at double, a new customer is `_other` for long.
 PERIOD_S: Final = 60.0

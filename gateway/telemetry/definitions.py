@@ -9,112 +9,75 @@ only while it is among the busiest, and is `_other` else.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final
 
 from gateway.telemetry import buckets as b
-
-PREFIX: Final = "llmtune_gateway_"
-# What a label says of everything that has no series of its own.
-OTHER: Final = "_other"
-
-Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
-# What becomes of a gauge that several workers of one replica have.
-Merge: TypeAlias = Literal["sum", "max", "min"]
-
-
-class Definition(NamedTuple):
-    """One metric, as a scraper is told of it."""
-
-    name: str
-    kind: Kind
-    text: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-    merge: Merge = "sum"
-
-    @property
-    def family(self) -> str:
-        """Its name without the suffix that its kind adds."""
-        return self.name.removesuffix("_total").removesuffix("_info")
-
-
-def _counter(name: str, text: str, *labels: str) -> Definition:
-    return Definition(f"{PREFIX}{name}_total", "counter", text, labels)
-
-
-def _gauge(name: str, text: str, *labels: str, merge: Merge = "sum") -> Definition:
-    return Definition(PREFIX + name, "gauge", text, labels, merge=merge)
-
-
-def _shared(name: str, text: str, *labels: str) -> Definition:
-    """A gauge of what is in the store: a sum over replicas would be too much."""
-    shown = " Every replica shows the figure of all: take the max."
-    return Definition(PREFIX + name, "gauge", text + shown, labels, merge="max")
-
-
-def _histogram(
-    name: str, text: str, *labels: str, buckets: tuple[float, ...]
-) -> Definition:
-    return Definition(PREFIX + name, "histogram", text, labels, buckets)
-
+from gateway.telemetry.definition import (
+    PREFIX,
+    Definition,
+    counter,
+    gauge,
+    histogram,
+    shared,
+)
 
 # Requests.
 
-REQUESTS: Final = _counter(
+REQUESTS: Final = counter(
     "requests",
     "Requests, counted when their answer is complete or abandoned, by route (a path of"
     " ours, or _other) and outcome (ok, invalid, unauthorized, rejected,"
     " upstream_error, client_gone, unavailable, failed).",
     *("route", "outcome"),
 )
-REQUEST_DURATION: Final = _histogram(
+REQUEST_DURATION: Final = histogram(
     "request_duration_seconds",
     "From a request's head to the last byte of its answer, by route and outcome.",
     *("route", "outcome"),
     buckets=b.DURATION_BUCKETS_S,
 )
-REQUESTS_IN_FLIGHT: Final = _gauge(
+REQUESTS_IN_FLIGHT: Final = gauge(
     "requests_in_flight",
     "Requests between their head and the end of their answer, now.",
 )
-STREAMS_IN_FLIGHT: Final = _gauge(
+STREAMS_IN_FLIGHT: Final = gauge(
     "streams_in_flight",
     "Streams that LLMTune has begun to answer and that have not ended, now.",
 )
-FIRST_TOKEN: Final = _histogram(
+FIRST_TOKEN: Final = histogram(
     "time_to_first_token_seconds",
     "From a stream's request's head to the first event that was sent to its client, by"
     " model (or _other).",
     "model",
     buckets=b.FIRST_TOKEN_BUCKETS_S,
 )
-OUTPUT_TOKEN: Final = _histogram(
+OUTPUT_TOKEN: Final = histogram(
     "time_per_output_token_seconds",
     "From a complete stream's first event to its last, for each output token after the"
     " first, by model (or _other).",
     "model",
     buckets=b.OUTPUT_TOKEN_BUCKETS_S,
 )
-ADDED_LATENCY: Final = _histogram(
+ADDED_LATENCY: Final = histogram(
     "added_latency_seconds",
     "What the gateway and its store add: from a request's head to its answer's end, of"
     " a stream to its first event, without the waits for LLMTune and for the request's"
     " body; of answered completions that ran here.",
     buckets=b.ADDED_BUCKETS_S,
 )
-UPSTREAM_ATTEMPTS: Final = _counter(
+UPSTREAM_ATTEMPTS: Final = counter(
     "upstream_attempts",
     "HTTP exchanges with LLMTune, counted when their status is known, by outcome (ok,"
     " or the fault as in the access line).",
     "outcome",
 )
-UPSTREAM_DURATION: Final = _histogram(
+UPSTREAM_DURATION: Final = histogram(
     "upstream_attempt_duration_seconds",
     "From the sending of one attempt, with the connection it may need, to the head of"
     " LLMTune's answer or the failure; a whole answer is generated within it.",
     buckets=b.DURATION_BUCKETS_S,
 )
-TOKENS: Final = _counter(
+TOKENS: Final = counter(
     "tokens",
     "Tokens of answers, counted when their lease ends, by plan, model (or _other) and"
     " direction (input, output).",
@@ -123,59 +86,59 @@ TOKENS: Final = _counter(
 
 # Limits.
 
-ADMISSIONS: Final = _counter(
+ADMISSIONS: Final = counter(
     "admissions",
     "Admission decisions, by plan and decision (admitted, rejected).",
     *("plan", "decision"),
 )
-REJECTIONS: Final = _counter(
+REJECTIONS: Final = counter(
     "rejections",
     "Rejections by plan, binding limit and reason (rate, concurrency, quota,"
     " too_large).",
     *("plan", "limit", "reason"),
 )
-SHADOW_REJECTIONS: Final = _counter(
+SHADOW_REJECTIONS: Final = counter(
     "shadow_rejections",
     "Admitted requests that a shadow limit would have refused.",
     *("plan", "limit"),
 )
-NEAR_LIMIT: Final = _counter(
+NEAR_LIMIT: Final = counter(
     "near_limit_admissions",
     "Admitted requests after which 80 % or more of a limit were used, by plan and"
     " limit.",
     *("plan", "limit"),
 )
-RESERVATION_RATIO: Final = _histogram(
+RESERVATION_RATIO: Final = histogram(
     "reservation_ratio",
     "Tokens settled over tokens reserved, of requests that were answered.",
     buckets=b.RATIO_BUCKETS,
 )
-LEASES_HELD: Final = _gauge("leases_held", "Leases held and renewed here, now.")
-LEASES_RENEWED: Final = _counter(
+LEASES_HELD: Final = gauge("leases_held", "Leases held and renewed here, now.")
+LEASES_RENEWED: Final = counter(
     "leases_renewed", "Renewals of leases that the ledger still held."
 )
-LEASES_LOST: Final = _counter(
+LEASES_LOST: Final = counter(
     "leases_lost",
     "Leases that could no longer be renewed although their request still ran.",
 )
-LEASES_ABANDONED: Final = _counter(
+LEASES_ABANDONED: Final = counter(
     "leases_abandoned",
     "Leases whose owner neither renewed nor settled them for their ttl, of whichever"
     " replica; counted by the one whose call found it, which is the workspace's next.",
 )
-WORKSPACE_REQUESTS: Final = _counter(
+WORKSPACE_REQUESTS: Final = counter(
     "workspace_requests",
     "Admission decisions of the busiest workspaces since they became one, and of all"
     " others together (_other), by decision (admitted, rejected).",
     *("workspace", "decision"),
 )
-WORKSPACE_TOKENS: Final = _counter(
+WORKSPACE_TOKENS: Final = counter(
     "workspace_tokens",
     "Tokens settled of the busiest workspaces since they became one, and of all others"
     " together (_other).",
     "workspace",
 )
-WORKSPACE_USED: Final = _gauge(
+WORKSPACE_USED: Final = gauge(
     "workspace_limit_used_ratio",
     "How much of a limit a busy workspace had used, reservations included, after its"
     " last decision within the minute; above 1 after a top-up.",
@@ -185,110 +148,110 @@ WORKSPACE_USED: Final = _gauge(
 
 # Replays.
 
-REPLAYS: Final = _counter(
+REPLAYS: Final = counter(
     "replays",
     "Requests that are run once for all who ask, by what makes them so (key, retry,"
     " cache) and what became of it (first, stored, joined, in_flight, conflict, alone)."
     " The cache's hits are its stored and joined.",
     *("kind", "outcome"),
 )
-REPLAY_RECORDINGS: Final = _gauge(
+REPLAY_RECORDINGS: Final = gauge(
     "replay_recordings", "Answers that are being recorded here, now."
 )
-REPLAY_FOLLOWERS: Final = _gauge(
+REPLAY_FOLLOWERS: Final = gauge(
     "replay_followers", "Requests that wait for another's answer or are sent it, now."
 )
-REPLAY_HELD_BYTES: Final = _gauge(
+REPLAY_HELD_BYTES: Final = gauge(
     "replay_held_bytes", "Bytes of recorded answers that are still in memory, now."
 )
-REPLAY_CLAIMS_LOST: Final = _counter(
+REPLAY_CLAIMS_LOST: Final = counter(
     "replay_claims_lost",
     "Claims of a key that somebody else had taken over while their request ran.",
 )
 
 # The store.
 
-STORE_DURATION: Final = _histogram(
+STORE_DURATION: Final = histogram(
     "store_call_duration_seconds",
     "From a ledger's call to the store's reply, by call (admit, settle, renew); calls"
     " without a reply are in store_errors_total.",
     "call",
     buckets=b.STORE_BUCKETS_S,
 )
-STORE_ERRORS: Final = _counter(
+STORE_ERRORS: Final = counter(
     "store_errors", "Calls to the store without an answer, by reason.", "reason"
 )
-STORE_BREAKER: Final = _gauge(
+STORE_BREAKER: Final = gauge(
     "store_breaker_state",
     "1 for the state of the store's breaker (closed, open, recovering), 0 for others.",
     "state",
     merge="max",
 )
-STORE_DEGRADED: Final = _gauge(
+STORE_DEGRADED: Final = gauge(
     "store_degraded",
     "1 until the store was first heard, and from the breaker's opening until it has"
     " heard what it missed: plans are enforced as their on_store_failure says.",
     merge="max",
 )
-STORE_OUTAGES: Final = _counter("store_outages", "How often the breaker opened.")
-REPLICAS_SEEN: Final = _gauge(
+STORE_OUTAGES: Final = counter("store_outages", "How often the breaker opened.")
+REPLICAS_SEEN: Final = gauge(
     "replicas_seen",
     "Replicas a plan is divided by while the store is away; each worker is one.",
     merge="max",
 )
-DEGRADED_DECISIONS: Final = _counter(
+DEGRADED_DECISIONS: Final = counter(
     "degraded_decisions",
     "Admissions decided without the store, by what stood in for it (share, open,"
     " closed: the plan's on_store_failure) and outcome (admitted; rejected by a limit"
     " of the share; undecided, a 503).",
     *("mode", "outcome"),
 )
-QUEUE_DEPTH: Final = _gauge(
+QUEUE_DEPTH: Final = gauge(
     "settlement_queue_depth", "Settlements the store has not taken yet, now."
 )
-QUEUE_OLDEST: Final = _gauge(
+QUEUE_OLDEST: Final = gauge(
     "settlement_queue_oldest_seconds",
     "How long the oldest of them has waited.",
     merge="max",
 )
-SETTLEMENTS_LOST: Final = _counter(
+SETTLEMENTS_LOST: Final = counter(
     "settlements_lost",
     "Settlements given up: the queue was full, or the process ended.",
 )
-RATE_LIMIT_CALLS: Final = _counter(
+RATE_LIMIT_CALLS: Final = counter(
     "rate_limit_calls",
     "Calls of Envoy's rate-limit service, counted when decided, by outcome (ok,"
     " over_limit, reported, unmatched, unknown_key, invalid, unavailable, proxy_gone,"
     " failed).",
     "outcome",
 )
-WEBHOOKS: Final = _counter(
+WEBHOOKS: Final = counter(
     "webhooks",
     "Webhooks of LLMTune's, counted when answered, by outcome (results, kept, repeated,"
     " or why it was refused: too_large, no_secret, unsigned, forged, malformed,"
     " too_old, too_new).",
     "outcome",
 )
-WEBHOOK_DELIVERIES: Final = _counter(
+WEBHOOK_DELIVERIES: Final = counter(
     "webhook_deliveries",
     "Attempts to tell a workspace's receiver, counted when they are noted, by outcome"
     " (delivered; retried, so far without success; dead, given up; refused_target,"
     " given up because the URL led where webhooks may not go).",
     "outcome",
 )
-BATCH_LINES: Final = _counter(
+BATCH_LINES: Final = counter(
     "batch_lines",
     "Lines of batches, counted when their chunk is written, by outcome (completed,"
     " failed).",
     "outcome",
 )
-KEY_LOOKUPS: Final = _counter(
+KEY_LOOKUPS: Final = counter(
     "key_lookups",
     "Look-ups of API keys in the store's cache, by outcome (hit, unknown_hit, found,"
     " unknown, stale, store_error, over_budget).",
     "outcome",
 )
-KEY_CHANGES_FOLLOWED: Final = _gauge(
+KEY_CHANGES_FOLLOWED: Final = gauge(
     "key_changes_followed",
     "1 while changed keys are heard of at once; else within the cache's ttl.",
     merge="min",
@@ -296,50 +259,56 @@ KEY_CHANGES_FOLLOWED: Final = _gauge(
 
 # Long jobs.
 
-LIVE_JOBS: Final = _shared(
+LIVE_JOBS: Final = shared(
     "live_jobs",
     "Jobs that have not ended, by kind (batches, fine_tunes) and state (OpenAI's"
     " statuses; unread, beyond the 500 that are due first).",
     *("kind", "state"),
 )
-LIVE_JOBS_OLDEST: Final = _shared(
+LIVE_JOBS_OLDEST: Final = shared(
     "live_jobs_oldest_seconds",
     "For how long the oldest of those has existed, by kind and state; 0 without any.",
     *("kind", "state"),
 )
-BATCH_LINES_WAITING: Final = _shared(
+BATCH_LINES_WAITING: Final = shared(
     "batch_lines_waiting", "Lines of those batches that have no result yet."
 )
-BATCH_DURATION: Final = _histogram(
+BATCH_CHUNKS_SENT: Final = counter(
+    "batch_chunks_sent",
+    "Chunks of batches that LLMTune has taken, by kind (first; again, because results"
+    " had not come in time).",
+    "kind",
+)
+BATCH_DURATION: Final = histogram(
     "batch_duration_seconds",
     "From a batch's creation to its end, by outcome (completed, failed, expired,"
     " cancelled).",
     "outcome",
     buckets=b.BATCH_BUCKETS_S,
 )
-WEBHOOK_OUTBOX: Final = _shared(
+WEBHOOK_OUTBOX: Final = shared(
     "webhook_outbox",
     "Deliveries that no receiver has taken, by state (pending, dead).",
     "state",
 )
-WORK_DUE: Final = _shared(
+WORK_DUE: Final = shared(
     "work_due",
     "Pieces of work that are due and that nobody has begun, by kind (batches,"
     " fine_tunes, webhooks, files, dead_letters).",
     "kind",
 )
-WORK_OVERDUE: Final = _shared(
+WORK_OVERDUE: Final = shared(
     "work_overdue_seconds",
     "For how long the first of them has been due, by kind; 0 where none is.",
     "kind",
 )
-WORK: Final = _counter(
+WORK: Final = counter(
     "work",
     "Looks at pieces of work, by kind and outcome (done; again, as planned; lost, to"
     " another replica; store_unavailable, storage_unavailable, failed).",
     *("kind", "outcome"),
 )
-STORAGE_CALLS: Final = _counter(
+STORAGE_CALLS: Final = counter(
     "storage_calls",
     "Calls of the storage of files, counted at their end, by call (put, open, size,"
     " delete, list, check) and outcome (ok, missing, unavailable).",
@@ -348,13 +317,13 @@ STORAGE_CALLS: Final = _counter(
 
 # Operation.
 
-RELOADS: Final = _counter(
+RELOADS: Final = counter(
     "reloads",
     "Reads of a changed file, by what is in it (plans, keys, webhooks) and outcome (ok,"
     " refused); a refused file leaves the old one in force.",
     *("what", "outcome"),
 )
-RELOAD_REFUSED: Final = _gauge(
+RELOAD_REFUSED: Final = gauge(
     "reload_refused",
     "1 while the newest version of the files is refused and an older in force, by what"
     " (plans, keys, webhooks).",
@@ -369,26 +338,26 @@ POLICY: Final = Definition(
     ("digest",),
     merge="max",
 )
-KEY_EXPIRY: Final = _gauge(
+KEY_EXPIRY: Final = gauge(
     "keys_next_expiry_timestamp_seconds",
     "When the next key of the keys file that still works will expire, as Unix time;"
     " absent where none will.",
     merge="min",
 )
-CERTIFICATE_EXPIRY: Final = _gauge(
+CERTIFICATE_EXPIRY: Final = gauge(
     "certificate_expiry_timestamp_seconds",
     "When the certificate that was shown in the newest handshake expires, as Unix time,"
     " by peer (upstream, store); absent without TLS.",
     "peer",
     merge="min",
 )
-EVENT_LOOP_LAG: Final = _histogram(
+EVENT_LOOP_LAG: Final = histogram(
     "event_loop_lag_seconds",
     "How late the event loop came to what was due, looked at four times a second.",
     buckets=b.ADDED_BUCKETS_S,
 )
-WORKERS: Final = _gauge("workers", "Worker processes whose metrics these are.")
-WORKER_RESTARTS: Final = _counter(
+WORKERS: Final = gauge("workers", "Worker processes whose metrics these are.")
+WORKER_RESTARTS: Final = counter(
     "worker_restarts", "Workers that ended unasked and were started anew."
 )
 BUILD: Final = Definition(

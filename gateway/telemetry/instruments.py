@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from gateway.telemetry.definitions import Definition
+from gateway.telemetry.definition import Definition
 
 Labels = tuple[str, ...]
 

@@ -18,6 +18,7 @@ from gateway.background.working import Outcome as WorkOutcome
 from gateway.storage.counting import Call as StorageCall
 from gateway.storage.counting import Outcome as StorageOutcome
 from gateway.telemetry import definitions as d
+from gateway.telemetry.definition import Definition
 from gateway.telemetry.instruments import Counter, Followed, Histogram, Reading
 from policies.jobs.port import Standing
 
@@ -64,6 +65,7 @@ class JobMetrics:
         self._seen: tuple[float, JobSight] | None = None
         self._work = _counter(d.WORK, registry)
         self._storage = _counter(d.STORAGE_CALLS, registry)
+        self._chunks = _counter(d.BATCH_CHUNKS_SENT, registry)
         self._duration = Histogram(
             d.BATCH_DURATION.name,
             d.BATCH_DURATION.text,
@@ -83,6 +85,8 @@ class JobMetrics:
         for kind in get_args(WorkKind):
             for outcome in get_args(WorkOutcome):
                 self._work.add(0, kind, outcome)
+        for sending in ("first", "again"):
+            self._chunks.add(0, sending)
         for call in get_args(StorageCall):
             for outcome in get_args(StorageOutcome):
                 self._storage.add(0, call, outcome)
@@ -92,6 +96,9 @@ class JobMetrics:
 
     def stored(self, call: StorageCall, outcome: StorageOutcome) -> None:
         self._storage.inc(call, outcome)
+
+    def chunk_sent(self, sending: str) -> None:
+        self._chunks.inc(sending)
 
     def batch_ended(self, outcome: str, duration_s: float) -> None:
         # The clocks of who made it and who ended it may differ.
@@ -138,5 +145,5 @@ class JobMetrics:
         return {} if self._sight is None else self._sight.queues
 
 
-def _counter(what: d.Definition, registry: CollectorRegistry) -> Counter:
+def _counter(what: Definition, registry: CollectorRegistry) -> Counter:
     return Counter(what.family, what.text, what.labels, registry=registry)

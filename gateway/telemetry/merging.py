@@ -13,7 +13,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from gateway.telemetry.definitions import DEFINITIONS, Merge
+from gateway.telemetry.definition import Merge
+from gateway.telemetry.definitions import DEFINITIONS
 
 # These kinds count what has happened, so they outlive who counted it.
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})

@@ -20,7 +20,7 @@ from gateway import __version__
 from gateway.errors import Fault, Outcome
 from gateway.telemetry import definitions as d
 from gateway.telemetry.busiest import Busiest
-from gateway.telemetry.definitions import Definition
+from gateway.telemetry.definition import OTHER, Definition
 from gateway.telemetry.exposition import Families, render
 from gateway.telemetry.instruments import (
     Counter,
@@ -206,7 +206,7 @@ class Telemetry:
         self, model: str | None, waited_s: float, trace_id: str | None = None
     ) -> None:
         # Text came, so there is such a model.
-        label = self.models.count(model) if model else d.OTHER
+        label = self.models.count(model) if model else OTHER
         self._first_token.observe(waited_s, label, trace_id=trace_id)
 
     def streamed(self, model: str | None, output_tokens: int, flowed_s: float) -> None:

@@ -66,3 +66,14 @@ async def test_a_storage_that_fails_is_told(
 
     shown = await scraped(house)
     assert shown['storage_calls_total{call="put",outcome="unavailable"}'] == 1
+
+
+async def test_results_that_do_not_come_are_told(start_house: StartHouse) -> None:
+    """By the chunks that are sent again, and are paid for again."""
+    house = await start_house(knobs={"webhook_drop": 1.0}, batch_result_timeout_s=0.1)
+    batch = await house.start([line("a"), line("b")])
+    assert "completed" == (await house.ended(batch["id"]))["status"]
+
+    shown = await scraped(house)
+    assert shown['batch_chunks_sent_total{kind="first"}'] == 1
+    assert shown['batch_chunks_sent_total{kind="again"}'] == 2

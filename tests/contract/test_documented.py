@@ -13,7 +13,8 @@ from gateway import __version__
 from gateway.app import Gateway
 from gateway.settings import Settings, variable_of
 from gateway.telemetry import definitions
-from gateway.telemetry.definitions import DEFINITIONS, PREFIX, Definition
+from gateway.telemetry.definition import PREFIX, Definition
+from gateway.telemetry.definitions import DEFINITIONS
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")

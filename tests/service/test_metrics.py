@@ -16,7 +16,7 @@ from gateway.background.watching import JobWatch
 from gateway.batches.record import ENDED as BATCH_ENDED
 from gateway.errors import Outcome
 from gateway.telemetry.busiest import PERIOD_S
-from gateway.telemetry.definitions import OTHER
+from gateway.telemetry.definition import OTHER
 from gateway.telemetry.metrics import MOST_MODELS, MOST_WORKSPACES, Telemetry
 from gateway.telemetry.noting import BATCH, Noted
 from gateway.translation.usage import TokenUsage

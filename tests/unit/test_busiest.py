@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry.busiest import MAX_CANDIDATES, PERIOD_S, Busiest
-from gateway.telemetry.definitions import OTHER
+from gateway.telemetry.definition import OTHER
 
 
 class Names:
