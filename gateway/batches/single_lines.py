@@ -147,7 +147,7 @@ def free_of_charge(principal: Principal) -> Principal:
     """For what was paid already: no limit counts it."""
     plan = principal.plan
     free = msgspec.structs.replace(plan, rates=(), quotas=(), concurrency=None)
-    return msgspec.structs.replace(principal, plan=free)
+    return msgspec.structs.replace(principal, plan=free, key_scope=None)
 
 
 async def all_or_none(works: Iterable[Coroutine[Any, Any, None]]) -> None:
