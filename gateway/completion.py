@@ -7,7 +7,7 @@ What each step does is in the module it names; what happens in which order is he
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -57,6 +57,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str | None = None
     # Whether the caller waits for its limits: their refusal is then no rejection.
     waits: bool = False
+    # Has the answer before its lease is settled, and is waited for.
+    keep: Callable[[bytes], Awaitable[None]] | None = None
     # The caller's `Idempotency-Key`, where the upstream is to see it as well.
     idempotency_key: bytes | None = None
 
@@ -147,6 +149,8 @@ class CompletionService:
                 )
             lease.settle(usage)
             call.exchange.used(usage)
+            if call.keep is not None:
+                await call.keep(whole.body)
             return whole.body
 
     def _stream(

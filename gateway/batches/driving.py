@@ -169,6 +169,8 @@ class BatchRun:
             results = await self._parts.desk.results(self._record, chunk.number)
             if len(results) >= chunk.lines:
                 lines = await self._parts.desk.read(self._folder, chunk.number)
+                if chunk.owner:
+                    await self._single_lines().look_after(chunk, lines, results)
                 await self._close(chunk, lines, results)
             elif 0 < chunk.missed_ms <= self._parts.now_s() * 1000:
                 await self._miss(chunk)
@@ -297,8 +299,8 @@ class BatchRun:
             lines = await desk.read(self._folder, chunk.number)
             if chunk.owner:
                 known = await desk.results(record, chunk.number)
-                left = [place for place in range(chunk.lines) if place not in known]
-                await self._single_lines().look_after(chunk, lines, left)
+                await self._single_lines().look_after(chunk, lines, known)
+                chunk.owner = ""
             # From here what it lacks is as fixed as what it has: whoever comes later
             # writes the same.
             await desk.give_up(record, chunk, lines, missing)
