@@ -22,7 +22,7 @@ from gateway.record import Record
 from gateway.replay.header import upstream_key
 from gateway.streaming import MeteredStream
 from gateway.tracing.facts import RequestTrace
-from gateway.translation.port import Stamp, Translator
+from gateway.translation.port import Route, Stamp, Translator
 from gateway.translation.usage import TokenUsage
 from gateway.upstream.client import UpstreamAnswer, UpstreamCall, UpstreamClient
 from policies.ledger import LimitState
@@ -91,11 +91,7 @@ class CompletionService:
     async def complete(self, call: Call) -> bytes | MeteredStream:
         """The whole answer, or the open stream that whoever holds it must close."""
         principal, translator = call.principal, call.translator
-        # First, so that an unknown model looks the same whatever else is wrong.
-        principal.require(translator.model)
-        if self._is_anothers(principal.workspace, translator.model):
-            raise ModelNotFound(translator.model)
-        call.exchange.record.upstream_route = translator.find_route()
+        call.exchange.record.upstream_route = self._route_of(call)
 
         trace = call.exchange.trace
         if trace is not None:
@@ -152,6 +148,15 @@ class CompletionService:
             if call.keep is not None:
                 await call.keep(whole.body)
             return whole.body
+
+    def _route_of(self, call: Call) -> Route:
+        """The upstream's route that carries it; ModelNotFound."""
+        principal, model = call.principal, call.translator.model
+        # First, so that an unknown model looks the same whatever else is wrong.
+        principal.require(model)
+        if self._is_anothers(principal.workspace, model):
+            raise ModelNotFound(model)
+        return call.translator.find_route()
 
     def _stream(
         self, call: Call, answer: UpstreamAnswer, lease: Lease

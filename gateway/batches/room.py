@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,8 +15,13 @@ from gateway.errors import StoreUnavailable
 from policies.ledger import Admitted, Decision, Rejected, Usage
 
 WAIT_FOR_ROOM_MS: Final = 1_000
-# Of the batches that are in the way, those that are looked up for having ended.
-LOOKED_UP: Final = 20
+# Of a batch that has nothing under way: there may be hundreds in line behind others,
+# and each look reads its next chunk.
+WAIT_IN_LINE_MS: Final = 5_000
+# Of the batches that are in the way, those that one look looks up for having ended.
+LOOKED_UP: Final = 4
+
+_random: Final = random.Random()  # noqa: S311 - spreads, guards nothing
 
 
 class Room:
@@ -71,7 +77,7 @@ class Room:
             affords,
         )
         if not has_room:
-            self.waits_ms.append(WAIT_FOR_ROOM_MS)
+            self.waits_ms.append(WAIT_FOR_ROOM_MS if record.open else WAIT_IN_LINE_MS)
             await self._forget_ended()
         return has_room
 
@@ -80,7 +86,7 @@ class Room:
         workspace = self._record.caller.workspace
         held = await self._enqueued.batches(workspace)
         others = [each for each in held if each != self._record.id]
-        for each in others[:LOOKED_UP]:
+        for each in _random.sample(others, min(LOOKED_UP, len(others))):
             found = await self._parts.book.find(workspace, each)
             if found is None or found.record.has_ended:
                 await self._enqueued.set(workspace, each, UnderWay())
