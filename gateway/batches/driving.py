@@ -9,7 +9,6 @@ changes only as it was read. The order in each is: bytes, charge, record, clean 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -20,8 +19,8 @@ from gateway.batches.keeping import Held, LostBatch
 from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
 from gateway.batches.parts import BatchParts
 from gateway.batches.planning import MAX_LINE_BYTES, Chunk, Cutter
-from gateway.batches.record import LineError, OpenChunk, Status
-from gateway.batches.room import Room
+from gateway.batches.record import BatchRecord, LineError, OpenChunk, Status
+from gateway.batches.room import LOOK_AGAIN_MS, Room
 from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
     GatewayError,
@@ -42,14 +41,6 @@ MAX_SENDINGS: Final = 3
 # What an answer is taken for whose caller leaves its length open.
 USUAL_OUTPUT_TOKENS: Final = 512
 
-LOOK_AGAIN_MS: Final = 5_000
-# Of a budget's hours or days, because somebody may raise the plan meanwhile.
-LONGEST_WAIT_MS: Final = 60_000
-# Later by up to so much, so that those who wait for one window do not come as one.
-JITTER: Final = 0.1
-
-_random: Final = random.Random()  # noqa: S311 - spreads, guards nothing
-
 
 class BatchRun:
     """One look at one batch, by the replica that holds it."""
@@ -59,7 +50,7 @@ class BatchRun:
         self._held = held
         self._principal = principal
         self._record = record = held.record
-        self._folder = f"batches/{folder_of(record.caller.workspace)}/{record.id}"
+        self._folder = _folder_of(record)
         self._room = Room(parts, record, principal)
         settings = parts.settings
         self._parse = parse_of(
@@ -82,17 +73,7 @@ class BatchRun:
             record.status == "in_progress" and (is_over or self._is_expired)
         ):
             await self._conclude()
-        return None if record.has_ended else self._wait_ms()
-
-    def _wait_ms(self) -> int:
-        waits_ms = [*self._room.waits_ms, LONGEST_WAIT_MS]
-        if not self._room.waits_ms or any(
-            x.way == "together" for x in self._record.open
-        ):
-            waits_ms.append(LOOK_AGAIN_MS)
-        wait_ms = int(min(waits_ms) * (1 + JITTER * _random.random()))
-        left_s = self._record.expires_at - self._parts.now_s()
-        return max(0, min(wait_ms, int(left_s * 1000)))
+        return None if record.has_ended else self._room.wait_ms()
 
     @property
     def _is_expired(self) -> bool:
@@ -125,8 +106,9 @@ class BatchRun:
         await self._save()
 
     def _check(self, raw: bytes, number: int) -> CheckedLine:
+        endpoint, plan = self._record.endpoint, self._principal.plan
         checked = check_line(
-            raw, number, self._record.endpoint, self._parse, USUAL_OUTPUT_TOKENS
+            raw, number, endpoint, self._parse, USUAL_OUTPUT_TOKENS, plan
         )
         workspace = self._principal.workspace
         if not self._principal.may_use(checked.model) or self._parts.is_anothers(
@@ -346,7 +328,11 @@ async def drive(parts: BatchParts, item: str) -> int | None:
     """One look at the batch of an item of work; None if there is nothing more to do."""
     workspace, _, batch_id = item.partition(" ")
     held = await parts.book.find(workspace, batch_id)
-    if held is None or held.record.has_ended:
+    if held is None:
+        return None
+    if held.record.has_ended:
+        # Whoever ended it may have died before it swept.
+        await parts.desk.sweep(_folder_of(held.record))
         return None
     try:
         return await _look(parts, held)
@@ -392,5 +378,9 @@ async def _give_up(parts: BatchParts, held: Held, error: LineError) -> int | Non
     await parts.ended(record)
     await parts.book.save(held)
     await Enqueued(parts.jobs).set(workspace, record.id, UnderWay())
-    await parts.desk.sweep(f"batches/{folder_of(workspace)}/{record.id}")
+    await parts.desk.sweep(_folder_of(record))
     return None
+
+
+def _folder_of(record: BatchRecord) -> str:
+    return f"batches/{folder_of(record.caller.workspace)}/{record.id}"

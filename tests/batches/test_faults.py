@@ -20,6 +20,7 @@ from gateway.batches.record import KIND, BatchRecord, OpenChunk, encode_batch
 from gateway.batches.results import UpstreamResult, answered, encode
 from gateway.batches.single_lines import SingleLines
 from gateway.demands import asked
+from gateway.files.service import folder_of
 from gateway.long_jobs import LongJobs
 from gateway.translation.usage import TokenUsage
 from policies.jobs.port import JobStore, JobsUnavailable, RecordName
@@ -287,3 +288,20 @@ async def test_a_chunk_is_charged_once_however_late_it_is_taken_over(
     assert await drive(long_jobs.parts, item) is None
 
     assert {"requests-per-calendar-month": 2} == await house.gateway.used("metered")
+
+
+async def test_what_an_ended_batch_has_left_is_swept_by_the_next(
+    house: BatchHouse,
+) -> None:
+    """Its driver died after it said that it was over."""
+    long_jobs = house.gateway.gateway.long_jobs
+    assert long_jobs is not None
+    started = await house.start([line("a")])
+    await house.ended(started["id"])
+    left = f"batches/{folder_of('ws-open')}/{started['id']}/out-00000"
+    await long_jobs.storage.put(left, once(b"left"))
+
+    item = item_of(RecordName("ws-open", KIND, started["id"]))
+    assert await drive(long_jobs.parts, item) is None
+
+    assert await long_jobs.storage.size(left) is None
