@@ -144,17 +144,6 @@ class Admission:
         """Take back the charge of somebody who has died, whatever came of it."""
         await self._ledger.settle(workspace, lease_id, NOTHING)
 
-    async def take_back(self, principal: Principal, lease_id: str) -> bool:
-        """As `void`; False if it was settled within the last ttl, and so stays."""
-        demand = placeless(principal, NOTHING, lease_id)
-        try:
-            is_open = await self._ledger.adopt(demand)
-        except LedgerUnavailable as error:
-            raise store_unavailable(error) from error
-        if is_open:
-            await self._ledger.settle(principal.workspace, lease_id, NOTHING)
-        return is_open
-
     async def preview(
         self, principal: Principal, model: str, demand: TokenDemand
     ) -> Preview:

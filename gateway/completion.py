@@ -110,9 +110,11 @@ class CompletionService:
             if not lease.is_exact:
                 call.exchange.add_headers(degraded_headers(lease.plan))
 
-            # From here the prompt is spent, whatever becomes of the answer.
+            # From here the prompt is spent, whatever becomes of the answer; of one that
+            # has to be kept, nothing is until it is.
             prompt = TokenUsage(translator.demand.input_tokens, 0, is_reported=False)
-            lease.settle(prompt)
+            if call.keep is None:
+                lease.settle(prompt)
             call.exchange.used(prompt)
 
             upstream_call, exchange = self._upstream_call(call), call.exchange
@@ -143,10 +145,10 @@ class CompletionService:
                 self._admission.learn(
                     principal, translator.model, translator.demand, usage
                 )
-            lease.settle(usage)
             call.exchange.used(usage)
             if call.keep is not None:
                 await call.keep(whole.body)
+            lease.settle(usage)
             return whole.body
 
     def _route_of(self, call: Call) -> Route:

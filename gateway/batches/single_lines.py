@@ -89,7 +89,7 @@ class SingleLines:
         """
         Hold a chunk's lines, under names of their own each time.
 
-        With an owner, whoever ran it did not come to its end: begun anew, paid once.
+        With an owner, whoever ran it did not come to its end: begun anew, charged once.
         """
         if chunk.owner:
             await self.look_after(chunk, lines, known)
@@ -104,27 +104,16 @@ class SingleLines:
         See to the charges of a replica that died over a chunk.
 
         What it has answered is charged as it was answered; of what it has not, what was
-        reserved is taken back, and what was paid is noted.
+        reserved is taken back.
         """
         for raw in known.values():
             if raw[:1] == MADE:
                 outcome = decode_outcome(raw[1:])
                 await self._parts.runner.settle(self._record.caller.workspace, outcome)
-        stems = {
-            place: self._lease_stem(chunk, item.line)
-            for place, item in enumerate(lines.items)
-            if place not in known
-        }
-        await self._note_paid(chunk, await self._paid_among(stems))
-
-    async def _paid_among(self, stems: dict[int, str]) -> list[int]:
-        """The places of lines that were charged for; of others it is taken back."""
-        take_back = self._parts.runner.take_back
-        return [
-            place
-            for place, stem in stems.items()
-            if await take_back(self._principal, stem)
-        ]
+        for place, item in enumerate(lines.items):
+            if place not in known:
+                stem = self._lease_stem(chunk, item.line)
+                await self._parts.runner.take_back(self._principal.workspace, stem)
 
     async def _note_paid(self, chunk: OpenChunk, places: Iterable[int]) -> None:
         """Lines that were charged and whose result is not the one charged for."""

@@ -90,15 +90,10 @@ class LineRunner:
         """Whether the plan's limits leave room for who does not wait."""
         return not any(map(_is_busy, await self._admission.inspect(principal)))
 
-    async def take_back(self, principal: Principal, lease_stem: str) -> bool:
-        """
-        Take back what was reserved for a line by a replica that died over it.
-
-        True if it was charged in full just before: that is not taken back.
-        """
-        names = [f"{lease_stem}.{number}" for number in range(MAX_TRIES)]
-        kept = [await self._admission.take_back(principal, name) for name in names]
-        return not all(kept)
+    async def take_back(self, workspace: str, lease_stem: str) -> None:
+        """Take back what was reserved for a line by a replica that died over it."""
+        for number in range(MAX_TRIES):
+            await self._admission.void(workspace, f"{lease_stem}.{number}")
 
     async def settle(self, workspace: str, outcome: Outcome) -> None:
         """Charge what a kept answer took; nothing where that was done before."""

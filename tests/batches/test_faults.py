@@ -261,6 +261,35 @@ async def test_an_answer_that_was_kept_is_charged_by_who_finds_it(
     assert {"tokens-per-calendar-month": 7} == await house.gateway.used("metered")
 
 
+async def test_lines_that_were_cut_off_cost_what_they_are_answered_with(
+    start_house: StartHouse,
+) -> None:
+    """A replica that is stopped in order gives back what it had begun."""
+    plan = """
+plan: metered
+quotas:
+  - {of: requests, limit: 999, per: month}
+  - {of: tokens, limit: 99999, per: month}
+"""
+    house = await start_house({"metered": plan}, knobs={"tokens_per_second": 50})
+    long_jobs = house.gateway.gateway.long_jobs
+    assert long_jobs is not None
+    batch_id = await kept(house, long_jobs.parts, LINES[2:])
+    item = item_of(RecordName(WORKSPACE, KIND, batch_id))
+    stopped = asyncio.create_task(drive(long_jobs.parts, item))
+    await house.llmtune.wait_until(lambda stats: stats.open == 2)
+    stopped.cancel()
+    await asyncio.wait([stopped])
+
+    assert await driven(long_jobs.parts, batch_id) is None
+
+    ended = await house.show(batch_id, "metered")
+    assert {
+        "requests-per-calendar-month": 2,
+        "tokens-per-calendar-month": ended["usage"]["total_tokens"],
+    } == await house.gateway.used("metered")
+
+
 async def test_a_chunk_is_charged_once_however_late_it_is_taken_over(
     start_house: StartHouse, timed_redis: RedisServer, redis_clock: FakeClock
 ) -> None:
