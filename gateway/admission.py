@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from gateway.auth import Principal
+from gateway.demands import asked, budgeted, placeless
 from gateway.errors import (
     StoreUnavailable,
 )
@@ -32,15 +32,12 @@ from policies.futures import to_future
 from policies.ledger import (
     NOTHING,
     Decision,
-    Demand,
-    KeyScope,
     Ledger,
     LedgerUnavailable,
     LimitState,
     Rejected,
     Usage,
 )
-from policies.plans import KeyLimits, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +104,7 @@ class Admission:
         reserve = self._reservation(principal, model, demand)
         lease_id = lease_id or new_id()
         try:
-            decision = await self._ledger.admit(_asked(principal, reserve, lease_id))
+            decision = await self._ledger.admit(asked(principal, reserve, lease_id))
         except LedgerUnavailable as error:
             # Undecided, so there is nothing to give back.
             raise store_unavailable(error) from error
@@ -147,17 +144,6 @@ class Admission:
         """Take back the charge of somebody who has died, whatever came of it."""
         await self._ledger.settle(workspace, lease_id, NOTHING)
 
-    async def take_back(self, principal: Principal, lease_id: str) -> bool:
-        """As `void`; False if it was settled within the last ttl, and so stays."""
-        demand = _placeless(principal, NOTHING, lease_id)
-        try:
-            is_open = await self._ledger.adopt(demand)
-        except LedgerUnavailable as error:
-            raise store_unavailable(error) from error
-        if is_open:
-            await self._ledger.settle(principal.workspace, lease_id, NOTHING)
-        return is_open
-
     async def preview(
         self, principal: Principal, model: str, demand: TokenDemand
     ) -> Preview:
@@ -172,7 +158,7 @@ class Admission:
 
         No place is held, so `concurrency` does not count.
         """
-        demand = _placeless(principal, usage, new_id())
+        demand = placeless(principal, usage, new_id())
         try:
             decision = await self._ledger.admit(demand)
         except LedgerUnavailable as error:
@@ -190,7 +176,7 @@ class Admission:
 
     async def charge(self, principal: Principal, usage: Usage) -> None:
         """Charge what was spent already, whatever the limits say."""
-        demand = _placeless(principal, usage, new_id())
+        demand = placeless(principal, usage, new_id())
         try:
             await self._ledger.adopt(demand)
         except LedgerUnavailable as error:
@@ -208,7 +194,7 @@ class Admission:
         The ledger knows the id until `end_charge`, or for an hour where that never
         comes, and for a ttl after.
         """
-        demand = _budgeted(principal, usage, lease_id)
+        demand = budgeted(principal, usage, lease_id)
         try:
             await self._ledger.adopt(demand)
         except LedgerUnavailable as error:
@@ -221,7 +207,7 @@ class Admission:
     async def look_at_budgets(self, principal: Principal, usage: Usage) -> Decision:
         """What the budgets alone say to so much; charges nothing."""
         try:
-            return await self._ledger.preview(_budgeted(principal, usage, "preview"))
+            return await self._ledger.preview(budgeted(principal, usage, "preview"))
         except LedgerUnavailable as error:
             raise store_unavailable(error) from error
 
@@ -229,7 +215,7 @@ class Admission:
         """What `spend` would do now; charges nothing. A no refuses somebody, too."""
         try:
             decision = await self._ledger.preview(
-                _placeless(principal, usage, "preview")
+                placeless(principal, usage, "preview")
             )
         except LedgerUnavailable as error:
             raise store_unavailable(error) from error
@@ -247,7 +233,7 @@ class Admission:
 
     async def _preview(self, principal: Principal, reserve: Usage) -> Decision:
         try:
-            return await self._ledger.preview(_asked(principal, reserve, "preview"))
+            return await self._ledger.preview(asked(principal, reserve, "preview"))
         except LedgerUnavailable as error:
             raise store_unavailable(error) from error
 
@@ -337,56 +323,6 @@ class Admission:
             self._telemetry.lease_lost()
             facts = {"lease_id": lease.lease_id, "workspace": lease.workspace}
             logger.warning("lease lost", extra={"facts": facts})
-
-
-def _asked(principal: Principal, reserve: Usage, lease_id: str) -> Demand:
-    return Demand(
-        workspace=principal.workspace,
-        plan=principal.plan,
-        lease_id=lease_id,
-        reserve=reserve,
-        key=principal.key_scope,
-    )
-
-
-def _placeless(principal: Principal, usage: Usage, lease_id: str) -> Demand:
-    """A demand that neither needs a place nor takes one."""
-    key = principal.key_scope
-    return Demand(
-        workspace=principal.workspace,
-        plan=_without_places(principal.plan),
-        lease_id=lease_id,
-        reserve=usage,
-        key=key and KeyScope(key.id, _key_without_places(key.limits)),
-        takes_place=False,
-    )
-
-
-def _budgeted(principal: Principal, usage: Usage, lease_id: str) -> Demand:
-    return Demand(
-        workspace=principal.workspace,
-        plan=_budgets_of(principal.plan),
-        lease_id=lease_id,
-        reserve=usage,
-        takes_place=False,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _budgets_of(plan: Plan) -> Plan:
-    return msgspec.structs.replace(plan, concurrency=None, rates=())
-
-
-# Plans in use at such a service, and keys' limits. Ledgers know them by identity, and
-# make anew what they keep for one that they have not seen.
-@lru_cache(maxsize=1024)
-def _without_places(plan: Plan) -> Plan:
-    return msgspec.structs.replace(plan, concurrency=None)
-
-
-@lru_cache(maxsize=4096)
-def _key_without_places(limits: KeyLimits) -> KeyLimits:
-    return msgspec.structs.replace(limits, concurrency=None)
 
 
 def store_unavailable(error: LedgerUnavailable) -> StoreUnavailable:

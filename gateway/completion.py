@@ -7,7 +7,7 @@ What each step does is in the module it names; what happens in which order is he
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from gateway.record import Record
 from gateway.replay.header import upstream_key
 from gateway.streaming import MeteredStream
 from gateway.tracing.facts import RequestTrace
-from gateway.translation.port import Stamp, Translator
+from gateway.translation.port import Route, Stamp, Translator
 from gateway.translation.usage import TokenUsage
 from gateway.upstream.client import UpstreamAnswer, UpstreamCall, UpstreamClient
 from policies.ledger import LimitState
@@ -57,6 +57,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str | None = None
     # Whether the caller waits for its limits: their refusal is then no rejection.
     waits: bool = False
+    # Has the answer before its lease is settled, and is waited for.
+    keep: Callable[[bytes], Awaitable[None]] | None = None
     # The caller's `Idempotency-Key`, where the upstream is to see it as well.
     idempotency_key: bytes | None = None
 
@@ -89,11 +91,7 @@ class CompletionService:
     async def complete(self, call: Call) -> bytes | MeteredStream:
         """The whole answer, or the open stream that whoever holds it must close."""
         principal, translator = call.principal, call.translator
-        # First, so that an unknown model looks the same whatever else is wrong.
-        principal.require(translator.model)
-        if self._is_anothers(principal.workspace, translator.model):
-            raise ModelNotFound(translator.model)
-        call.exchange.record.upstream_route = translator.find_route()
+        call.exchange.record.upstream_route = self._route_of(call)
 
         trace = call.exchange.trace
         if trace is not None:
@@ -112,9 +110,11 @@ class CompletionService:
             if not lease.is_exact:
                 call.exchange.add_headers(degraded_headers(lease.plan))
 
-            # From here the prompt is spent, whatever becomes of the answer.
+            # From here the prompt is spent, whatever becomes of the answer; of one that
+            # has to be kept, nothing is until it is.
             prompt = TokenUsage(translator.demand.input_tokens, 0, is_reported=False)
-            lease.settle(prompt)
+            if call.keep is None:
+                lease.settle(prompt)
             call.exchange.used(prompt)
 
             upstream_call, exchange = self._upstream_call(call), call.exchange
@@ -145,9 +145,20 @@ class CompletionService:
                 self._admission.learn(
                     principal, translator.model, translator.demand, usage
                 )
-            lease.settle(usage)
             call.exchange.used(usage)
+            if call.keep is not None:
+                await call.keep(whole.body)
+            lease.settle(usage)
             return whole.body
+
+    def _route_of(self, call: Call) -> Route:
+        """The upstream's route that carries it; ModelNotFound."""
+        principal, model = call.principal, call.translator.model
+        # First, so that an unknown model looks the same whatever else is wrong.
+        principal.require(model)
+        if self._is_anothers(principal.workspace, model):
+            raise ModelNotFound(model)
+        return call.translator.find_route()
 
     def _stream(
         self, call: Call, answer: UpstreamAnswer, lease: Lease

@@ -9,7 +9,6 @@ changes only as it was read. The order in each is: bytes, charge, record, clean 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -21,7 +20,7 @@ from gateway.batches.lines import BadLine, CheckedLine, check_line, parse_of
 from gateway.batches.parts import BatchParts
 from gateway.batches.planning import MAX_LINE_BYTES, Chunk, Cutter
 from gateway.batches.record import LineError, OpenChunk, Status
-from gateway.batches.room import Room
+from gateway.batches.room import LOOK_AGAIN_MS, Room
 from gateway.batches.single_lines import SingleLines
 from gateway.errors import (
     GatewayError,
@@ -41,14 +40,6 @@ MAX_OPEN: Final = 8
 MAX_SENDINGS: Final = 3
 # What an answer is taken for whose caller leaves its length open.
 USUAL_OUTPUT_TOKENS: Final = 512
-
-LOOK_AGAIN_MS: Final = 5_000
-# Of a budget's hours or days, because somebody may raise the plan meanwhile.
-LONGEST_WAIT_MS: Final = 60_000
-# Later by up to so much, so that those who wait for one window do not come as one.
-JITTER: Final = 0.1
-
-_random: Final = random.Random()  # noqa: S311 - spreads, guards nothing
 
 
 class BatchRun:
@@ -82,17 +73,7 @@ class BatchRun:
             record.status == "in_progress" and (is_over or self._is_expired)
         ):
             await self._conclude()
-        return None if record.has_ended else self._wait_ms()
-
-    def _wait_ms(self) -> int:
-        waits_ms = [*self._room.waits_ms, LONGEST_WAIT_MS]
-        if not self._room.waits_ms or any(
-            x.way == "together" for x in self._record.open
-        ):
-            waits_ms.append(LOOK_AGAIN_MS)
-        wait_ms = int(min(waits_ms) * (1 + JITTER * _random.random()))
-        left_s = self._record.expires_at - self._parts.now_s()
-        return max(0, min(wait_ms, int(left_s * 1000)))
+        return None if record.has_ended else self._room.wait_ms()
 
     @property
     def _is_expired(self) -> bool:
@@ -125,8 +106,9 @@ class BatchRun:
         await self._save()
 
     def _check(self, raw: bytes, number: int) -> CheckedLine:
+        endpoint, plan = self._record.endpoint, self._principal.plan
         checked = check_line(
-            raw, number, self._record.endpoint, self._parse, USUAL_OUTPUT_TOKENS
+            raw, number, endpoint, self._parse, USUAL_OUTPUT_TOKENS, plan
         )
         workspace = self._principal.workspace
         if not self._principal.may_use(checked.model) or self._parts.is_anothers(
@@ -168,6 +150,8 @@ class BatchRun:
             results = await self._parts.desk.results(self._record, chunk.number)
             if len(results) >= chunk.lines:
                 lines = await self._parts.desk.read(self._folder, chunk.number)
+                if chunk.owner:
+                    await self._single_lines().look_after(chunk, lines, results)
                 await self._close(chunk, lines, results)
             elif 0 < chunk.missed_ms <= self._parts.now_s() * 1000:
                 await self._miss(chunk)
@@ -295,8 +279,8 @@ class BatchRun:
             lines = await desk.read(self._folder, chunk.number)
             if chunk.owner:
                 known = await desk.results(record, chunk.number)
-                left = [place for place in range(chunk.lines) if place not in known]
-                await self._single_lines().look_after(chunk, lines, left)
+                await self._single_lines().look_after(chunk, lines, known)
+                chunk.owner = ""
             # From here what it lacks is as fixed as what it has: whoever comes later
             # writes the same.
             await desk.give_up(record, chunk, lines, missing)

@@ -9,10 +9,12 @@ import msgspec
 
 from gateway.batches.record import Endpoint, LineError, Way
 from gateway.errors import GatewayError
+from gateway.request_bounds import check_bounds
 from gateway.settings import Dialect, PromptForm
 from gateway.translation.chat import ChatTranslator
-from gateway.translation.port import Parse, Translator
+from gateway.translation.port import Parse, TokenDemand, Translator
 from gateway.translation.text import TextTranslator
+from policies.plans import Plan
 
 # LLMTune's batch route carries a prompt and nothing beside it. Text completions are
 # never so plain: OpenAI ends them after 16 tokens unless told otherwise.
@@ -72,7 +74,12 @@ def parse_of(endpoint: Endpoint, dialect: Dialect, form: PromptForm) -> Parse:
 
 
 def check_line(
-    raw: bytes, number: int, endpoint: Endpoint, parse: Parse, usual_output: int
+    raw: bytes,
+    number: int,
+    endpoint: Endpoint,
+    parse: Parse,
+    usual_output: int,
+    plan: Plan,
 ) -> CheckedLine:
     """
     The request of a line; BadLine if it is none.
@@ -99,7 +106,7 @@ def check_line(
     return CheckedLine(
         Item(number, line.custom_id, line.body),
         translator.model,
-        way_of(line.body),
+        way_of(line.body, plan, translator.demand),
         translator.demand.input_tokens + output,
     )
 
@@ -116,8 +123,13 @@ def _check_frame(line: BatchLine, number: int, endpoint: Endpoint) -> None:
         raise _bad("mismatched_url", problem, number, "url")
 
 
-def way_of(body: msgspec.Raw) -> Way:
+def way_of(body: msgspec.Raw, plan: Plan, demand: TokenDemand) -> Way:
     """Whether LLMTune's batch route carries all that a body says."""
+    try:
+        check_bounds(plan, demand)
+    except GatewayError:
+        # By itself it is refused as any request of its size is.
+        return "singly"
     fields = _body(body)
     for name, value in fields.items():
         if name not in CARRIED and value not in NEUTRAL.get(name, (None,)):

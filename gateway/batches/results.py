@@ -55,6 +55,8 @@ class Outcome(msgspec.Struct, frozen=True):
     is_answer: bool
     input_tokens: int = 0
     output_tokens: int = 0
+    # Under which it is charged, of a line that went by itself.
+    lease_id: str = ""
 
 
 encode: Final = msgspec.json.Encoder().encode
@@ -62,7 +64,7 @@ decode_outcome: Final = msgspec.json.Decoder(Outcome).decode
 decode_result: Final = msgspec.json.Decoder(UpstreamResult).decode
 
 
-def answered(item: Item, body: bytes, usage: TokenUsage) -> Outcome:
+def answered(item: Item, body: bytes, usage: TokenUsage, lease_id: str = "") -> Outcome:
     """An answer in the endpoint's shape."""
     response = Response(200, "req_" + new_id(), msgspec.Raw(body))
     return Outcome(
@@ -70,6 +72,7 @@ def answered(item: Item, body: bytes, usage: TokenUsage) -> Outcome:
         is_answer=True,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
+        lease_id=lease_id,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,9 +14,20 @@ from gateway.batches.record import BatchRecord, OpenChunk, Way
 from gateway.errors import StoreUnavailable
 from policies.ledger import Admitted, Decision, Rejected, Usage
 
+# Without a word from anybody.
+LOOK_AGAIN_MS: Final = 5_000
 WAIT_FOR_ROOM_MS: Final = 1_000
-# Of the batches that are in the way, those that are looked up for having ended.
-LOOKED_UP: Final = 20
+# Of a batch that has nothing under way: there may be hundreds in line behind others,
+# and each look reads its next chunk.
+WAIT_IN_LINE_MS: Final = 5_000
+# Of a budget's hours or days, because somebody may raise the plan meanwhile.
+LONGEST_WAIT_MS: Final = 60_000
+# Later by up to so much, so that those who wait for one window do not come as one.
+JITTER: Final = 0.1
+# Of the batches that are in the way, those that one look looks up for having ended.
+LOOKED_UP: Final = 4
+
+_random: Final = random.Random()  # noqa: S311 - spreads, guards nothing
 
 
 class Room:
@@ -30,6 +42,16 @@ class Room:
         self._enqueued = Enqueued(parts.jobs)
         # Until there may be more.
         self.waits_ms: list[int] = []
+
+    def wait_ms(self) -> int:
+        """Until its batch has to be looked at again; never beyond its day."""
+        waits_ms = [*self.waits_ms, LONGEST_WAIT_MS]
+        is_told = any(chunk.way == "together" for chunk in self._record.open)
+        if is_told or not self.waits_ms:
+            waits_ms.append(LOOK_AGAIN_MS)
+        wait_ms = int(min(waits_ms) * (1 + JITTER * _random.random()))
+        left_s = self._record.expires_at - self._parts.now_s()
+        return max(0, min(wait_ms, int(left_s * 1000)))
 
     async def take(self, lines: Chunk) -> Way | None:
         """Hold what one more chunk takes, and by which way it goes; None to wait."""
@@ -71,7 +93,7 @@ class Room:
             affords,
         )
         if not has_room:
-            self.waits_ms.append(WAIT_FOR_ROOM_MS)
+            self.waits_ms.append(WAIT_FOR_ROOM_MS if record.open else WAIT_IN_LINE_MS)
             await self._forget_ended()
         return has_room
 
@@ -80,7 +102,7 @@ class Room:
         workspace = self._record.caller.workspace
         held = await self._enqueued.batches(workspace)
         others = [each for each in held if each != self._record.id]
-        for each in others[:LOOKED_UP]:
+        for each in _random.sample(others, min(LOOKED_UP, len(others))):
             found = await self._parts.book.find(workspace, each)
             if found is None or found.record.has_ended:
                 await self._enqueued.set(workspace, each, UnderWay())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -14,14 +15,17 @@ from gateway.batches.keeping import Held
 from gateway.batches.parts import BatchParts
 from gateway.batches.planning import Chunk
 from gateway.batches.record import OpenChunk
-from gateway.batches.results import Outcome, encode
+from gateway.batches.results import Outcome, decode_outcome, encode
 from gateway.batches.singly import Waits
 from gateway.translation.port import Parse
+from policies.jobs.port import JobsUnavailable
 
 # Lines of a batch at a time, if the plan leaves room for as many.
 LINES_TOGETHER: Final = 4
 # For so long they are run before the rest of the batch is looked at again.
 SLICE_S: Final = 2.0
+# An answer is offered so soon again to a store that is away.
+KEEP_AGAIN_S: Final = 0.5
 
 
 class SingleLines:
@@ -59,7 +63,7 @@ class SingleLines:
         lines = await self._parts.desk.read(self._folder, chunk.number)
         known = await self._parts.desk.results(self._record, chunk.number)
         left = [place for place in range(chunk.lines) if place not in known]
-        await self._take_over(chunk, lines, left)
+        await self._take_over(chunk, lines, known)
         if self._record.status != "in_progress":
             # Cancelled meanwhile: nothing more is begun.
             left = []
@@ -69,9 +73,9 @@ class SingleLines:
         async def run_some() -> None:
             loop = asyncio.get_running_loop()
             while left and loop.time() < until_s:
-                ended = await self._run_line(chunk, lines, left.pop())
-                if isinstance(ended, Waits):
-                    self._waits_ms.append(ended.for_ms)
+                waits = await self._run_line(chunk, lines, left.pop())
+                if waits is not None:
+                    self._waits_ms.append(waits.for_ms)
                     return
 
         await all_or_none(run_some() for _ in range(LINES_TOGETHER))
@@ -79,35 +83,37 @@ class SingleLines:
         chunk.owner = ""
         await self._parts.book.save(self._held)
 
-    async def _take_over(self, chunk: OpenChunk, lines: Chunk, left: list[int]) -> None:
+    async def _take_over(
+        self, chunk: OpenChunk, lines: Chunk, known: Mapping[int, bytes]
+    ) -> None:
         """
         Hold a chunk's lines, under names of their own each time.
 
-        With an owner, whoever ran it did not come to its end: begun anew, paid once.
+        With an owner, whoever ran it did not come to its end: begun anew, charged once.
         """
         if chunk.owner:
-            await self.look_after(chunk, lines, left)
+            await self.look_after(chunk, lines, known)
         chunk.attempt += 1
         chunk.owner = self._parts.owner
         await self._parts.book.save(self._held)
 
     async def look_after(
-        self, chunk: OpenChunk, lines: Chunk, left: Iterable[int]
+        self, chunk: OpenChunk, lines: Chunk, known: Mapping[int, bytes]
     ) -> None:
-        """Take back what a dead replica's lines reserved, and note what they paid."""
-        stems = {
-            place: self._lease_stem(chunk, lines.items[place].line) for place in left
-        }
-        await self._note_paid(chunk, await self._paid_among(stems))
+        """
+        See to the charges of a replica that died over a chunk.
 
-    async def _paid_among(self, stems: dict[int, str]) -> list[int]:
-        """The places of lines that were charged for; of others it is taken back."""
-        take_back = self._parts.runner.take_back
-        return [
-            place
-            for place, stem in stems.items()
-            if await take_back(self._principal, stem)
-        ]
+        What it has answered is charged as it was answered; of what it has not, what was
+        reserved is taken back.
+        """
+        for raw in known.values():
+            if raw[:1] == MADE:
+                outcome = decode_outcome(raw[1:])
+                await self._parts.runner.settle(self._record.caller.workspace, outcome)
+        for place, item in enumerate(lines.items):
+            if place not in known:
+                stem = self._lease_stem(chunk, item.line)
+                await self._parts.runner.take_back(self._principal.workspace, stem)
 
     async def _note_paid(self, chunk: OpenChunk, places: Iterable[int]) -> None:
         """Lines that were charged and whose result is not the one charged for."""
@@ -125,29 +131,43 @@ class SingleLines:
 
     async def _run_line(
         self, chunk: OpenChunk, lines: Chunk, place: int
-    ) -> Outcome | Waits:
+    ) -> Waits | None:
         item = lines.items[place]
         stem = self._lease_stem(chunk, item.line)
         is_paid = place in await self._parts.desk.paid(self._record, chunk.number)
         principal = free_of_charge(self._principal) if is_paid else self._principal
-        outcome = await self._parts.runner.run(principal, item, self._parse, stem)
-        if isinstance(outcome, Waits):
-            return outcome
+        keep = partial(self._keep, chunk, place)
+        return await self._parts.runner.run(principal, item, self._parse, stem, keep)
+
+    async def _keep(self, chunk: OpenChunk, place: int, outcome: Outcome) -> None:
+        """Collect it, while its batch is ours for as long as the store is away."""
         self._ran_any = True
-        workspace = self._record.caller.workspace
+        while True:
+            try:
+                counts = await self._collect(chunk, place, MADE + encode(outcome))
+            except JobsUnavailable:
+                # It was answered, and perhaps this is all that is left of it.
+                await asyncio.sleep(KEEP_AGAIN_S)
+                continue
+            if not counts:
+                await self._note_paid(chunk, (place,))
+            return
+
+    async def _collect(self, chunk: OpenChunk, place: int, entry: bytes) -> bool:
+        """Whether it counts, or LLMTune's own result that came first after all."""
+        jobs, workspace = self._parts.jobs, self._record.caller.workspace
         name = collection_of(self._record.id, chunk.number)
-        entry = {str(place): MADE + encode(outcome)}
-        if not await self._parts.jobs.collect(workspace, name, entry, COLLECTED_MS):
-            # LLMTune's own result came first after all, and counts.
-            await self._note_paid(chunk, (place,))
-        return outcome
+        if await jobs.collect(workspace, name, {str(place): entry}, COLLECTED_MS):
+            return True
+        # Or it was collected by a call whose answer was lost.
+        return (await jobs.collected(workspace, name)).get(str(place)) == entry
 
 
 def free_of_charge(principal: Principal) -> Principal:
     """For what was paid already: no limit counts it."""
     plan = principal.plan
     free = msgspec.structs.replace(plan, rates=(), quotas=(), concurrency=None)
-    return msgspec.structs.replace(principal, plan=free)
+    return msgspec.structs.replace(principal, plan=free, key_scope=None)
 
 
 async def all_or_none(works: Iterable[Coroutine[Any, Any, None]]) -> None:

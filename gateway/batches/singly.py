@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Self
 from weakref import WeakValueDictionary
 
@@ -35,7 +35,7 @@ from gateway.record import Record
 from gateway.tracing.facts import RequestTrace
 from gateway.translation.port import Parse, Stamp
 from gateway.translation.usage import TokenUsage
-from policies.ledger import LimitState
+from policies.ledger import LimitState, Usage
 from policies.plans import Quota
 
 # Of each limit, what the background leaves to those who wait.
@@ -52,6 +52,10 @@ class Waits(msgspec.Struct, frozen=True):
     """A line that the limits, ours or LLMTune's, do not let run for so long."""
 
     for_ms: int
+
+
+# Of what became of a line.
+Keep = Callable[[Outcome], Awaitable[None]]
 
 
 class Background:
@@ -86,26 +90,39 @@ class LineRunner:
         """Whether the plan's limits leave room for who does not wait."""
         return not any(map(_is_busy, await self._admission.inspect(principal)))
 
-    async def take_back(self, principal: Principal, lease_stem: str) -> bool:
-        """
-        Take back what was reserved for a line by a replica that died over it.
+    async def take_back(self, workspace: str, lease_stem: str) -> None:
+        """Take back what was reserved for a line by a replica that died over it."""
+        for number in range(MAX_TRIES):
+            await self._admission.void(workspace, f"{lease_stem}.{number}")
 
-        True if it was charged in full just before: that is not taken back.
-        """
-        names = [f"{lease_stem}.{number}" for number in range(MAX_TRIES)]
-        kept = [await self._admission.take_back(principal, name) for name in names]
-        return not all(kept)
+    async def settle(self, workspace: str, outcome: Outcome) -> None:
+        """Charge what a kept answer took; nothing where that was done before."""
+        if outcome.lease_id:
+            usage = Usage(1, outcome.input_tokens + outcome.output_tokens)
+            await self._admission.end_charge(workspace, usage, outcome.lease_id)
 
     async def run(
-        self, principal: Principal, item: Item, parse: Parse, lease_stem: str
-    ) -> Outcome | Waits:
-        """What became of a line; no two runs may have names of the same stem."""
+        self,
+        principal: Principal,
+        item: Item,
+        parse: Parse,
+        lease_stem: str,
+        keep: Keep,
+    ) -> Waits | None:
+        """
+        Have a line answered, and what became of it kept; Waits where it was not.
+
+        An answer is kept before its charge is settled: whoever finds the one can see
+        to the other. No two runs may have names of the same stem.
+        """
         for number in range(MAX_TRIES):
             try:
-                return await self._try(principal, item, parse, f"{lease_stem}.{number}")
+                lease_id = f"{lease_stem}.{number}"
+                return await self._try(principal, item, parse, lease_id, keep)
             except LimitExceeded as error:
                 if error.limit_code == "request_exceeds_limit":
-                    return refused(item, error)
+                    await keep(refused(item, error))
+                    return None
                 return Waits(error.retry_after_ms or WAIT_FOR_ROOM_MS)
             except StoreUnavailable as error:
                 return Waits(error.retry_after_ms or WAIT_FOR_ROOM_MS)
@@ -114,18 +131,28 @@ class LineRunner:
                 return Waits(error.retry_after_ms or WAIT_FOR_UPSTREAM_MS)
             except GatewayError as error:
                 if number + 1 == MAX_TRIES or not _may_pass(error):
-                    return refused(item, error)
+                    await keep(refused(item, error))
+                    return None
                 await asyncio.sleep(TRY_AGAIN_S[number])
         raise AssertionError("unreachable")
 
     async def _try(
-        self, principal: Principal, item: Item, parse: Parse, lease_id: str
-    ) -> Outcome | Waits:
+        self,
+        principal: Principal,
+        item: Item,
+        parse: Parse,
+        lease_id: str,
+        keep: Keep,
+    ) -> Waits | None:
         lock = self._turns.setdefault(principal.workspace, asyncio.Lock())
         async with _Turn(lock) as turn:
             if not await self._has_room(principal):
                 return Waits(WAIT_FOR_ROOM_MS)
             noted = Background(turn.end)
+
+            async def keep_answer(body: bytes) -> None:
+                await keep(answered(item, body, noted.usage, lease_id))
+
             call = Call(
                 principal=principal,
                 translator=parse(bytes(item.body)),
@@ -134,10 +161,10 @@ class LineRunner:
                 exchange=noted,
                 lease_id=lease_id,
                 waits=True,
+                keep=keep_answer,
             )
-            body = await self._service.complete(call)
-        assert isinstance(body, bytes)  # noqa: S101 - no line streams
-        return answered(item, body, noted.usage)
+            await self._service.complete(call)
+        return None
 
 
 class _Turn:

@@ -12,17 +12,19 @@ import pytest
 
 from gateway.batches.lines import CheckedLine, check_line, parse_of
 from gateway.batches.pace import Pace
-from gateway.batches.planning import MAX_LINES, Cutter, Plan, chunk_key
+from gateway.batches.planning import MAX_LINES, Cutter, chunk_key
+from gateway.batches.planning import Plan as CutPlan
 from gateway.files.service import split_lines
 from gateway.storage.opening import open_storage
-from tests.batches.conftest import ENDPOINT, BatchHouse, jsonl, line
+from policies.plans import Plan
+from tests.batches.conftest import ENDPOINT, BatchHouse, StartHouse, jsonl, line
 
 MIB: Final = 1024 * 1024
 PARSE: Final = parse_of(ENDPOINT, "auto", "both")
 
 
 def check(raw: bytes, number: int) -> CheckedLine:
-    return check_line(raw, number, ENDPOINT, PARSE, 512)
+    return check_line(raw, number, ENDPOINT, PARSE, 512, Plan(plan="open"))
 
 
 async def pieces(*all_pieces: bytes) -> AsyncIterator[bytes]:
@@ -52,7 +54,7 @@ class Input:
         kept = sum(each.stat().st_size for each in self._folder.rglob("chunk-*"))
         self.most_held_bytes = max(self.most_held_bytes, self._read_bytes - kept)
 
-    async def cut(self) -> Plan:
+    async def cut(self) -> CutPlan:
         cutter = Cutter(open_storage(self._folder.as_uri()), "batch", check, Pace())
         return await cutter.cut(self.lines(), MAX_LINES)
 
@@ -138,3 +140,19 @@ async def test_windows_line_ends_and_blank_lines_are_no_mistake(
     )
     ended = await house.ended(created.json()["id"])
     assert {"total": 2, "completed": 2, "failed": 0} == ended["request_counts"]
+
+
+async def test_a_line_larger_than_the_plan_lets_a_request_be_is_refused(
+    start_house: StartHouse,
+) -> None:
+    """As the call alone would have been, and the others are run."""
+    plan = "plan: small\nrequest: {max_input_tokens: 50}\n"
+    house = await start_house({"small": plan})
+
+    started = await house.start([line("a"), line("b", "word " * 200)], "small")
+    ended = await house.ended(started["id"], "small")
+
+    assert {"total": 2, "completed": 1, "failed": 1} == ended["request_counts"]
+    (told,) = await house.lines_of(ended["error_file_id"], "small")
+    code = told["response"]["body"]["error"]["code"]
+    assert ("b", "context_length_exceeded") == (told["custom_id"], code)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.batches.driving import drive
@@ -11,6 +14,7 @@ from gateway.batches.enqueued import Enqueued, UnderWay
 from gateway.batches.keeping import BatchBook
 from gateway.long_jobs import LongJobs
 from gateway.simulator.faults import FaultDraw, FaultKind
+from policies.keyring import digest_of
 from tests.batches.conftest import ENDS_WITHIN_S, BatchHouse, StartHouse, line
 from tests.proofs.check import until
 
@@ -166,3 +170,33 @@ async def test_what_an_ended_batch_holds_is_forgotten(start_house: StartHouse) -
     started = await house.start([line("b")], "one")
 
     assert "completed" == (await house.ended(started["id"], "one"))["status"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": 5}], ids=["together", "singly"])
+async def test_a_keys_own_budget_counts_its_batches(
+    start_house: StartHouse, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    """And holds them: the rest waits, as for the plan's."""
+    key = "llmtune_gw_test_key_of_open"
+    narrowed = {
+        "sha256": digest_of(key),
+        "workspace": "ws-open",
+        "plan": "open",
+        "limits": {"quotas": [{"of": "requests", "limit": 5, "per": "month"}]},
+    }
+    keys_file = tmp_path / "narrowed.yaml"
+    keys_file.write_bytes(msgspec.yaml.encode({"keys": [narrowed]}))
+    house = await start_house(keys_file=keys_file)
+
+    first = await house.start([line(str(n), **fields) for n in range(4)])
+    await house.ended(first["id"])
+    second = await house.start([line(str(n), **fields) for n in range(4)])
+    await house.becomes(second["id"], ("in_progress",))
+
+    said = (await house.gateway.get("/v1/limits")).json()["limits"]
+    assert [("key-requests-per-calendar-month", 4)] == [
+        (each["dimension"], each["used"]) for each in said
+    ]
+    assert {"total": 4, "completed": 0, "failed": 4} == await cancelled(
+        house, second["id"], "open"
+    )

@@ -1,0 +1,70 @@
+"""What is asked of the ledger for a principal: all its limits, or only some. Pure."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from gateway.auth import Principal
+from policies.ledger import Demand, KeyScope, Usage
+from policies.plans import KeyLimits, Plan
+
+
+def asked(principal: Principal, reserve: Usage, lease_id: str) -> Demand:
+    """A demand that every limit counts."""
+    return Demand(
+        workspace=principal.workspace,
+        plan=principal.plan,
+        lease_id=lease_id,
+        reserve=reserve,
+        key=principal.key_scope,
+    )
+
+
+def placeless(principal: Principal, usage: Usage, lease_id: str) -> Demand:
+    """A demand that neither needs a place nor takes one."""
+    key = principal.key_scope
+    return Demand(
+        workspace=principal.workspace,
+        plan=_without_places(principal.plan),
+        lease_id=lease_id,
+        reserve=usage,
+        key=key and KeyScope(key.id, _key_without_places(key.limits)),
+        takes_place=False,
+    )
+
+
+def budgeted(principal: Principal, usage: Usage, lease_id: str) -> Demand:
+    """A demand that budgets alone count."""
+    key = principal.key_scope
+    return Demand(
+        workspace=principal.workspace,
+        plan=_budgets_of(principal.plan),
+        lease_id=lease_id,
+        reserve=usage,
+        key=key and KeyScope(key.id, _key_budgets_of(key.limits)),
+        takes_place=False,
+    )
+
+
+# Plans in use at such a service, and keys' limits. Ledgers know them by identity, and
+# make anew what they keep for one that they have not seen.
+@lru_cache(maxsize=1024)
+def _budgets_of(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, concurrency=None, rates=())
+
+
+@lru_cache(maxsize=1024)
+def _without_places(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, concurrency=None)
+
+
+@lru_cache(maxsize=4096)
+def _key_budgets_of(limits: KeyLimits) -> KeyLimits:
+    return msgspec.structs.replace(limits, concurrency=None, rates=())
+
+
+@lru_cache(maxsize=4096)
+def _key_without_places(limits: KeyLimits) -> KeyLimits:
+    return msgspec.structs.replace(limits, concurrency=None)
