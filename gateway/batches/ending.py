@@ -16,13 +16,13 @@ async def after_end(parts: BatchParts, held: Held) -> None:
     Whoever dies in the middle is followed by one who does it again.
     """
     record = held.record
-    if record.is_told:
-        return
-    await parts.ended(record)
-    await Enqueued(parts.jobs).set(record.caller.workspace, record.id, UnderWay())
+    if not record.is_told:
+        await parts.ended(record)
+        await Enqueued(parts.jobs).set(record.caller.workspace, record.id, UnderWay())
+        record.is_told = True
+        await parts.book.save(held)
+    # Each time: a driver that was overtaken may have written after the last sweep.
     await parts.desk.sweep(folder_of_batch(record))
-    record.is_told = True
-    await parts.book.save(held)
 
 
 def folder_of_batch(record: BatchRecord) -> str:

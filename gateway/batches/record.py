@@ -102,7 +102,7 @@ class BatchRecord(msgspec.Struct, kw_only=True):
     error_file_id: str | None = None
     # Ended by its time with lines that were not run.
     was_expired: bool = False
-    # Its end was told, and what it left is cleaned up.
+    # Its end was told, and it holds nothing any more.
     is_told: bool = False
 
     @property
