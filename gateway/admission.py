@@ -156,7 +156,7 @@ class Admission:
         """
         Admit and settle at once, for whoever cannot say when a request ends.
 
-        No place is held, so `concurrency` does not count.
+        No place is held, so `concurrency` does not count, unless it is 0.
         """
         demand = placeless(principal, usage, new_id())
         try:

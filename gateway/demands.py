@@ -23,7 +23,9 @@ def asked(principal: Principal, reserve: Usage, lease_id: str) -> Demand:
 
 
 def placeless(principal: Principal, usage: Usage, lease_id: str) -> Demand:
-    """A demand that neither needs a place nor takes one."""
+    """A demand that neither needs a place nor takes one, but where there is none."""
+    if is_suspended(principal):
+        return asked(principal, usage, lease_id)
     key = principal.key_scope
     return Demand(
         workspace=principal.workspace,
@@ -46,6 +48,13 @@ def budgeted(principal: Principal, usage: Usage, lease_id: str) -> Demand:
         key=key and KeyScope(key.id, _key_budgets_of(key.limits)),
         takes_place=False,
     )
+
+
+def is_suspended(principal: Principal) -> bool:
+    """Whether its workspace or its key has no place at all, whatever it asks for."""
+    key = principal.key_scope
+    places = (principal.plan.concurrency, key and key.limits.concurrency)
+    return any(each and each.limit == 0 and not each.shadow for each in places)
 
 
 # Plans in use at such a service, and keys' limits. Ledgers know them by identity, and

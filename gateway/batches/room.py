@@ -11,6 +11,7 @@ from gateway.batches.enqueued import Enqueued, UnderWay
 from gateway.batches.parts import BatchParts
 from gateway.batches.planning import Chunk
 from gateway.batches.record import BatchRecord, OpenChunk, Way
+from gateway.demands import is_suspended
 from gateway.errors import StoreUnavailable
 from policies.ledger import Admitted, Decision, Rejected, Usage
 
@@ -61,6 +62,9 @@ class Room:
         return way
 
     async def _way_of(self, lines: Chunk) -> Way | None:
+        if is_suspended(self._principal):
+            self.waits_ms.append(LONGEST_WAIT_MS)
+            return None
         decision = await self._look(Usage(len(lines.items), lines.tokens))
         if isinstance(decision, Rejected) and decision.reason == "too_large":
             # More than a whole budget, which each of its lines has to find room in.

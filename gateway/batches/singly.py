@@ -21,6 +21,7 @@ from gateway.auth import Principal
 from gateway.batches.lines import Item
 from gateway.batches.results import Outcome, answered, refused
 from gateway.completion import Call, CompletionService
+from gateway.demands import is_suspended
 from gateway.errors import (
     GatewayError,
     Header,
@@ -88,6 +89,8 @@ class LineRunner:
 
     async def _has_room(self, principal: Principal) -> bool:
         """Whether the plan's limits leave room for who does not wait."""
+        if is_suspended(principal):
+            return False
         return not any(map(_is_busy, await self._admission.inspect(principal)))
 
     async def take_back(self, workspace: str, lease_stem: str) -> None:

@@ -200,3 +200,20 @@ async def test_a_keys_own_budget_counts_its_batches(
     assert {"total": 4, "completed": 0, "failed": 4} == await cancelled(
         house, second["id"], "open"
     )
+
+
+async def test_a_suspended_workspace_runs_no_batch(start_house: StartHouse) -> None:
+    """Neither together nor line by line, and no line fails: it may be let in again."""
+    house = await start_house({"suspended": "plan: suspended\nconcurrency: 0\n"})
+
+    started = await house.start(
+        [line("together"), line("single", max_tokens=5)], "suspended"
+    )
+    await house.becomes(started["id"], ("in_progress",), "suspended")
+    wait_ms = await drive(long_jobs_of(house).parts, f"ws-suspended {started['id']}")
+
+    assert wait_ms is not None
+    assert wait_ms >= 55_000
+    assert not house.llmtune.stats.requests
+    counts = await cancelled(house, started["id"], "suspended")
+    assert {"total": 2, "completed": 0, "failed": 2} == counts

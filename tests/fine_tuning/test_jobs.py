@@ -247,6 +247,17 @@ async def test_a_model_outside_the_plan_is_refused(start_tuning: StartTuning) ->
     assert 404 == (await tuning.create("small")).status_code
 
 
+async def test_a_suspended_workspace_begins_none(start_tuning: StartTuning) -> None:
+    """Nothing else of its plan is spent, and LLMTune does not hear of it."""
+    tuning = await start_tuning({"suspended": "plan: suspended\nconcurrency: 0\n"})
+    answer = await tuning.create("suspended")
+    assert (429, "request_exceeds_limit") == (
+        answer.status_code,
+        answer.json()["error"]["code"],
+    )
+    assert not tuning.llmtune.stats.requests
+
+
 async def test_a_job_is_a_request_of_its_plan(start_tuning: StartTuning) -> None:
     plan = "plan: two\nquotas: [{of: requests, limit: 1, per: month}]\n"
     tuning = await start_tuning({"two": plan})
