@@ -62,7 +62,7 @@ class EdgeMiddleware:
         record, method = exchange.record, wire.head.method
         if self._tracing is not None:
             self._tracing.begin(exchange)
-        with self._telemetry.in_flight():
+        with self._telemetry.in_flight:
             try:
                 await self._answering(exchange, wire, method)
             except ClientGone:

@@ -154,7 +154,7 @@ class CompletionRoutes:
                 del call, translator
                 if isinstance(reply, MeteredStream):
                     response = self._streamed(reply, exchange, presence)
-                    with self._telemetry.stream_in_flight():
+                    with self._telemetry.streams_in_flight:
                         await response.send()
                     return
                 if way.created is not None:

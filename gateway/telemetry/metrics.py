@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -31,7 +31,7 @@ from gateway.telemetry.instruments import (
     Reading,
 )
 from gateway.telemetry.job_metrics import JobMetrics
-from gateway.telemetry.noting import CountedFirst, Noted
+from gateway.telemetry.noting import BATCH, CountedFirst, Noted
 from gateway.translation.usage import TokenUsage
 from gateway.webhooks.incoming import Reason
 from policies.key_cache import LookupOutcome
@@ -102,8 +102,11 @@ class Telemetry:
     def _define_requests(self) -> None:
         self._requests = self._counter(d.REQUESTS)
         self._duration = self._histogram(d.REQUEST_DURATION)
-        self._in_flight = self._gauge(d.REQUESTS_IN_FLIGHT)
-        self._streams = self._gauge(d.STREAMS_IN_FLIGHT)
+        # Contexts: one more for as long as a block runs.
+        self.in_flight: AbstractContextManager[None]
+        self.in_flight = self._gauge(d.REQUESTS_IN_FLIGHT)
+        self.streams_in_flight: AbstractContextManager[None]
+        self.streams_in_flight = self._gauge(d.STREAMS_IN_FLIGHT)
         self._first_token = self._histogram(d.FIRST_TOKEN)
         self._output_token = self._histogram(d.OUTPUT_TOKEN)
         self._added = self._histogram(d.ADDED_LATENCY)
@@ -153,6 +156,7 @@ class Telemetry:
 
     def count_noted(self) -> None:
         """Count what was noted and not counted yet, as every scrape does first."""
+        # Decisions before charges: a workspace that is new has its place by them.
         for noted in (
             *(self._ended, self._attempted, self._decided),
             *(self._charged, self._store_answered),
@@ -160,14 +164,6 @@ class Telemetry:
             noted.count()
 
     # Requests.
-
-    def in_flight(self) -> AbstractContextManager[None]:
-        """Count a request for as long as the block runs."""
-        return self._in_flight
-
-    def stream_in_flight(self) -> AbstractContextManager[None]:
-        """Count a stream for as long as the block runs."""
-        return self._streams
 
     def request(
         self,
@@ -180,6 +176,8 @@ class Telemetry:
         """`added_s` as in `added`, of a whole answer."""
         if trace_id is None:
             self._ended.note((route, outcome, duration_s, added_s))
+            if len(self._ended) >= BATCH:
+                self.count_noted()
             return
         self._requests.inc(route, outcome)
         self._duration.observe(duration_s, route, outcome, trace_id=trace_id)
@@ -269,20 +267,29 @@ class Telemetry:
         self._charged.note((plan, workspace, model, usage, reserved_tokens))
 
     def _count_charged(self, events: list[_Charged]) -> None:
-        # A workspace that is new has its place by its decision.
-        self._decided.count()
+        groups: dict[tuple[str, str, str], list[TokenUsage]] = {}
         ratios: list[float] = []
         for plan, workspace, model, usage, reserved_tokens in events:
-            # A name that no model answers to has no output, and gets no place.
-            is_known = usage.output_tokens > 0
-            label = self.models.count(model) if is_known else self.models.label(model)
-            self._tokens.add(usage.input_tokens, plan, label, "input")
-            self._tokens.add(usage.output_tokens, plan, label, "output")
-            total = usage.total_tokens
-            self._workspace_tokens.add(total, self.workspaces.label(workspace))
+            groups.setdefault((plan, workspace, model), []).append(usage)
             if reserved_tokens:
-                ratios.append(total / reserved_tokens)
+                ratios.append(usage.total_tokens / reserved_tokens)
+        for (plan, workspace, model), usages in groups.items():
+            self._count_tokens(plan, workspace, model, usages)
         self._ratio.observe_all(ratios)
+
+    def _count_tokens(
+        self, plan: str, workspace: str, model: str, usages: Sequence[TokenUsage]
+    ) -> None:
+        # A name that no model answers to has no output, and gets no place.
+        answers = sum(usage.output_tokens > 0 for usage in usages)
+        models = self.models
+        label = models.count(model, answers) if answers else models.label(model)
+        input_tokens = sum(usage.input_tokens for usage in usages)
+        output_tokens = sum(usage.output_tokens for usage in usages)
+        self._tokens.add(input_tokens, plan, label, "input")
+        self._tokens.add(output_tokens, plan, label, "output")
+        total = input_tokens + output_tokens
+        self._workspace_tokens.add(total, self.workspaces.label(workspace))
 
     def lease_renewed(self) -> None:
         self._leases_renewed.inc()
@@ -332,6 +339,8 @@ class Telemetry:
         self._reload_is_refused.set(is_refused, what)
 
     def lagged(self, lag_s: float) -> None:
+        """Heard four times a second, whatever comes."""
+        self.count_noted()
         self._lag.observe(lag_s)
 
     def rate_limit_called(self, outcome: str, times: int = 1) -> None:

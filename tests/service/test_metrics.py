@@ -334,18 +334,33 @@ def test_a_scrape_counts_first_what_was_only_noted() -> None:
     assert telemetry.registry.get_sample_value(name, {"outcome": "ok"}) == BATCH + 3
 
 
-def test_a_full_batch_is_counted_though_nobody_scrapes() -> None:
-    counted: list[int] = []
-    noted = Noted(counted.extend)
-    for number in range(BATCH - 1):
+def test_events_are_counted_together_in_their_order() -> None:
+    counted: list[list[int]] = []
+    noted = Noted(counted.append)
+    for number in range(3):
         noted.note(number)
-    assert not counted
-    noted.note(BATCH - 1)
-    assert counted == list(range(BATCH))
+    assert (3, []) == (len(noted), counted)
+    noted.count()
+    noted.count()
+    assert (0, [[0, 1, 2]]) == (len(noted), counted)
+
+
+def test_what_is_noted_is_counted_though_nobody_scrapes() -> None:
+    """As requests end; and four times a second, for what comes by another way."""
+    telemetry = Telemetry()
+    telemetry.admitted("p", "ws", Admitted(lease_id="x", states=()))
+    for _ in range(BATCH):
+        assert "ws" not in telemetry.workspaces
+        telemetry.request("/v1/models", "ok", 0.1)
+    assert "ws" in telemetry.workspaces
+
+    telemetry.admitted("p", "other", Admitted(lease_id="x", states=()))
+    telemetry.lagged(0.0)
+    assert "other" in telemetry.workspaces
 
 
 def test_tokens_are_of_their_workspace_when_its_decision_is_only_noted() -> None:
-    """Settlements may fill a batch while decisions do not."""
+    """Whichever of them are counted first."""
     telemetry = Telemetry()
     telemetry.admitted("p", "ws", Admitted(lease_id="x", states=()))
     for _ in range(BATCH):
