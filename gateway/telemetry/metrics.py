@@ -48,8 +48,8 @@ STANDING_S: Final = 60.0
 
 # Route, outcome, seconds, and of them added by the gateway.
 _Ended: TypeAlias = tuple[str, Outcome, float, float | None]
-# Plan, workspace, what was decided and when.
-_Decided: TypeAlias = tuple[str, str, Decision, float]
+# Plan, workspace and what was decided.
+_Decided: TypeAlias = tuple[str, str, Decision]
 # Plan, workspace, model, what was used and how many tokens were reserved for it.
 _Charged: TypeAlias = tuple[str, str, str, TokenUsage, int]
 
@@ -176,7 +176,7 @@ class Telemetry:
         """`added_s` as in `added`, of a whole answer."""
         if trace_id is None:
             self._ended.note((route, outcome, duration_s, added_s))
-            if len(self._ended) >= BATCH:
+            if len(self._ended.events) >= BATCH:
                 self.count_noted()
             return
         self._requests.inc(route, outcome)
@@ -223,18 +223,18 @@ class Telemetry:
     # Limits.
 
     def admitted(self, plan: str, workspace: str, decision: Admitted) -> None:
-        self._decided.note((plan, workspace, decision, self._now_s()))
+        self._decided.note((plan, workspace, decision))
 
     def rejected(self, plan: str, workspace: str, decision: Rejected) -> None:
-        self._decided.note((plan, workspace, decision, self._now_s()))
+        self._decided.note((plan, workspace, decision))
 
     def _count_decided(self, events: list[_Decided]) -> None:
         groups: dict[tuple[str, str, type[Decision]], int] = {}
-        stood: dict[str, tuple[float, tuple[LimitState, ...]]] = {}
-        for plan, workspace, decision, at_s in events:
+        stood: dict[str, tuple[LimitState, ...]] = {}
+        for plan, workspace, decision in events:
             group = plan, workspace, decision.__class__
             groups[group] = groups.get(group, 0) + 1
-            stood[workspace] = at_s, decision.states
+            stood[workspace] = decision.states
             if isinstance(decision, Rejected):
                 self._rejections.inc(plan, decision.binding.name, decision.reason)
             else:
@@ -244,9 +244,10 @@ class Telemetry:
             self._admissions.add(times, plan, word)
             label = self.workspaces.count(workspace, times)
             self._of_workspace.add(times, label, word)
-        for workspace, where in stood.items():
+        now_s = self._now_s()
+        for workspace, states in stood.items():
             if workspace in self.workspaces:
-                self._stood[workspace] = where
+                self._stood[workspace] = now_s, states
 
     def _count_near(self, plan: str, decision: Admitted) -> None:
         for state in decision.states:

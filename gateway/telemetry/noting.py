@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 # Requests. More would save little, and what is noted would push other things out of the
 # caches.
-BATCH: Final = 32
+BATCH: Final = 16
 
 Event = TypeVar("Event")
 
@@ -25,22 +25,19 @@ Event = TypeVar("Event")
 class Noted(Generic[Event]):
     """Events of one kind that are not counted yet."""
 
-    __slots__ = ("_count", "_events", "note")
+    __slots__ = ("_count", "events", "note")
 
     def __init__(self, count: Callable[[list[Event]], None]) -> None:
         self._count = count
-        self._events: list[Event] = []
+        self.events: list[Event] = []
         # Nothing else on the way of a request: the list itself takes it.
-        self.note: Callable[[Event], None] = self._events.append
-
-    def __len__(self) -> int:
-        return len(self._events)
+        self.note: Callable[[Event], None] = self.events.append
 
     def count(self) -> None:
         """Count what is noted, in the order in which it happened."""
-        if self._events:
-            events = self._events[:]
-            self._events.clear()
+        if self.events:
+            events = self.events[:]
+            self.events.clear()
             self._count(events)
 
 
