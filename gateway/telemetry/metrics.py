@@ -186,14 +186,15 @@ class Telemetry:
 
     def _count_ended(self, events: list[_Ended]) -> None:
         groups: dict[Labels, list[float]] = {}
-        for route, outcome, duration_s, _ in events:
+        all_added_s: list[float] = []
+        for route, outcome, duration_s, added_s in events:
             groups.setdefault((route, outcome), []).append(duration_s)
+            if added_s is not None:
+                all_added_s.append(added_s if added_s > 0 else 0.0)
         for labels, durations_s in groups.items():
             self._requests.add(len(durations_s), *labels)
             self._duration.observe_all(durations_s, *labels)
-        self._added.observe_all(
-            [max(added_s, 0.0) for *_, added_s in events if added_s is not None]
-        )
+        self._added.observe_all(all_added_s)
 
     def added(self, added_s: float, trace_id: str | None = None) -> None:
         """What of an answer's time was not spent waiting for somebody else."""
