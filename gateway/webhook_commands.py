@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from gateway.batches.inbox import EVENTS, WHAT_CAME
 from gateway.columns import in_columns
 from gateway.key_options import CommandProblem
 from gateway.policy_files import allowed_of
@@ -37,7 +38,7 @@ _COLUMNS: Final[tuple[str, ...]] = (
     *("CREATED", "TYPE", "EVENT", "RECEIVER"),
 )
 
-Do = Callable[[argparse.Namespace, Outbox], Awaitable[None]]
+Do = Callable[[argparse.Namespace, RedisJobs], Awaitable[None]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     replaying.add_argument("--workspace", help="of this one only")
     replaying.set_defaults(run=partial(_run, do=_replay))
+    showing = actions.add_parser("show", help="an event of LLMTune's as it came")
+    showing.add_argument("event_id", metavar="EVENT", help="as the log names it")
+    showing.set_defaults(run=partial(_run, do=_show))
     checking = actions.add_parser("check", help="read the file as the server would")
     checking.add_argument(
         "file",
@@ -74,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace, do: Do) -> int:
     async def on_store(store: Store) -> None:
         try:
-            await do(args, Outbox(RedisJobs(store)))
+            await do(args, RedisJobs(store))
         except JobsUnavailable as error:
             # Its own words say why, and whether something may have been done.
             raise error.__cause__ or error from None
@@ -82,7 +86,15 @@ def _run(args: argparse.Namespace, do: Do) -> int:
     return run_on_store(on_store, client_name=CLIENT_NAME, in_memory=IN_MEMORY)
 
 
-async def _list(args: argparse.Namespace, outbox: Outbox) -> None:
+async def _show(args: argparse.Namespace, jobs: RedisJobs) -> None:
+    kept = await jobs.collected(EVENTS, args.event_id)
+    if WHAT_CAME not in kept:
+        raise CommandProblem(f"there is no event {args.event_id}", 1)
+    sys.stdout.write(kept[WHAT_CAME].decode(errors="replace") + "\n")
+
+
+async def _list(args: argparse.Namespace, jobs: RedisJobs) -> None:
+    outbox = Outbox(jobs)
     found = [each.delivery async for each in _found(args, outbox, is_dead=args.dead)]
     if args.json:
         sys.stdout.write(to_json_text([each.shown() for each in found]))
@@ -103,7 +115,8 @@ async def _workspaces(args: argparse.Namespace, outbox: Outbox) -> list[str]:
     return [args.workspace] if args.workspace else await outbox.workspaces()
 
 
-async def _replay(args: argparse.Namespace, outbox: Outbox) -> None:
+async def _replay(args: argparse.Namespace, jobs: RedisJobs) -> None:
+    outbox = Outbox(jobs)
     if args.all_dead:
         dead = [held async for held in _found(args, outbox, is_dead=True)]
         for held in dead:

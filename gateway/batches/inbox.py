@@ -26,8 +26,11 @@ Taken: TypeAlias = Literal["results", "kept", "repeated"]
 
 # No workspace's name: theirs have no colon.
 EVENTS: Final = ":llmtune"
+WHAT_CAME: Final = "event"
 # LLMTune's retries end long before.
 KEPT_MS: Final = 5 * 86_400_000
+# For a person who looks; whoever is registered gets all of it.
+MOST_KEPT_BYTES: Final = 65_536
 # Whatever URL they come to: these are about jobs and models, and never about lines.
 NEVER_RESULTS: Final = ("training.", "model.", "deployment.", "usage.")
 
@@ -60,13 +63,13 @@ class Inbox:
         return "kept" if is_new else "repeated"
 
     async def _keep(self, event: Event, ticket: Ticket | TuneTicket | None) -> bool:
-        """Keep that it came, for its job what it says; whether it was new."""
+        """Keep it for who asks, and its job if it has one; whether it was new."""
         if isinstance(ticket, TuneTicket) and event.type in TUNE_EVENTS:
             raw = encode_event(TuneEvent(event.type, event.data))
             workspace, job_id = ticket.workspace, ticket.job_id
             return await self._tunes.tell(workspace, job_id, event.id, raw)
-        # What it says is in its deliveries: megabytes here would be for nobody.
-        return bool(await self._jobs.collect(EVENTS, event.id, {"event": b""}, KEPT_MS))
+        kept = {WHAT_CAME: event.raw[:MOST_KEPT_BYTES]}
+        return bool(await self._jobs.collect(EVENTS, event.id, kept, KEPT_MS))
 
     async def _take_results(self, data: dict[str, Any], ticket: Ticket) -> None:
         found = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -25,7 +26,11 @@ from gateway.webhooks.incoming import (
     verify,
 )
 
+logger = logging.getLogger(__name__)
+
 TAKEN: Final = b'{"received":true}'
+# Of a type that is logged: LLMTune's own are short.
+MOST_TYPE_CHARS: Final = 64
 
 
 class WebhookRoutes:
@@ -68,6 +73,9 @@ class WebhookRoutes:
         with unavailable_as_503():
             taken = await self._inbox.take(event, ticket)
         self._telemetry.webhook_came(taken)
+        if taken == "kept":
+            facts = {"event": event.id, "type": event.type[:MOST_TYPE_CHARS]}
+            logger.info("LLMTune told of something", extra={"facts": facts})
         self._nudge()
         await exchange.respond(200, TAKEN)
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.batches.inbox import EVENTS, MOST_KEPT_BYTES, WHAT_CAME
 from gateway.batches.tickets import Ticket, TicketOffice
 from gateway.secret import Secret
 from tests.batches.conftest import SECRET, BatchHouse, StartHouse, line
@@ -45,13 +46,18 @@ async def test_a_signed_event_is_taken_once(house: BatchHouse) -> None:
         )
 
 
-async def test_of_an_event_only_its_id_is_kept(house: BatchHouse) -> None:
-    """Megabytes that nobody reads would fill the store."""
-    assert 200 == (await post(house, {**EVENT, "id": "evt_1"})).status_code
+async def test_an_event_of_an_unknown_type_is_kept_within_bounds(
+    house: BatchHouse,
+) -> None:
+    """For whoever looks it up; megabytes of it would fill the store."""
+    event = {"id": "evt_1", "event": "nobody.knows", "data": {"a": "x" * 1_000_000}}
+    assert 200 == (await post(house, event)).status_code
     jobs = house.gateway.gateway.long_jobs
     assert jobs is not None
-    kept = await jobs.jobs.collected(":llmtune", "evt_1")
-    assert [b""] == list(kept.values())
+    kept = await jobs.jobs.collected(EVENTS, "evt_1")
+    assert kept[WHAT_CAME].startswith(b"{")
+    assert b"nobody.knows" in kept[WHAT_CAME]
+    assert MOST_KEPT_BYTES == len(kept[WHAT_CAME])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from gateway.batches.inbox import EVENTS, WHAT_CAME
 from gateway.webhooks.outbox import Outbox
 from gateway.webhooks.registrations import Registrations
 from gateway.webhooks.relay import Relay
@@ -35,6 +36,7 @@ class Post:
         # The Redis is shared with other tests.
         self.workspace = f"ws-{uuid.uuid4().hex}"
         self._url = url
+        self.jobs = jobs
         self.outbox = Outbox(jobs)
         registrations = Registrations([registered(receiver.url, self.workspace)])
         self.relay = Relay(
@@ -135,6 +137,15 @@ async def test_what_is_not_there_is_not_replayed(office: Post) -> None:
     nobody = "dlv_" + "0" * 34
     assert "no delivery" in await office.command("replay", nobody, exit_code=1)
     assert "must be an id" in await office.command("replay", "evt_1", exit_code=2)
+
+
+async def test_what_llmtune_told_is_shown_as_it_came(office: Post) -> None:
+    event_id = f"evt_{uuid.uuid4().hex}"
+    came = b'{"event":"nobody.knows","data":{"a":1}}'
+    await office.jobs.collect(EVENTS, event_id, {WHAT_CAME: came}, 60_000)
+    assert f"{came.decode()}\n" == await office.command("show", event_id)
+    told = await office.command("show", "evt_of_nobody", exit_code=1)
+    assert "there is no event evt_of_nobody" in told
 
 
 def test_without_a_redis_there_is_nothing_to_list() -> None:
