@@ -22,7 +22,7 @@ from gateway.record import Record
 from gateway.replay.header import upstream_key
 from gateway.streaming import MeteredStream
 from gateway.tracing.facts import RequestTrace
-from gateway.translation.port import Route, Stamp, Translator
+from gateway.translation.port import Route, Stamp, Translator, WholeAnswer
 from gateway.translation.usage import TokenUsage
 from gateway.upstream.client import UpstreamAnswer, UpstreamCall, UpstreamClient
 from policies.ledger import LimitState
@@ -138,18 +138,21 @@ class CompletionService:
 
             if trace is not None:
                 trace.answered(whole.body)
-            usage = whole.usage
-            if whole.is_as_reserved:
-                usage = lease.as_reserved(usage)
-            else:
-                self._admission.learn(
-                    principal, translator.model, translator.demand, usage
-                )
+            usage = self._usage_of(call, lease, whole)
             call.exchange.used(usage)
             if call.keep is not None:
                 await call.keep(whole.body)
             lease.settle(usage)
             return whole.body
+
+    def _usage_of(self, call: Call, lease: Lease, whole: WholeAnswer) -> TokenUsage:
+        if whole.is_as_reserved:
+            return lease.as_reserved(whole.usage)
+        translator, usage = call.translator, whole.usage
+        self._admission.learn(
+            call.principal, translator.model, translator.demand, usage
+        )
+        return usage
 
     def _route_of(self, call: Call) -> Route:
         """The upstream's route that carries it; ModelNotFound."""

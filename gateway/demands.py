@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -26,26 +27,29 @@ def placeless(principal: Principal, usage: Usage, lease_id: str) -> Demand:
     """A demand that neither needs a place nor takes one, but where there is none."""
     if is_suspended(principal):
         return asked(principal, usage, lease_id)
-    key = principal.key_scope
-    return Demand(
-        workspace=principal.workspace,
-        plan=_without_places(principal.plan),
-        lease_id=lease_id,
-        reserve=usage,
-        key=key and KeyScope(key.id, _key_without_places(key.limits)),
-        takes_place=False,
-    )
+    return _limited(principal, usage, lease_id, _without_places, _key_without_places)
 
 
 def budgeted(principal: Principal, usage: Usage, lease_id: str) -> Demand:
     """A demand that budgets alone count."""
+    return _limited(principal, usage, lease_id, _budgets_of, _key_budgets_of)
+
+
+def _limited(
+    principal: Principal,
+    usage: Usage,
+    lease_id: str,
+    of_plan: Callable[[Plan], Plan],
+    of_key: Callable[[KeyLimits], KeyLimits],
+) -> Demand:
+    """A demand without a place, which only some limits count."""
     key = principal.key_scope
     return Demand(
         workspace=principal.workspace,
-        plan=_budgets_of(principal.plan),
+        plan=of_plan(principal.plan),
         lease_id=lease_id,
         reserve=usage,
-        key=key and KeyScope(key.id, _key_budgets_of(key.limits)),
+        key=key and KeyScope(key.id, of_key(key.limits)),
         takes_place=False,
     )
 

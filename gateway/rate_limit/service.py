@@ -2,7 +2,8 @@
 Decides for the mesh: the same plans, the same ledger, the same words as for the API.
 
 What a call asks is admitted as a whole or not at all, and settled at once: the protocol
-has no end of a request, so it can hold no place, and `concurrency` is not looked at.
+has no end of a request, so it can hold no place, and `concurrency` is not looked at
+unless it is 0.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gateway.limit_headers import degraded_headers, limit_headers, rejection_err
 from gateway.rate_limit import messages as m
 from gateway.rate_limit.asking import Asked, Asking, Caller, InvalidAsking, read
 from policies.ledger import NOTHING, Decision, LimitState, Rejected
-from policies.plans import Concurrency
+from policies.plans import Concurrency, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +169,10 @@ class RateLimitService:
             _describe(response, asking.asked, decision.states)
             return "ok", response
         limit = decision.binding.limit
-        bound = None if isinstance(limit, Concurrency) else limit.of
+        # No place at all, of a suspended workspace, binds whatever is asked.
+        bound = get_args(Unit) if isinstance(limit, Concurrency) else (limit.of,)
         codes = [
-            m.OVER_LIMIT if each and not each.is_report and each.of == bound else m.OK
+            m.OVER_LIMIT if each and not each.is_report and each.of in bound else m.OK
             for each in asking.asked
         ]
         error = rejection_error(decision, principal.plan, now_ms=self._now_ms())

@@ -34,7 +34,11 @@ CLOSED: Final = f"{PLAN}on_store_failure: closed\n".replace("small", "closed")
 SINGLE: Final = (
     "plan: single\nconcurrency: 1\nquotas: [{of: requests, limit: 100000, per: day}]\n"
 )
-PLANS: Final = {"small": PLAN, "paced": RATE, "closed": CLOSED, "single": SINGLE}
+SUSPENDED: Final = "plan: suspended\nconcurrency: 0\n"
+PLANS: Final = {
+    **{"small": PLAN, "paced": RATE, "closed": CLOSED, "single": SINGLE},
+    "suspended": SUSPENDED,
+}
 
 
 class Proxy:
@@ -190,6 +194,15 @@ class TestDecisions:
 
         assert [m.OK, m.OVER_LIMIT] == codes
         assert 1 == (await mesh.used())["requests-per-calendar-day"]
+
+    async def test_a_suspended_workspace_is_refused(self, mesh: Mesh) -> None:
+        """No place is asked for here, but it has none; what it spent it may report."""
+        told = await mesh.codes(named("suspended", of="tokens", report="true"), hits=9)
+        looked = await mesh.codes(named("suspended"), own_hits=0)
+        asked = await mesh.codes(named("suspended"))
+
+        assert ([m.OK], [m.OVER_LIMIT], [m.OVER_LIMIT]) == (told, looked, asked)
+        assert {0} == set((await mesh.gateway.used("suspended")).values())
 
     async def test_no_place_is_held(self, mesh: Mesh) -> None:
         """The protocol has no end of a request; the plan's one place stays free."""
