@@ -114,9 +114,9 @@ class Admission:
             raise
         if isinstance(decision, Rejected):
             if not waits or decision.reason == "too_large":
-                self._telemetry.rejected(plan.plan, principal.workspace, decision)
+                self._telemetry.decided.note((plan.plan, principal.workspace, decision))
             raise rejection_error(decision, plan, now_ms=self._now_ms())
-        self._telemetry.admitted(plan.plan, principal.workspace, decision)
+        self._telemetry.decided.note((plan.plan, principal.workspace, decision))
         lease = Lease(decision, principal, model, reserve, self._end, self._is_over)
         self._held[lease_id] = lease
         return lease
@@ -132,12 +132,9 @@ class Admission:
             logger.exception("reading a lease's meter failed")
         self._release(lease.workspace, lease.lease_id, actual)
         if usage is not None:
-            self._telemetry.settled(
-                lease.plan.plan,
-                lease.workspace,
-                lease.model,
-                usage,
-                lease.reserved.tokens,
+            plan, reserved_tokens = lease.plan.plan, lease.reserved.tokens
+            self._telemetry.charged.note(
+                (plan, lease.workspace, lease.model, usage, reserved_tokens)
             )
 
     async def void(self, workspace: str, lease_id: str) -> None:
@@ -167,10 +164,8 @@ class Admission:
             self._release(principal.workspace, demand.lease_id, NOTHING)
             raise
         plan, workspace = principal.plan.plan, principal.workspace
-        if isinstance(decision, Rejected):
-            self._telemetry.rejected(plan, workspace, decision)
-        else:
-            self._telemetry.admitted(plan, workspace, decision)
+        self._telemetry.decided.note((plan, workspace, decision))
+        if not isinstance(decision, Rejected):
             self._release(workspace, demand.lease_id, usage)
         return decision
 
@@ -220,7 +215,8 @@ class Admission:
         except LedgerUnavailable as error:
             raise store_unavailable(error) from error
         if isinstance(decision, Rejected):
-            self._telemetry.rejected(principal.plan.plan, principal.workspace, decision)
+            plan, workspace = principal.plan.plan, principal.workspace
+            self._telemetry.decided.note((plan, workspace, decision))
         return decision
 
     async def survey(self, principal: Principal) -> Decision:

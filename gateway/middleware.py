@@ -62,24 +62,23 @@ class EdgeMiddleware:
         record, method = exchange.record, wire.head.method
         if self._tracing is not None:
             self._tracing.begin(exchange)
-        with self._telemetry.in_flight:
-            try:
-                await self._answering(exchange, wire, method)
-            except ClientGone:
-                # Left before a refusal was sent; nginx's number for it.
-                record.outcome, record.status = "client_gone", 499
-            finally:
-                took_s = exchange.elapsed_s
-                trace_id = exchange.trace_id if exchange.trace is not None else None
-                added_s = (
-                    took_s - exchange.waited_s if _is_whole_answer(record) else None
-                )
-                self._telemetry.request(
-                    record.route, record.outcome, took_s, added_s, trace_id
-                )
-                self._access_log.write(exchange, method)
-                if self._tracing is not None and exchange.trace is not None:
-                    self._tracing.end(exchange, exchange.trace)
+        self._telemetry.requests_in_flight += 1
+        try:
+            await self._answering(exchange, wire, method)
+        except ClientGone:
+            # Left before a refusal was sent; nginx's number for it.
+            record.outcome, record.status = "client_gone", 499
+        finally:
+            self._telemetry.requests_in_flight -= 1
+            took_s = exchange.elapsed_s
+            trace_id = exchange.trace_id if exchange.trace is not None else None
+            added_s = took_s - exchange.waited_s if _is_whole_answer(record) else None
+            self._telemetry.request(
+                record.route, record.outcome, took_s, added_s, trace_id
+            )
+            self._access_log.write(exchange, method)
+            if self._tracing is not None and exchange.trace is not None:
+                self._tracing.end(exchange, exchange.trace)
 
     def _answering(
         self, exchange: Exchange, wire: Wire, method: str

@@ -87,7 +87,7 @@ class SharedStore:
             replicas=Replicas(store, uuid.uuid4().hex, clock_us=clock_us),
             clock_us=clock_us,
             min_replicas=settings.store_min_replicas,
-            answered=telemetry.store_answered,
+            answered=telemetry.store_answered.note,
         )
         self.keys = StoredKeys(
             KeyStore(store),

@@ -154,8 +154,11 @@ class CompletionRoutes:
                 del call, translator
                 if isinstance(reply, MeteredStream):
                     response = self._streamed(reply, exchange, presence)
-                    with self._telemetry.streams_in_flight:
+                    self._telemetry.streams_in_flight += 1
+                    try:
                         await response.send()
+                    finally:
+                        self._telemetry.streams_in_flight -= 1
                     return
                 if way.created is not None:
                     await way.created(principal, model, reply)

@@ -189,11 +189,11 @@ class UpstreamClient:
             if isinstance(result, UpstreamAnswer):
                 if trace is not None:
                     trace.attempt_accepted()
-                self._telemetry.attempt("ok", took_s)
+                self._telemetry.attempted.note(("ok", took_s))
                 return result
             error = result.error
             # A word from a closed set: an upstream's own code would be unbounded.
-            self._telemetry.attempt(error.fault or "refused", took_s)
+            self._telemetry.attempted.note((error.fault or "refused", took_s))
             if trace is not None:
                 trace.attempt_failed(result.status, error)
             wait_s = None

@@ -34,11 +34,12 @@ RETRY_MS: Final = 250
 
 # The ledger's calls that requests make, or make for them.
 Call: TypeAlias = Literal["admit", "renew", "settle"]
-# Hears of a call that was answered, and after how many seconds.
-Answered: TypeAlias = Callable[[Call, float], None]
+# Hears of a call that was answered, and after how many seconds. Of both in one, so
+# that the `append` of a list hears it as it is.
+Answered: TypeAlias = Callable[[tuple[Call, float]], None]
 
 
-def ignore_answer(call: Call, took_s: float) -> None:
+def ignore_answer(answered: tuple[Call, float]) -> None:
     """Nobody wants to know."""
 
 
@@ -115,7 +116,7 @@ class StoreHealth:
     ) -> None:
         """Note a reply; renewals and settlements pass where memory is full."""
         if call is not None:
-            self._answered(call, (self._clock_us() - asked_us) / 1e6)
+            self._answered((call, (self._clock_us() - asked_us) / 1e6))
         if self._was_full and not needs_memory:
             return  # it says nothing of the admissions, which do not
         self._was_full = False

@@ -179,8 +179,8 @@ async def test_the_number_of_series_is_bounded() -> None:
         # Some come again and again, as they would in the midst of such a flood.
         model = f"model-{number if number % 3 else number % 90}"
         plan, workspace = f"plan-{number % 10}", f"ws-{number}"
-        telemetry.admitted(plan, workspace, Admitted(lease_id="x", states=states))
-        telemetry.settled(plan, workspace, model, usage, 20)
+        telemetry.decided.note((plan, workspace, Admitted(lease_id="x", states=states)))
+        telemetry.charged.note((plan, workspace, model, usage, 20))
         telemetry.first_token(model, 0.1)
         telemetry.streamed(model, 10, 1.0)
         now_s[0] += 0.1
@@ -212,7 +212,7 @@ def test_a_standing_is_shown_for_a_minute_and_of_busy_workspaces_only() -> None:
     def meet(workspace: str, times: int = 1) -> None:
         for _ in range(times):
             decision = Admitted(lease_id="x", states=(state,))
-            telemetry.admitted("p", workspace, decision)
+            telemetry.decided.note(("p", workspace, decision))
 
     def shown() -> set[str]:
         text = telemetry.exposition("")[0].decode()
@@ -329,7 +329,7 @@ async def test_a_stalled_event_loop_is_seen_as_lag() -> None:
 def test_a_scrape_counts_first_what_was_only_noted() -> None:
     telemetry = Telemetry()
     for _ in range(BATCH + 3):
-        telemetry.attempt("ok", 0.2)
+        telemetry.attempted.note(("ok", 0.2))
     name = "llmtune_gateway_upstream_attempts_total"
     assert telemetry.registry.get_sample_value(name, {"outcome": "ok"}) == BATCH + 3
 
@@ -348,13 +348,13 @@ def test_events_are_counted_together_in_their_order() -> None:
 def test_what_is_noted_is_counted_though_nobody_scrapes() -> None:
     """As requests end; and four times a second, for what comes by another way."""
     telemetry = Telemetry()
-    telemetry.admitted("p", "ws", Admitted(lease_id="x", states=()))
+    telemetry.decided.note(("p", "ws", Admitted(lease_id="x", states=())))
     for _ in range(BATCH):
         assert "ws" not in telemetry.workspaces
         telemetry.request("/v1/models", "ok", 0.1)
     assert "ws" in telemetry.workspaces
 
-    telemetry.admitted("p", "other", Admitted(lease_id="x", states=()))
+    telemetry.decided.note(("p", "other", Admitted(lease_id="x", states=())))
     telemetry.lagged(0.0)
     assert "other" in telemetry.workspaces
 
@@ -362,8 +362,8 @@ def test_what_is_noted_is_counted_though_nobody_scrapes() -> None:
 def test_tokens_are_of_their_workspace_when_its_decision_is_only_noted() -> None:
     """Whichever of them are counted first."""
     telemetry = Telemetry()
-    telemetry.admitted("p", "ws", Admitted(lease_id="x", states=()))
+    telemetry.decided.note(("p", "ws", Admitted(lease_id="x", states=())))
     for _ in range(BATCH):
-        telemetry.settled("p", "ws", "m", TokenUsage(1, 1, is_reported=True), 4)
+        telemetry.charged.note(("p", "ws", "m", TokenUsage(1, 1, is_reported=True), 4))
     name, labels = "llmtune_gateway_workspace_tokens_total", {"workspace": "ws"}
     assert telemetry.registry.get_sample_value(name, labels) == 2 * BATCH

@@ -73,7 +73,7 @@ LABELS = st.tuples(st.sampled_from(["a", 'b"\\\n', "ü"]), st.sampled_from(["", 
 AMOUNTS = st.sampled_from([0, 1, 7, 10**6, 10**17]) | st.floats(0, 1e9)
 VALUES = AMOUNTS | st.sampled_from([-1.5, *BUCKETS, float("inf")])
 UPDATES = st.lists(
-    st.tuples(st.sampled_from(["inc", "set", "enter"]), st.none() | LABELS, st.just(1))
+    st.tuples(st.sampled_from(["inc", "set"]), st.none() | LABELS, st.just(1))
     | st.tuples(st.just("add"), st.none() | LABELS, AMOUNTS)
     | st.tuples(st.sampled_from(["set", "observe"]), st.none() | LABELS, VALUES),
     max_size=30,
@@ -102,9 +102,6 @@ def update(ours: Ours, theirs: Theirs, how: str, labels: Any, value: float) -> N
         case "observe":
             pick(ours.spread, ours.spreads).observe(value, *given_labels)
             child(theirs.spread, theirs.spreads).observe(value)
-        case "enter":
-            ours.level.__enter__()
-            theirs.level.inc()
 
 
 @settings(deadline=None)  # a loaded machine is no reason to fail
@@ -141,23 +138,6 @@ def test_a_series_began_when_it_was_first_counted() -> None:
     name, labels = "counts_created", {"plan": "a", "outcome": "ok"}
     mine = ours.registry.get_sample_value(name, labels)
     assert mine == pytest.approx(theirs.registry.get_sample_value(name, labels), abs=5)
-
-
-def test_a_gauge_is_one_higher_while_its_block_runs() -> None:
-    """However it ends, and for as many as are in it at once."""
-    ours = Ours()
-
-    def level() -> float | None:
-        return ours.registry.get_sample_value("level")
-
-    def fail() -> None:
-        with ours.level:
-            assert level() == 2
-            raise KeyError
-
-    with ours.level, pytest.raises(KeyError):
-        fail()
-    assert level() == 0
 
 
 def test_the_wrong_number_of_labels_is_an_error() -> None:
