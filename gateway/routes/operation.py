@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.exchange import JSON_TYPE, Exchange
-from gateway.openapi import openapi_document
+from gateway.openapi.document import openapi_document
 from gateway.routes.door import Door, Route
 from gateway.telemetry.exposition import AskFamilies, render
 

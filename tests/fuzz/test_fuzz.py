@@ -13,18 +13,20 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
 
 import pytest
 
+from gateway.secret import Secret
 from gateway.simulator.server import running_simulator
 from gateway.simulator.settings import SimulatorSettings
 from tests.fuzz import bodies, heads
 from tests.fuzz.wire import Answer, NoAnswer, Peer, complaint, request
 from tests.gateway_under_test import GatewayUnderTest, gateway_under_test
+from tests.servers.process import ReservedPort
 
 REQUESTS: Final = int(os.environ.get("FUZZ_REQUESTS", "10000"))
 # Garbage costs a connection each, and often a time-out.
@@ -38,7 +40,10 @@ PLANS: Final = {
     "  - {of: requests, limit: 3, per: second}\n"
     "request: {max_output_tokens: 8, max_input_tokens: 500, max_body_bytes: 4096}\n"
 }
-SHORT_ANSWERS: Final = SimulatorSettings(answer_tokens_min=4, answer_tokens_max=8)
+SECRET: Final = "whsec_of_the_fuzz"
+SHORT_ANSWERS: Final = SimulatorSettings(
+    answer_tokens_min=4, answer_tokens_max=8, webhook_secret=SECRET
+)
 
 pytestmark = pytest.mark.timeout(60 + REQUESTS // 100)
 
@@ -64,19 +69,24 @@ def errors() -> Iterator[list[str]]:
 
 @asynccontextmanager
 async def fuzzed_gateway(folder: Path) -> AsyncIterator[GatewayUnderTest]:
-    async with (
-        running_simulator(SHORT_ANSWERS) as simulator,
-        gateway_under_test(
+    async with AsyncExitStack() as running:
+        simulator = await running.enter_async_context(running_simulator(SHORT_ANSWERS))
+        port = ReservedPort()
+        running.callback(port.release)
+        gateway = gateway_under_test(
             folder,
             PLANS,
             upstream_url=simulator.base_url,
+            port=port.number,
+            # So that fine-tunes run, whose files LLMTune fetches.
+            public_url=f"http://127.0.0.1:{port.number}",
+            webhook_secret=Secret(SECRET),
             http_max_body_bytes=64 * 1024,
             http_header_timeout_s=HEADER_TIMEOUT_S,
             http_body_timeout_s=0.5,
             http_keepalive_timeout_s=1.0,
-        ) as gateway,
-    ):
-        yield gateway
+        )
+        yield await running.enter_async_context(gateway)
 
 
 class Cases:

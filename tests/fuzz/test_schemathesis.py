@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +22,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.openapi import openapi_document
+from gateway.openapi.document import openapi_document
+from tests.fuzz.objects import Objects
 from tests.fuzz.test_fuzz import fuzzed_gateway
 from tests.gateway_under_test import MODEL
 
 START_S: Final = 10.0
-# For each of the eight operations; hypothesis adds what the schema's edges call for.
+# For each operation; hypothesis adds what the schema's edges call for.
 EXAMPLES: Final = 20
 
 CHECKS: Final = [
@@ -37,6 +38,9 @@ CHECKS: Final = [
     response_schema_conformance,
     response_headers_conformance,
 ]
+
+# Where a body names a file, and what that is for.
+FILES_NAMED: Final = {"input_file_id": "batch", "training_file": "fine-tune"}
 
 DESCRIBED: Final = json.loads(openapi_document())
 # Not schemathesis' own fixture loader, which does not work with pytest 9.
@@ -62,6 +66,7 @@ class Served:
 
     url: str = ""
     key: str = ""
+    objects: Objects
 
 
 @contextmanager
@@ -90,7 +95,9 @@ def served_gateway(folder: Path) -> Iterator[Served]:
     try:
         assert is_up.wait(START_S), "the gateway did not start"
         assert not failures, failures
-        yield served
+        served.objects = Objects(served.url, served.key)
+        with closing(served.objects):
+            yield served
     finally:
         for loop in loops:
             loop.call_soon_threadsafe(ended.set)
@@ -112,13 +119,17 @@ def asked(served: Served, case: Any) -> None:
     )
 
 
-def on_the_real_model(case: Any) -> Any:
-    """The case, with a model that the upstream has, so that completions happen."""
+def on_what_is_there(case: Any, objects: Objects) -> Any:
+    """The case, of a model, a file or a job that is there, so that more happens."""
     if "model" in case.path_parameters:
         case.path_parameters["model"] = MODEL
-    for name in ("model", "modelId"):
-        if isinstance(case.body, dict) and name in case.body:
-            case.body[name] = MODEL
+    if "id" in case.path_parameters:
+        case.path_parameters["id"] = objects.of(case.path)
+    body = case.body if isinstance(case.body, dict) else {}
+    for name in body.keys() & {"model", "modelId", "baseModel"}:
+        body[name] = MODEL
+    for name in body.keys() & FILES_NAMED.keys():
+        body[name] = objects.file(FILES_NAMED[name])
     return case
 
 
@@ -142,10 +153,29 @@ def test_answer_to_whatever_is_sent_is_a_described_one(
 
 @for_each_operation
 @hurried
-def test_answer_for_an_existing_model_is_a_described_one(
-    case: Any, served: Served
+def test_answer_of_what_is_there_is_a_described_one(case: Any, served: Served) -> None:
+    """
+    The same where completions happen, files are read and jobs run.
+    """
+    asked(served, on_what_is_there(case, served.objects))
+
+
+OF_ONE_OBJECT: Final = [
+    (path, method)
+    for path, item in DESCRIBED["paths"].items()
+    for method in item.keys() & {"get", "post", "delete"}
+    if "{id}" in path
+]
+
+
+@pytest.mark.parametrize(("path", "method"), sorted(OF_ONE_OBJECT))
+def test_object_that_is_there_is_shown_as_described(
+    served: Served, path: str, method: str
 ) -> None:
-    """
-    The same where completions happen.
-    """
-    asked(served, on_the_real_model(case))
+    """Not only refused as described, of which the tests above might consist."""
+    case = API[path][method].Case(path_parameters={"id": served.objects.of(path)})
+    answer = case.call(
+        base_url=served.url, headers={"authorization": f"Bearer {served.key}"}
+    )
+    case.validate_response(answer, checks=CHECKS)
+    assert 200 == answer.status_code

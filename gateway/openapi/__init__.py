@@ -1,0 +1,1 @@
+"""`/openapi.json`: the API described, for client generators and fuzzers."""
