@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from gateway.auth import Authenticator, Principal
 from gateway.background.caller import caller_of
+from gateway.background.places import require_place
 from gateway.background.starting import id_under_key
 from gateway.batches.keeping import BatchBook, Held
 from gateway.batches.record import KIND, BatchRecord, Endpoint
@@ -88,6 +89,8 @@ class BatchService:
             metadata=request.metadata,
             output_expires_after_s=None if expires is None else expires.seconds,
         )
+        if await self._book.find(principal.workspace, record.id) is None:
+            await require_place(self._book.jobs, principal, KIND, "batches")
         is_new = await self._book.add(record)
         self._nudge()
         if is_new:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from gateway.auth import Principal
+from gateway.background.places import require_place
 from gateway.background.starting import id_under_key
 from gateway.files.stored import StoredBytes
 from gateway.storage.port import Storage, StorageUnavailable, StoredObject
@@ -163,11 +164,13 @@ class FileService:
         return await id_under_key(self._jobs, principal, KIND, key, new, file_id)
 
     async def require_room(self, principal: Principal, size: int) -> None:
-        """LimitExceeded if so much has no room now."""
+        """LimitExceeded if so much, or one more file, has no room now."""
+        await require_place(self._jobs, principal, KIND, "files")
         await self._stored.require_room(principal.workspace, principal.plan, size)
 
     async def count(self, principal: Principal, file_id: str, new: NewFile) -> None:
         """Before it is registered; LimitExceeded if it has no room."""
+        await require_place(self._jobs, principal, KIND, "files")
         size, plan = new.stored.bytes, principal.plan
         await self._stored.add(principal.workspace, file_id, size, plan)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from gateway.admission import Admission
 from gateway.auth import Principal
 from gateway.background.caller import caller_of
+from gateway.background.places import require_place
 from gateway.background.starting import id_under_key
 from gateway.errors import InvalidRequest, ModelNotFound, ObjectNotFound
 from gateway.fine_tuning.keeping import HeldTune
@@ -57,6 +58,7 @@ class TuneService:
         )
         if await self._book.find(principal.workspace, job_id) is not None:
             return await self.show(principal.workspace, job_id)
+        await require_place(self._book.jobs, principal, KIND, "fine-tuning-jobs")
         await self._spend(principal)
         record = TuneRecord(
             id=job_id,

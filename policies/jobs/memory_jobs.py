@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from policies.jobs.port import MAX_LISTED, Kept, RecordName, Standing
+from policies.jobs.port import LOOKED_AT, MAX_LISTED, Kept, RecordName, Standing
 
 
 class _Record(msgspec.Struct):
@@ -45,7 +45,10 @@ class MemoryJobs:
         place = name.workspace, name.kind
         record = _Record(body, 1, self._clock_ms() + ttl_ms)
         self._records.setdefault(place, {})[name.record_id] = record
-        insort(self._ids.setdefault(place, []), name.record_id)
+        ids = self._ids.setdefault(place, [])
+        insort(ids, name.record_id)
+        for oldest in ids[:LOOKED_AT]:
+            self._living(RecordName(*place, oldest))
         return True
 
     async def read(self, name: RecordName) -> Kept | None:
@@ -87,6 +90,9 @@ class MemoryJobs:
             if len(found) == min(limit, MAX_LISTED):
                 break
         return found
+
+    async def count(self, workspace: str, kind: str) -> int:
+        return len(self._ids.get((workspace, kind), ()))
 
     def _after(
         self, workspace: str, kind: str, after: str | None, newest_first: bool

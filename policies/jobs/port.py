@@ -28,6 +28,9 @@ TIME_DIGITS: Final = 14
 
 # Records of one list, at most, however many are asked for.
 MAX_LISTED: Final = 1000
+# Of the oldest, those that each new record has looked at: two, so that of what has
+# ended less is left with each.
+LOOKED_AT: Final = 2
 
 
 class JobsUnavailable(Exception):
@@ -68,7 +71,11 @@ class JobStore(Protocol):
     """Records, collections and due work; all raise JobsUnavailable."""
 
     async def create(self, name: RecordName, body: bytes, ttl_ms: int) -> bool:
-        """Keep a new record for that long; False if there is one of this name."""
+        """
+        Keep a new record for that long; False if there is one of this name.
+
+        The oldest of its kind are forgotten if they have ended.
+        """
         ...
 
     async def read(self, name: RecordName) -> Kept | None:
@@ -99,6 +106,10 @@ class JobStore(Protocol):
         newest_first: bool = True,
     ) -> Sequence[Kept]:
         """Records in the order of their ids, from the one after `after` on."""
+        ...
+
+    async def count(self, workspace: str, kind: str) -> int:
+        """How many records there are; some that have ended may be among them."""
         ...
 
     async def collect(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from policies.jobs.port import (
+    LOOKED_AT,
     MAX_LISTED,
     JobsUnavailable,
     Kept,
@@ -39,7 +41,16 @@ class RedisJobs:
         self._store = store
 
     async def create(self, name: RecordName, body: bytes, ttl_ms: int) -> bool:
-        return await self._write(name, body, 0, ttl_ms)
+        is_new = await self._write(name, body, 0, ttl_ms)
+        if is_new:
+            with suppress(JobsUnavailable):
+                await self._forget_ended(name.workspace, name.kind)
+        return is_new
+
+    async def _forget_ended(self, workspace: str, kind: str) -> None:
+        """Of the oldest: the index lives on and would name them for ever."""
+        ids = await self._ids(workspace, kind, None, LOOKED_AT, newest_first=False)
+        await self._living(workspace, kind, ids)
 
     async def replace(
         self, name: RecordName, body: bytes, version: int, ttl_ms: int | None = None
@@ -78,17 +89,28 @@ class RedisJobs:
         wanted = min(limit, MAX_LISTED)
         while len(found) < wanted:
             most = min(wanted - len(found), READ_TOGETHER)
-            ids = await self._ids(workspace, kind, after, most, newest_first)
+            ids = await self._ids(
+                workspace, kind, after, most, newest_first=newest_first
+            )
             if not ids:
                 break
-            names = [RecordName(workspace, kind, each) for each in ids]
-            read = await asyncio.gather(*map(self.read, names))
-            found += [each for each in read if each is not None]
-            gone = [n for n, each in zip(names, read, strict=True) if each is None]
-            # Expired: the index learns of it from whoever looks.
-            await asyncio.gather(*map(self.delete, gone))
+            found += await self._living(workspace, kind, ids)
             after = ids[-1]
         return found
+
+    async def _living(
+        self, workspace: str, kind: str, ids: Sequence[str]
+    ) -> Sequence[Kept]:
+        names = [RecordName(workspace, kind, each) for each in ids]
+        read = await asyncio.gather(*map(self.read, names))
+        gone = [n for n, each in zip(names, read, strict=True) if each is None]
+        # Expired: the index learns of it from whoever looks.
+        await asyncio.gather(*map(self.delete, gone))
+        return [each for each in read if each is not None]
+
+    async def count(self, workspace: str, kind: str) -> int:
+        index = job_record(workspace, kind, "")[1]
+        return int(await _answered(self._store.call("ZCARD", index, key=index)))
 
     async def _ids(
         self,
@@ -96,6 +118,7 @@ class RedisJobs:
         kind: str,
         after: str | None,
         most: int,
+        *,
         newest_first: bool,
     ) -> list[str]:
         index = job_record(workspace, kind, "")[1]

@@ -111,6 +111,21 @@ class TestRecords:
         advance(500)
         assert await jobs.read(named("long")) is None
 
+    async def test_what_has_ended_is_forgotten_though_nobody_lists_it(
+        self, jobs: JobStore, advance: Advance
+    ) -> None:
+        """Or a workspace that always makes new ones would be kept for ever."""
+        for record_id in "abc":
+            await jobs.create(named(record_id), b"", 1000)
+        assert 3 == await jobs.count("acme", "file")
+
+        advance(1001)
+        await jobs.create(named("d"), b"", DAY_MS)
+        await jobs.create(named("e"), b"", DAY_MS)
+
+        assert 2 == await jobs.count("acme", "file")
+        assert 0 == await jobs.count("acme", "batch")
+
     async def test_lists_go_by_ids_and_in_pages(self, jobs: JobStore) -> None:
         for record_id in "cabed":
             await jobs.create(named(record_id), record_id.encode(), DAY_MS)
