@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.background.places import no_room
 from gateway.errors import LimitExceeded
 from policies.jobs.port import JobStore, JobsUnavailable, RecordName
 from policies.plans import Plan
@@ -74,7 +75,7 @@ class StoredBytes:
         kept = await self._jobs.read(_name(workspace))
         used = 0 if kept is None else _decode(kept.body).bytes
         if used + size > most:
-            raise no_room(plan, most, used, size)
+            raise _no_room(plan, most, used, size)
 
     async def add(
         self, workspace: str, file_id: str, size: int, plan: Plan | None
@@ -90,7 +91,7 @@ class StoredBytes:
             if file_id in count.coming or is_there:
                 return False
             if plan is not None and most is not None and count.bytes + size > most:
-                raise no_room(plan, most, count.bytes, size)
+                raise _no_room(plan, most, count.bytes, size)
             count.bytes += size
             count.coming[file_id] = _Coming(size, int(self._now_s()))
             return True
@@ -178,23 +179,9 @@ def _name(workspace: str) -> RecordName:
     return RecordName(workspace, KIND, "bytes")
 
 
-def no_room(plan: Plan, most: int, used: int, size: int) -> LimitExceeded:
-    """Of a bound that no time refills: only who deletes files has room again."""
+def _no_room(plan: Plan, most: int, used: int, size: int) -> LimitExceeded:
     whose = f"{DIMENSION} on plan {plan.title or plan.plan}"
     figures = f"Limit {most}, Used {used}, Requested {size}"
     text = f"The workspace's files have no room for {whose}: {figures}."
     text += " Please delete files that are no longer needed."
-    return LimitExceeded(
-        text,
-        limit_code="request_exceeds_limit" if size > most else "insufficient_quota",
-        is_retryable=False,
-        details={
-            "plan": plan.plan,
-            "dimension": DIMENSION,
-            "limit": most,
-            "used": used,
-            "requested": size,
-            "resets_at": None,
-            "whose": "gateway",
-        },
-    )
+    return no_room(plan, DIMENSION, text, most=most, used=used, asked=size)
