@@ -30,6 +30,7 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 
 _BODILESS: Final = frozenset({204, 304})
 _CLOSE: Final = (b"connection", b"close")
+_CHUNKED: Final = b"\r\ntransfer-encoding: chunked\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -86,6 +87,7 @@ class Cycle:
         self._is_continue_awaited = (
             b"expect" in self.headers
             and self.headers[b"expect"].lower() == b"100-continue"
+            and head.version != "1.0"
         )
         self._on_complete = on_complete
         # The one that runs it, as long as it does.
@@ -221,9 +223,11 @@ class Cycle:
 
         Half of what `write` and a look at `is_paused` take.
         """
-        if self.disconnected or not self._is_chunked:
+        if self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self.disconnected or self._is_head:
             return True
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._transport.write(data)
         return not self._flow.write_paused
 
     def answer(self, status: int, headers: list[Header], body: bytes) -> None:
@@ -248,11 +252,12 @@ class Cycle:
         is_sized = status in _BODILESS or self._is_head
         for name, _ in lines:
             is_sized = is_sized or name == b"content-length"
-        self._is_chunked = not is_sized
+        # HTTP/1.0 knows no chunks: such a body goes to the connection's end.
+        self._is_chunked = not is_sized and self.head.version != "1.0"
         fields = b"\r\n".join([b": ".join(line) for line in lines])
-        end = b"\r\n\r\n" if is_sized else b"\r\ntransfer-encoding: chunked\r\n\r\n"
+        end = _CHUNKED if self._is_chunked else b"\r\n\r\n"
         head = _STATUS_LINES[status] + fields + end
-        breaks = len(lines) + (2 if is_sized else 3)
+        breaks = len(lines) + (3 if self._is_chunked else 2)
         if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
             # Nothing of ours has one; what was passed on from elsewhere might.
             raise ValueError("a header's value holds a line break")

@@ -66,6 +66,28 @@ async def test_every_upstream_form_streams_in_openais(
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
+async def test_a_client_of_http_1_0_reads_a_stream_to_its_connections_end(
+    gateway: GatewayUnderTest, upstream: ScriptedUpstream
+) -> None:
+    """As nginx asks by default: a 1.0 request must not be answered in chunks."""
+    upstream.will_stream(*CHUNKS)
+    of_today = await gateway.chat(stream=True)
+    upstream.will_stream(*CHUNKS)
+
+    request = gateway.raw_chat(stream=True)
+    expecting = b"host: x\r\nexpect: 100-continue\r\n"
+    request = request.replace(b"host: x\r\n", expecting)
+    answer = await gateway.send(request.replace(b"HTTP/1.1", b"HTTP/1.0"))
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head
+    assert body.count(b"\n\n") == of_today.content.count(b"\n\n")
+    assert body.startswith(b"data: {")
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
 async def test_usage_comes_last_and_only_if_asked_for(
     gateway: GatewayUnderTest, upstream: ScriptedUpstream
 ) -> None:
