@@ -22,6 +22,7 @@ from gateway.errors import (
 from gateway.ids import new_id
 from gateway.lease import Lease
 from gateway.limit_headers import rejection_error
+from gateway.renewing import keep_renewing
 from gateway.request_bounds import capacities, check_bounds
 from gateway.telemetry import definitions as d
 from gateway.telemetry.metrics import Telemetry
@@ -40,13 +41,6 @@ from policies.ledger import (
 )
 
 logger = logging.getLogger(__name__)
-
-# Three chances to renew within one ttl: two may be lost to a slow store.
-RENEWALS_PER_TTL: Final = 3
-
-# In one write to the store, and answered well within its time-out: thousands at once
-# would miss it together, every round, with every admission between them.
-RENEWED_TOGETHER: Final = 64
 
 # What a store that does not answer may add to a shutdown.
 SETTLE_TIMEOUT_S: Final = 5.0
@@ -293,14 +287,9 @@ class Admission:
         return len(self._held)
 
     async def keep_alive(self) -> None:
-        """Renew every held lease until cancelled; one task for all of them."""
-        interval_s = self._ledger.lease_ttl_ms / 1000 / RENEWALS_PER_TTL
-        while True:
-            await asyncio.sleep(interval_s)
-            held = list(self._held.values())
-            for first in range(0, len(held), RENEWED_TOGETHER):
-                batch = held[first : first + RENEWED_TOGETHER]
-                await asyncio.gather(*map(self._renew, batch))
+        """Renew every held lease until cancelled."""
+        ttl_ms = self._ledger.lease_ttl_ms
+        await keep_renewing(self._held.values, self._renew, ttl_ms=ttl_ms)
 
     async def _renew(self, lease: Lease) -> None:
         try:

@@ -13,10 +13,11 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from gateway.admission import RENEWED_TOGETHER, Admission
+from gateway.admission import Admission
 from gateway.auth import Principal
 from gateway.exchange import Exchange
 from gateway.presence import Attendance
+from gateway.renewing import keep_renewing
 from gateway.replay.asking import Terms
 from gateway.replay.delivery import Reader
 from gateway.replay.once import Once
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 # comes beyond is told to come back.
 MAX_FOLLOWING: Final = 1000
 
-# Three chances to renew within one lease.
-RENEWALS_PER_LEASE: Final = 3
 # What a store that does not answer may add to a shutdown.
 END_TIMEOUT_S: Final = 5.0
 
@@ -160,13 +159,9 @@ class Replays:
             logger.error("keeping an answer failed", exc_info=error)
 
     async def keep_alive(self) -> None:
-        """Renew every claim until cancelled; one task for all of them."""
-        while True:
-            await asyncio.sleep(self.store.lease_ms / 1000 / RENEWALS_PER_LEASE)
-            running = list(self.running.values())
-            for first in range(0, len(running), RENEWED_TOGETHER):
-                batch = running[first : first + RENEWED_TOGETHER]
-                await asyncio.gather(*map(self._renew, batch))
+        """Renew every claim until cancelled."""
+        ttl_ms = self.store.lease_ms
+        await keep_renewing(self.running.values, self._renew, ttl_ms=ttl_ms)
 
     async def _renew(self, recording: Recording) -> None:
         try:

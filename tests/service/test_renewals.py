@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 
-from gateway.admission import RENEWED_TOGETHER, Admission
+from gateway.admission import Admission
 from gateway.auth import Principal
+from gateway.renewing import RENEWED_TOGETHER
 from gateway.secret import Secret
 from gateway.telemetry.metrics import Telemetry
 from gateway.translation.port import TokenDemand
