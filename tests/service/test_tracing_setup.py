@@ -31,7 +31,7 @@ from gateway.settings import SettingsProblem
 from gateway.tracing.environment import exports_of, open_tracing
 from gateway.tracing.sampling import Head, is_kept
 from gateway.tracing.semconv import WORKER_SLOT
-from gateway.tracing.setup import resource_attributes
+from gateway.tracing.setup import resource_attributes, resource_of
 from tests.conftest import StartGateway
 from tests.servers.otlp import silent_collector
 
@@ -352,3 +352,17 @@ class TestResource:
         assert resource_attributes(pod)["service.instance.id"] == "uid"
         second = resource_attributes({**pod, WORKER_SLOT: "1"})
         assert second["service.instance.id"] == "uid-1"
+
+    def test_a_resource_is_not_encoded_for_each_span(self) -> None:
+        """An exporter asks each span's for its hash, which is of the whole of it."""
+        resource = resource_of({"K8S_POD_NAME": "gateway-7"})
+        called: list[str] = []
+
+        sys.setprofile(lambda frame, _event, _: called.append(frame.f_code.co_name))
+        try:
+            hash(resource)
+        finally:
+            sys.setprofile(None)
+
+        assert "__hash__" in called
+        assert "dumps" not in called
