@@ -68,6 +68,7 @@ class RequestTrace:
         "stream_ended_ns",
         "trace_id",
         "watched",
+        "writes",
     )
 
     def __init__(
@@ -90,6 +91,8 @@ class RequestTrace:
         self.keeps_text = keeps_text
         # What travels with the trace unchanged: tracestate and baggage.
         self.passed: tuple[Header, ...] = ()
+        # What it writes beside W3C's headers.
+        self.writes: frozenset[bytes] = frozenset()
         self.started_ns = time.time_ns()
         # The caller's context and the sampler's answer, which only `tracing` reads.
         self.context: Any = None

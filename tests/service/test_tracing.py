@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pytest
 
@@ -14,61 +13,20 @@ from policies.ledger import Decision, Demand
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
 from tests.gateway_under_test import UPSTREAM_KEY, GatewayUnderTest, chat_body, until
-from tests.servers.otlp import Collector, otlp_over_grpc, otlp_over_http
+from tests.servers.otlp import Collector, otlp_over_grpc
+from tests.traced import (
+    PARENT,
+    SAMPLED,
+    TRACE,
+    UNSAMPLED,
+    StartTraced,
+    ask,
+    received,
+)
 from tests.upstream import ScriptedUpstream
 
-TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
-PARENT: Final = "00f067aa0ba902b7"
-SAMPLED: Final = f"00-{TRACE}-{PARENT}-01"
-UNSAMPLED: Final = f"00-{TRACE}-{PARENT}-00"
 SECRET_PROMPT: Final = "the-prompts-own-words"
 SECRET_ANSWER: Final = "the-answers-own-words"
-
-StartTraced: TypeAlias = Callable[..., Awaitable[GatewayUnderTest]]
-
-
-@pytest.fixture
-async def collector() -> AsyncIterator[Collector]:
-    async with otlp_over_http() as collector:
-        yield collector
-
-
-@pytest.fixture
-def start_traced(
-    start_gateway: StartGateway,
-    collector: Collector,
-    monkeypatch: pytest.MonkeyPatch,
-) -> StartTraced:
-    """Starts gateways that export over HTTP, with these variables besides."""
-
-    async def start(
-        plans: dict[str, str] | None = None, **variables: str
-    ) -> GatewayUnderTest:
-        told = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_BSP_SCHEDULE_DELAY": "20",
-            **variables,
-        }
-        for name, value in told.items():
-            # The SDK reads the process's own.
-            monkeypatch.setenv(name, value)
-        return await start_gateway(plans, environment=os.environ)
-
-    return start
-
-
-async def ask(gateway: GatewayUnderTest, **headers: str) -> Any:
-    sent = gateway.auth() | {name.replace("_", "-"): v for name, v in headers.items()}
-    return await gateway.client.post(
-        "/v1/chat/completions", json=chat_body(max_tokens=9), headers=sent
-    )
-
-
-async def received(collector: Collector, servers: int = 1) -> None:
-    """Wait until so many requests' spans have arrived; a request's come together."""
-    await until(lambda: len(collector.of_kind("SERVER")) >= servers, "server spans")
 
 
 class TestOneRequest:
