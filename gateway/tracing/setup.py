@@ -30,6 +30,7 @@ from gateway.tracing.propagation import Propagation
 from gateway.tracing.sampling import Head
 from gateway.tracing.spans import SpanWriter
 from gateway.tracing.tracing import Shutdown, Tracing
+from gateway.tracing.values import check_otlp, check_values
 
 # Which of our extras brings which exporter.
 _EXTRAS: Final = {
@@ -47,12 +48,13 @@ def set_up(exports: Exports, environment: Mapping[str, str]) -> Tracing:
     """Providers and exporters, running; SettingsProblem where a variable is wrong."""
     try:
         return _set_up(exports, environment)
-    except ValueError as problem:
-        # The SDK's own complaint about a number, a file or a propagator's name.
+    except (ValueError, RuntimeError) as problem:
+        # The SDK's own complaint about a number, or a name that nothing offers.
         raise SettingsProblem(f"OTEL_*: {str(problem).splitlines()[0]}") from problem
 
 
 def _set_up(exports: Exports, environment: Mapping[str, str]) -> Tracing:
+    check_values(exports, environment)
     resource = resource_of(environment)
     shutdowns: list[Shutdown] = []
     meter_provider = _meter_provider(exports, resource, environment)
@@ -151,6 +153,8 @@ def _exporters(
         name = stated.lower()
         if name == "otlp":
             name = _otlp(signal, environment)
+        if name in _EXTRAS:
+            check_otlp(signal, name, environment)
         kind = _component(f"opentelemetry_{signal}_exporter", name)
         if kind is None:
             raise SettingsProblem(f"{variable}={stated}: {missing(name)}")
