@@ -7,29 +7,31 @@ Read from the caller's side, where every route speaks OpenAI's words or LLMTune'
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 # Of each attribute with text: what collectors and backends still take.
 MOST_TEXT: Final = 16 * 1024
 
-Number: TypeAlias = int | float
+# What an attribute can hold, since not every route looks at all of these: the exporter
+# would log a traceback of any other. The outermost are beyond what msgspec checks.
+Whole: TypeAlias = Annotated[int, msgspec.Meta(gt=-(2**63), lt=2**63 - 1)]
 
 
 class Parameters(msgspec.Struct, kw_only=True):
     """What a request asks for, beside its text."""
 
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_tokens_camel: int | None = msgspec.field(default=None, name="maxTokens")
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: Number | None = None
-    seed: int | None = None
-    choices: int | None = msgspec.field(default=None, name="n")
-    frequency_penalty: Number | None = None
-    presence_penalty: Number | None = None
+    max_tokens: Whole | None = None
+    max_completion_tokens: Whole | None = None
+    max_tokens_camel: Whole | None = msgspec.field(default=None, name="maxTokens")
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: float | None = None
+    seed: Whole | None = None
+    choices: Whole | None = msgspec.field(default=None, name="n")
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
     # Empty unless text may be kept.
     text: str = msgspec.field(default="", name="")
 

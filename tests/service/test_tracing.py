@@ -12,7 +12,13 @@ import pytest
 from policies.ledger import Decision, Demand
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
-from tests.gateway_under_test import UPSTREAM_KEY, GatewayUnderTest, chat_body, until
+from tests.gateway_under_test import (
+    MODEL,
+    UPSTREAM_KEY,
+    GatewayUnderTest,
+    chat_body,
+    until,
+)
 from tests.servers.otlp import Collector, otlp_over_grpc
 from tests.traced import (
     PARENT,
@@ -86,6 +92,73 @@ class TestOneRequest:
         assert server.started_ns <= attempt.started_ns < attempt.ended_ns
         assert attempt.ended_ns <= server.ended_ns
         assert not any(span.is_error for span in collector.spans)
+
+    @pytest.mark.parametrize(
+        ("path", "body", "operation"),
+        [
+            pytest.param(
+                "/v1/batch/inference",
+                {"modelId": MODEL, "requests": [{"id": "1", "prompt": "x"}]},
+                "batch",
+                id="batch",
+            ),
+            pytest.param(
+                "/v1/fine-tune",
+                {"baseModel": MODEL, "dataset": "x"},
+                "fine_tune",
+                id="fine-tune",
+            ),
+        ],
+    )
+    async def test_a_jobs_creation_is_no_completion(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+        path: str,
+        body: dict[str, Any],
+        operation: str,
+    ) -> None:
+        """It would count as a very quick one; and it says what the upstream said."""
+        gateway = await start_traced()
+        upstream.will_answer({"jobId": "job-1", "id": "job-1"}, status=202)
+
+        await gateway.post(path, **body)
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        assert attempt.name == f"{operation} {MODEL}"
+        assert attempt.attributes["gen_ai.operation.name"] == operation
+        assert attempt.attributes["http.response.status_code"] == 202
+        assert not attempt.is_error
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            pytest.param(f'"seed":{10**30}', id="a whole number"),
+            pytest.param(f'"top_k":{10**400}', id="one that is no float"),
+            pytest.param('"temperature":"hot"', id="a word"),
+        ],
+    )
+    async def test_what_no_attribute_can_hold_is_left_out(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        caplog: pytest.LogCaptureFixture,
+        odd: str,
+    ) -> None:
+        """LLMTune's own route takes anything; a traceback for each would fill a log."""
+        gateway = await start_traced()
+
+        body = f'{{"modelId":"{MODEL}","prompt":"x",{odd}}}'
+        answer = await gateway.client.post(
+            "/v1/playground/inference", content=body, headers=gateway.auth()
+        )
+        await received(collector)
+
+        assert answer.status_code == 200
+        assert len(collector.of_kind("CLIENT")) == 1
+        assert caplog.text.count("Traceback") == 0
 
     async def test_a_token_in_a_path_is_not_in_the_trace(
         self, start_traced: StartTraced, collector: Collector
