@@ -60,6 +60,8 @@ def error_type(record: Record, crash: str | None) -> str | None:
         return semconv.GONE
     if not is_error(record):
         return None
+    if record.error_code == semconv.SHUTTING_DOWN:
+        return semconv.SHUTTING_DOWN
     return crash or record.fault or record.outcome
 
 
@@ -151,10 +153,12 @@ def attempt_error(record: Record, attempt: Attempt) -> str | None:
     """What became of it, if not what was wished."""
     if attempt.error is not None:
         return attempt.error
-    if record.outcome in {"ok", "rejected"}:
-        return None
-    # Given up, or failed in the middle of its body.
-    return record.fault or record.outcome
+    if record.outcome == semconv.GONE:
+        return semconv.GONE
+    if record.error_code == semconv.SHUTTING_DOWN:
+        return semconv.SHUTTING_DOWN
+    # Failed in the middle of its body; what is no fault of LLMTune's is not its.
+    return record.fault
 
 
 def _asked(trace: RequestTrace) -> Attributes:

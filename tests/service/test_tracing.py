@@ -352,6 +352,33 @@ class TestHowItEnded:
         assert collector.server.attributes["http.response.status_code"] == 499
         assert collector.server.events == ["first_token"]
 
+    @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+    async def test_a_shutdowns_deadline_is_no_fault_of_the_upstreams(
+        self,
+        start_traced: StartTraced,
+        start_gateway: StartGateway,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+        *,
+        stream: bool,
+    ) -> None:
+        """An error of ours, and of an attempt that was given up none."""
+        await start_traced()  # sets the variables
+        gateway = await start_gateway(environment=os.environ, drain_timeout_s=0.2)
+        upstream.will_stream({"text": "Hel"}, then="hang")
+
+        asking = asyncio.ensure_future(gateway.chat(stream=stream))
+        await until(lambda: bool(upstream.requests), "an attempt")
+        await gateway.server.drain()
+        await asking
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        assert collector.server.is_error
+        assert not attempt.is_error
+        for span in (collector.server, attempt):
+            assert span.attributes["error.type"] == "shutting_down"
+
     async def test_a_replay_has_no_attempt(
         self, start_traced: StartTraced, collector: Collector
     ) -> None:
