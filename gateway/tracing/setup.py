@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final
+from urllib.parse import unquote
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -108,8 +109,9 @@ def resource_attributes(environment: Mapping[str, str]) -> dict[str, Any]:
     Of Kubernetes what a chart sets from the downward API, `OTEL_RESOURCE_ATTRIBUTES`
     before `K8S_*`; the name of the pod is also its host's.
     """
-    stated = environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    names = {item.partition("=")[0].strip() for item in stated.split(",")}
+    items = environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
+    parts = (item.partition("=") for item in items)
+    stated = {name.strip(): unquote(value.strip()) for name, _, value in parts}
     pods_host = environment.get("HOSTNAME", "")
     found: dict[str, Any] = {}
     if "KUBERNETES_SERVICE_HOST" in environment and pods_host:
@@ -119,14 +121,17 @@ def resource_attributes(environment: Mapping[str, str]) -> dict[str, Any]:
         if value:
             found[name] = value
     found[semconv.SERVICE_VERSION] = __version__
-    # Its pod's uid names a replica, with the slot of a worker; else the SDK draws one.
+    found = {name: value for name, value in found.items() if name not in stated}
+    # Its pod's uid names a replica, where nothing is stated; else the SDK draws one.
     uid = environment.get(semconv.K8S_VARIABLES["k8s.pod.uid"], "").strip()
-    if uid:
+    instance = stated.get(semconv.SERVICE_INSTANCE) or uid
+    if instance:
+        # Of workers that export as one, each would overwrite the others' metrics.
         slot = environment.get(semconv.WORKER_SLOT)
-        found[semconv.SERVICE_INSTANCE] = uid if slot is None else f"{uid}-{slot}"
-    found = {name: value for name, value in found.items() if name not in names}
+        instance = instance if slot is None else f"{instance}-{slot}"
+        found[semconv.SERVICE_INSTANCE] = instance
     is_named = environment.get("OTEL_SERVICE_NAME", "").strip()
-    if not is_named and semconv.SERVICE_NAME not in names:
+    if not is_named and semconv.SERVICE_NAME not in stated:
         found[semconv.SERVICE_NAME] = semconv.DEFAULT_SERVICE
     return found
 

@@ -352,6 +352,10 @@ class TestResource:
         assert resource_attributes(pod)["service.instance.id"] == "uid"
         second = resource_attributes({**pod, WORKER_SLOT: "1"})
         assert second["service.instance.id"] == "uid-1"
+        stated = {**pod, "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod%20a"}
+        assert resource_attributes(stated)["service.instance.id"] == "pod a"
+        second = resource_attributes({**stated, WORKER_SLOT: "1"})
+        assert second["service.instance.id"] == "pod a-1"
 
     def test_a_resource_is_not_encoded_for_each_span(self) -> None:
         """An exporter asks each span's for its hash, which is of the whole of it."""
