@@ -185,7 +185,7 @@ def _answered(record: Record, trace: RequestTrace, attempt: Attempt) -> Attribut
     if watched is not None:
         answer, reasons = bodies.read_head(watched.head), watched.reasons
         if trace.keeps_text:
-            text = bodies.streamed_messages(watched.frames)
+            text = bodies.streamed_messages(watched.frames, reasons)
     else:
         answer = bodies.read_answer(trace.body or b"{}")
         reasons = [c.finish_reason for c in answer.choices if c.finish_reason]

@@ -62,6 +62,10 @@ class Answer(msgspec.Struct):
     text: str | None = None
 
 
+# The convention's words for how an answer ended of which nobody says it.
+_WHOLE: Final = "stop"
+_CUT: Final = "error"
+
 _parameters: Final = msgspec.json.Decoder(Parameters)
 _asked: Final = msgspec.json.Decoder(_Asked)
 _answer: Final = msgspec.json.Decoder(Answer)
@@ -104,21 +108,32 @@ def _input_messages(asked: _Asked) -> str:
         spoken = [(str(m.get("role")), m.get("content")) for m in asked.messages]
     else:
         spoken = [("user", asked.prompt)]
-    return _messages(spoken)
+    return _encode(_messages(spoken)).decode()
 
 
 def output_messages(answer: Answer) -> str:
     """A whole answer's text, in the convention's form."""
-    texts = [
-        choice.message.content if choice.message is not None else choice.text
-        for choice in answer.choices
-    ]
-    return _messages([("assistant", text) for text in texts or [answer.text]])
+    if not answer.choices:
+        return _output([(answer.text, _WHOLE)])
+    return _output(
+        [
+            (
+                choice.text if choice.message is None else choice.message.content,
+                choice.finish_reason or _WHOLE,
+            )
+            for choice in answer.choices
+        ]
+    )
 
 
-def streamed_messages(frames: list[bytes]) -> str:
-    """The text of a stream's first frames, choice by choice."""
+def streamed_messages(frames: list[bytes], reasons: list[str]) -> str:
+    """
+    The text of a stream's first frames, choice by choice.
+
+    `reasons` are why choices ended, where that came after those frames.
+    """
     texts: dict[int, str] = {}
+    ends: dict[int, str] = {}
     for line in b"".join(frames).split(b"\n"):
         if not line.startswith(b"data: {"):
             continue
@@ -126,10 +141,21 @@ def streamed_messages(frames: list[bytes]) -> str:
         for choice in read_answer(line.removeprefix(b"data: ")).choices:
             text = choice.delta.content if choice.delta is not None else choice.text
             texts[choice.index] = texts.get(choice.index, "") + str(text or "")
-    return _messages([("assistant", text) for _, text in sorted(texts.items())])
+            if choice.finish_reason:
+                ends[choice.index] = choice.finish_reason
+    last = reasons[-1] if reasons else _CUT
+    return _output([(texts[at], ends.get(at, last)) for at in sorted(texts)])
 
 
-def _messages(spoken: list[tuple[str, Any]]) -> str:
+def _output(spoken: list[tuple[Any, str]]) -> str:
+    messages = _messages([("assistant", text) for text, _ in spoken])
+    # Without a reason it is none of the convention's.
+    for message, (_, reason) in zip(messages, spoken, strict=False):
+        message["finish_reason"] = reason[:64]
+    return _encode(messages).decode()
+
+
+def _messages(spoken: list[tuple[str, Any]]) -> list[dict[str, Any]]:
     left = MOST_TEXT
     messages: list[dict[str, Any]] = []
     for role, content in spoken:
@@ -142,7 +168,7 @@ def _messages(spoken: list[tuple[str, Any]]) -> str:
         messages.append({"role": role[:64], "parts": parts})
         if left <= 0:
             break
-    return _encode(messages).decode()
+    return messages
 
 
 def _texts(content: Any) -> list[str]:

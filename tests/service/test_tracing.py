@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from typing import Any, Final
 
 import pytest
 
+from gateway.tracing.bodies import streamed_messages
 from policies.ledger import Decision, Demand
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
@@ -548,8 +550,45 @@ class TestContent:
 
         for attempt in collector.of_kind("CLIENT"):
             assert SECRET_PROMPT in attempt.attributes["gen_ai.input.messages"]
-            assert SECRET_ANSWER in attempt.attributes["gen_ai.output.messages"]
+            [said] = json.loads(attempt.attributes["gen_ai.output.messages"])
+            assert said == {
+                "role": "assistant",
+                "parts": [{"type": "text", "content": SECRET_ANSWER}],
+                "finish_reason": "stop",
+            }
         assert UPSTREAM_KEY.encode() not in b"".join(collector.raw)
+
+
+class TestStreamsText:
+    """What is kept of a stream's text, where that is asked for."""
+
+    def test_each_choice_has_its_text_and_its_end(self) -> None:
+        """The convention has no message without one."""
+        frames = [
+            _chunk(0, "Hel") + _chunk(1, "Ho"),
+            _chunk(1, "la", "length") + _chunk(0, "lo", "stop"),
+        ]
+
+        said = json.loads(streamed_messages(frames, ["length", "stop"]))
+
+        assert [m["parts"][0]["content"] for m in said] == ["Hello", "Hola"]
+        assert [m["finish_reason"] for m in said] == ["stop", "length"]
+
+    @pytest.mark.parametrize(
+        ("reasons", "told"), [(["length"], "length"), ([], "error")]
+    )
+    def test_what_came_after_what_is_kept_is_why_it_ended(
+        self, reasons: list[str], told: str
+    ) -> None:
+        """And a stream that broke off says so."""
+        [said] = json.loads(streamed_messages([_chunk(0, "Hel")], reasons))
+
+        assert told == said["finish_reason"]
+
+
+def _chunk(index: int, text: str, reason: str | None = None) -> bytes:
+    choice = {"index": index, "delta": {"content": text}, "finish_reason": reason}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
 
 
 async def test_spans_go_over_grpc_too(start_traced: StartTraced) -> None:
