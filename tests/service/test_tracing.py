@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
-from gateway.tracing.bodies import streamed_messages
 from policies.ledger import Decision, Demand
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
 from tests.gateway_under_test import (
     MODEL,
-    UPSTREAM_KEY,
-    GatewayUnderTest,
     chat_body,
     until,
 )
@@ -32,9 +28,6 @@ from tests.traced import (
     received,
 )
 from tests.upstream import ScriptedUpstream
-
-SECRET_PROMPT: Final = "the-prompts-own-words"
-SECRET_ANSWER: Final = "the-answers-own-words"
 
 
 class TestOneRequest:
@@ -92,7 +85,8 @@ class TestOneRequest:
         usage = response.json()["usage"]
         assert told["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
         assert server.started_ns <= attempt.started_ns < attempt.ended_ns
-        assert attempt.ended_ns <= server.ended_ns
+        # Its body had ended before the answer was made.
+        assert attempt.ended_ns < server.ended_ns
         assert not any(span.is_error for span in collector.spans)
 
     @pytest.mark.parametrize(
@@ -189,6 +183,23 @@ class TestOneRequest:
         assert (facts["trace_id"], facts["span_id"]) == (
             TRACE,
             collector.server.span_id,
+        )
+
+    async def test_the_access_line_knows_a_trace_that_begins_here(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Where nobody in front of the gateway traces."""
+        gateway = await start_traced()
+
+        with caplog.at_level("INFO", "gateway.access"):
+            await ask(gateway)
+            await received(collector)
+
+        assert caplog.records[-1].__dict__["facts"]["trace_id"] == (
+            collector.server.trace_id
         )
 
     async def test_a_streams_spans_end_with_the_stream(
@@ -431,6 +442,45 @@ class TestSampling:
         assert dropped["tracestate"] == "vendor=1"
         assert TRACE not in {span.trace_id for span in collector.spans}
 
+    @pytest.mark.parametrize(
+        ("sampler", "argument", "parent", "is_kept"),
+        [
+            ("always_on", "", UNSAMPLED, True),
+            ("always_off", "", SAMPLED, False),
+            ("traceidratio", "1", UNSAMPLED, True),
+            ("traceidratio", "0", SAMPLED, False),
+            ("parentbased_always_on", "", UNSAMPLED, False),
+            ("parentbased_always_off", "", SAMPLED, True),
+            ("parentbased_always_off", "", "", False),
+            ("parentbased_traceidratio", "0", SAMPLED, True),
+            ("parentbased_traceidratio", "1", UNSAMPLED, False),
+        ],
+    )
+    async def test_each_sampler_heeds_the_caller_or_does_not(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+        sampler: str,
+        argument: str,
+        parent: str,
+        *,
+        is_kept: bool,
+    ) -> None:
+        """By its name; and the upstream hears of the decision, not of the caller's."""
+        gateway = await start_traced(
+            OTEL_TRACES_SAMPLER=sampler, OTEL_TRACES_SAMPLER_ARG=argument
+        )
+
+        await ask(gateway, **({"traceparent": parent} if parent else {}))
+        tracing = gateway.gateway.tracing
+        assert tracing is not None
+        await tracing.aclose()
+
+        flags = int(upstream.last.headers["traceparent"].split("-")[3], 16)
+        assert bool(flags & 1) is is_kept
+        assert len(collector.of_kind("SERVER")) == is_kept
+
     async def test_a_dropped_root_makes_the_upstream_drop_it(
         self,
         start_traced: StartTraced,
@@ -505,92 +555,6 @@ class TestSampling:
         assert {"tracestate", "baggage"}.isdisjoint(upstream.last.headers)
 
 
-class TestContent:
-    """Prompts and answers are nobody's business, unless the operator says so."""
-
-    async def say_secrets(
-        self, gateway: GatewayUnderTest, upstream: ScriptedUpstream, **body: Any
-    ) -> None:
-        upstream.will_answer({"text": SECRET_ANSWER, "tokens": 12, "model": "m"})
-        messages = [{"role": "user", "content": SECRET_PROMPT}]
-        await gateway.post("/v1/chat/completions", **chat_body(messages=messages))
-        upstream.will_stream({"text": SECRET_ANSWER})
-        streamed = chat_body(messages=messages, stream=True)
-        await gateway.post("/v1/chat/completions", **streamed)
-
-    async def test_no_span_holds_text_or_keys(
-        self,
-        start_traced: StartTraced,
-        collector: Collector,
-        upstream: ScriptedUpstream,
-    ) -> None:
-        """Looked for in the bytes that were exported."""
-        gateway = await start_traced()
-
-        await self.say_secrets(gateway, upstream)
-        await received(collector, servers=2)
-
-        exported = b"".join(collector.raw)
-        for secret in (SECRET_PROMPT, SECRET_ANSWER, UPSTREAM_KEY, gateway.key()):
-            assert secret.encode() not in exported
-
-    async def test_text_is_in_spans_where_it_is_asked_for(
-        self,
-        start_traced: StartTraced,
-        collector: Collector,
-        upstream: ScriptedUpstream,
-    ) -> None:
-        """Whole and streamed, and keys all the same nowhere."""
-        gateway = await start_traced(
-            OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="true"
-        )
-
-        await self.say_secrets(gateway, upstream)
-        await received(collector, servers=2)
-
-        for attempt in collector.of_kind("CLIENT"):
-            assert SECRET_PROMPT in attempt.attributes["gen_ai.input.messages"]
-            [said] = json.loads(attempt.attributes["gen_ai.output.messages"])
-            assert said == {
-                "role": "assistant",
-                "parts": [{"type": "text", "content": SECRET_ANSWER}],
-                "finish_reason": "stop",
-            }
-        assert UPSTREAM_KEY.encode() not in b"".join(collector.raw)
-
-
-class TestStreamsText:
-    """What is kept of a stream's text, where that is asked for."""
-
-    def test_each_choice_has_its_text_and_its_end(self) -> None:
-        """The convention has no message without one."""
-        frames = [
-            _chunk(0, "Hel") + _chunk(1, "Ho"),
-            _chunk(1, "la", "length") + _chunk(0, "lo", "stop"),
-        ]
-
-        said = json.loads(streamed_messages(frames, ["length", "stop"]))
-
-        assert [m["parts"][0]["content"] for m in said] == ["Hello", "Hola"]
-        assert [m["finish_reason"] for m in said] == ["stop", "length"]
-
-    @pytest.mark.parametrize(
-        ("reasons", "told"), [(["length"], "length"), ([], "error")]
-    )
-    def test_what_came_after_what_is_kept_is_why_it_ended(
-        self, reasons: list[str], told: str
-    ) -> None:
-        """And a stream that broke off says so."""
-        [said] = json.loads(streamed_messages([_chunk(0, "Hel")], reasons))
-
-        assert told == said["finish_reason"]
-
-
-def _chunk(index: int, text: str, reason: str | None = None) -> bytes:
-    choice = {"index": index, "delta": {"content": text}, "finish_reason": reason}
-    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
-
-
 async def test_spans_go_over_grpc_too(start_traced: StartTraced) -> None:
     """The other protocol of the two, to a real server of it."""
     with otlp_over_grpc() as collector:
@@ -603,32 +567,6 @@ async def test_spans_go_over_grpc_too(start_traced: StartTraced) -> None:
         await received(collector)
 
         assert collector.server.name == "POST /v1/chat/completions"
-
-
-async def test_metrics_go_over_otlp_where_they_are_asked_for(
-    start_traced: StartTraced, collector: Collector
-) -> None:
-    """The conventions' histograms, of every request, traced or not."""
-    gateway = await start_traced(
-        OTEL_TRACES_EXPORTER="none",
-        OTEL_METRICS_EXPORTER="otlp",
-        OTEL_METRIC_EXPORT_INTERVAL="50",
-    )
-
-    await ask(gateway)
-    await gateway.chat(stream=True)
-    names = {
-        "http.server.request.duration",
-        "gen_ai.client.operation.duration",
-        "gen_ai.client.operation.time_to_first_chunk",
-        "gen_ai.client.token.usage",
-    }
-    await until(lambda: names <= set(collector.points), "every metric")
-
-    ((told, point), *_) = collector.points["http.server.request.duration"]
-    assert told["http.route"] == "/v1/chat/completions"
-    assert point.explicit_bounds[-1] == 600
-    assert collector.spans == []
 
 
 def _stream_steps() -> tuple[bytes, bytes, bytes]:
