@@ -60,7 +60,7 @@ def _is_there(text: str) -> bool:
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0
+        return bool(parts.hostname) and parts.port != 0 and " " not in text
     except ValueError:
         return False
 

@@ -30,6 +30,7 @@ OTLP: Final = "OTEL_EXPORTER_OTLP"
         (f"{OTLP}_CLIENT_KEY", "/no/key.pem", "=/no/key.pem: a file that is there"),
         (f"{OTLP}_ENDPOINT", "not a url", ": "),
         (f"{OTLP}_ENDPOINT", "http://:4317", ": "),
+        (f"{OTLP}_ENDPOINT", "http://a collector:4317", ": "),
         (f"{OTLP}_TRACES_ENDPOINT", "http://host:99999", ": "),
         ("OTEL_BSP_SCHEDULE_DELAY", "5s", "=5s: a whole number above 0"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "=0: a whole number above 0"),
