@@ -481,6 +481,23 @@ class TestSampling:
         assert bool(flags & 1) is is_kept
         assert len(collector.of_kind("SERVER")) == is_kept
 
+    @pytest.mark.parametrize(("came", "sent"), [("", 3), ("01", 1), ("03", 3)])
+    async def test_whether_an_id_is_random_is_said_of_whoever_drew_it(
+        self,
+        start_traced: StartTraced,
+        upstream: ScriptedUpstream,
+        came: str,
+        sent: int,
+    ) -> None:
+        """Ours are; a caller's are what it says (W3C, level 2)."""
+        gateway = await start_traced()
+
+        parent = {"traceparent": f"00-{TRACE}-{PARENT}-{came}"} if came else {}
+        await ask(gateway, **parent)
+
+        flags = upstream.last.headers["traceparent"].split("-")[3]
+        assert int(flags, 16) == sent
+
     async def test_a_dropped_root_makes_the_upstream_drop_it(
         self,
         start_traced: StartTraced,

@@ -22,8 +22,10 @@ from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
     DEFAULT_OFF,
+    Decision,
     ParentBasedTraceIdRatio,
     Sampler,
+    SamplingResult,
     TraceIdRatioBased,
 )
 
@@ -302,6 +304,10 @@ class TestSampler:
         for trace_id in (drawn.getrandbits(128) for _ in range(1000)):
             kept = is_kept(sampler.should_sample(Context(), trace_id, "HTTP"))
             assert head.drops_root(trace_id) is not kept
+
+    def test_what_is_only_recorded_is_not_kept(self) -> None:
+        """It would be made for an exporter that drops it."""
+        assert not is_kept(SamplingResult(Decision.RECORD_ONLY))
 
 
 def test_every_variable_is_documented() -> None:
