@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 # What Istio asks applications to carry on, so that proxies of any tracer can join the
 # calls before and behind. W3C's headers are our own tracing's, where that is on.
 W3C_HEADERS: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
-_FOREIGN_TRACES: Final = frozenset(
+# Lists, of which a caller may send a part in each of several headers.
+_LISTS: Final = frozenset({b"tracestate", b"baggage"})
+# Two forms of the same; whoever writes one of them has read either.
+_B3: Final = frozenset(
     {
         *(b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid"),
-        *(b"x-b3-sampled", b"x-b3-flags", b"x-ot-span-context"),
+        *(b"x-b3-sampled", b"x-b3-flags"),
+    }
+)
+_FOREIGN_TRACES: Final = frozenset(
+    {
+        *_B3,
+        b"x-ot-span-context",
         *(b"x-cloud-trace-context", b"grpc-trace-bin", b"sw8"),
         *(b"x-datadog-trace-id", b"x-datadog-parent-id"),
         b"x-datadog-sampling-priority",
@@ -50,20 +59,21 @@ class MeshHeaders:
         """
         The headers that carry a caller's trace and identity on.
 
-        W3C's are left to tracing where an attempt has a span of its own.
+        W3C's, and any others it writes, are left to tracing where an attempt has a
+        span of its own: a second one would name another parent.
         """
         headers = exchange.headers
         own = exchange.carried or ()
         if _CARRIED.isdisjoint(headers):
             return own
-        names = _FOREIGN_TRACES
-        if exchange.carried is None and exchange.trace is None:
+        names, trace = _FOREIGN_TRACES, exchange.trace
+        if trace is not None:
+            names = names - trace.writes
+            if not _B3.isdisjoint(trace.writes):
+                names = names - _B3
+        elif exchange.carried is None:
             names = names | W3C_HEADERS
-        found = [
-            (name, headers[name])
-            for name in names
-            if name in headers and len(headers[name]) <= MOST_BYTES
-        ]
+        found = as_they_came(exchange, names)
         identity = headers.get(IDENTITY_HEADER)
         if identity is not None and self.believes(exchange):
             found.append((IDENTITY_HEADER, identity))
@@ -88,6 +98,16 @@ class MeshHeaders:
         if value is None or not self.believes(exchange):
             return None
         return last_uri(value)
+
+
+def as_they_came(exchange: Exchange, names: frozenset[bytes]) -> list[Header]:
+    """Those of these headers that a request has, within bounds."""
+    headers, raw = exchange.headers, exchange.wire.head.headers
+    found = {name: headers[name] for name in names if name in headers}
+    if len(headers) < len(raw):
+        for name in _LISTS & found.keys():
+            found[name] = b",".join(value for each, value in raw if each == name)
+    return [each for each in found.items() if len(each[1]) <= MOST_BYTES]
 
 
 def last_uri(value: bytes) -> str | None:

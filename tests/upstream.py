@@ -47,6 +47,8 @@ class Received(msgspec.Struct):
     path: str
     headers: dict[str, str]
     body: bytes
+    # Of its headers, as often as each came.
+    names: list[str]
 
     @property
     def json(self) -> Any:
@@ -160,10 +162,11 @@ async def _read_request(reader: asyncio.StreamReader) -> Received | None:
         return None
     request_line, *lines = head.decode("latin-1").split("\r\n")
     method, path, _ = request_line.split(" ")
-    pairs = (line.split(":", 1) for line in lines if line)
+    pairs = [line.split(":", 1) for line in lines if line]
     headers = {name.strip().lower(): value.strip() for name, value in pairs}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Received(method, path, headers, body)
+    names = [name.strip().lower() for name, _ in pairs]
+    return Received(method, path, headers, body, names)
 
 
 def whole(

@@ -26,6 +26,8 @@ MOST_CHARACTERS: Final = 256
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
+# LLMTune's own jobs, whose creation completes nothing.
+_JOBS: Final = frozenset({"batch", "fine_tune"})
 # An upstream's own code goes to the client as it is; here only if it is a word.
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -58,6 +60,8 @@ def error_type(record: Record, crash: str | None) -> str | None:
         return semconv.GONE
     if not is_error(record):
         return None
+    if record.error_code == semconv.SHUTTING_DOWN:
+        return semconv.SHUTTING_DOWN
     return crash or record.fault or record.outcome
 
 
@@ -115,7 +119,9 @@ def admission_attributes(record: Record, trace: RequestTrace) -> Attributes:
 
 
 def operation_of(record: Record) -> str:
-    """The convention's word for what a route does."""
+    """The convention's word for what a route does; of what has none, the route's."""
+    if record.upstream_route in _JOBS:
+        return record.upstream_route
     return semconv.CHAT if "chat" in record.route else semconv.TEXT_COMPLETION
 
 
@@ -138,7 +144,7 @@ def attempt_attributes(
         semconv.REQUEST_STREAM: record.is_stream,
         **_asked(trace),
     }
-    if attempt.status == 200:
+    if attempt.is_answered:
         told |= _answered(record, trace, attempt)
     return _told(told)
 
@@ -147,10 +153,12 @@ def attempt_error(record: Record, attempt: Attempt) -> str | None:
     """What became of it, if not what was wished."""
     if attempt.error is not None:
         return attempt.error
-    if record.outcome in {"ok", "rejected"}:
-        return None
-    # Given up, or failed in the middle of its body.
-    return record.fault or record.outcome
+    if record.outcome == semconv.GONE:
+        return semconv.GONE
+    if record.error_code == semconv.SHUTTING_DOWN:
+        return semconv.SHUTTING_DOWN
+    # Failed in the middle of its body; what is no fault of LLMTune's is not its.
+    return record.fault
 
 
 def _asked(trace: RequestTrace) -> Attributes:
@@ -160,13 +168,13 @@ def _asked(trace: RequestTrace) -> Attributes:
     most = asked.max_completion_tokens or asked.max_tokens or asked.max_tokens_camel
     return {
         semconv.REQUEST_MAX_TOKENS: most,
-        semconv.REQUEST_TEMPERATURE: _float(asked.temperature),
-        semconv.REQUEST_TOP_P: _float(asked.top_p),
-        semconv.REQUEST_TOP_K: _float(asked.top_k),
+        semconv.REQUEST_TEMPERATURE: asked.temperature,
+        semconv.REQUEST_TOP_P: asked.top_p,
+        semconv.REQUEST_TOP_K: asked.top_k,
         semconv.REQUEST_SEED: asked.seed,
         semconv.REQUEST_CHOICES: asked.choices if asked.choices != 1 else None,
-        semconv.REQUEST_FREQUENCY_PENALTY: _float(asked.frequency_penalty),
-        semconv.REQUEST_PRESENCE_PENALTY: _float(asked.presence_penalty),
+        semconv.REQUEST_FREQUENCY_PENALTY: asked.frequency_penalty,
+        semconv.REQUEST_PRESENCE_PENALTY: asked.presence_penalty,
         semconv.INPUT_MESSAGES: asked.text or None,
     }
 
@@ -177,7 +185,7 @@ def _answered(record: Record, trace: RequestTrace, attempt: Attempt) -> Attribut
     if watched is not None:
         answer, reasons = bodies.read_head(watched.head), watched.reasons
         if trace.keeps_text:
-            text = bodies.streamed_messages(watched.frames)
+            text = bodies.streamed_messages(watched.frames, reasons)
     else:
         answer = bodies.read_answer(trace.body or b"{}")
         reasons = [c.finish_reason for c in answer.choices if c.finish_reason]
@@ -245,7 +253,3 @@ def _text(raw: bytes) -> str:
 
 def _word(text: str | None) -> str | None:
     return text if text and _WORD.fullmatch(text) else None
-
-
-def _float(number: float | None) -> float | None:
-    return None if number is None else float(number)

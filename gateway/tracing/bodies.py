@@ -7,29 +7,31 @@ Read from the caller's side, where every route speaks OpenAI's words or LLMTune'
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 # Of each attribute with text: what collectors and backends still take.
 MOST_TEXT: Final = 16 * 1024
 
-Number: TypeAlias = int | float
+# What an attribute can hold, since not every route looks at all of these: the exporter
+# would log a traceback of any other. The outermost are beyond what msgspec checks.
+Whole: TypeAlias = Annotated[int, msgspec.Meta(gt=-(2**63), lt=2**63 - 1)]
 
 
 class Parameters(msgspec.Struct, kw_only=True):
     """What a request asks for, beside its text."""
 
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_tokens_camel: int | None = msgspec.field(default=None, name="maxTokens")
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: Number | None = None
-    seed: int | None = None
-    choices: int | None = msgspec.field(default=None, name="n")
-    frequency_penalty: Number | None = None
-    presence_penalty: Number | None = None
+    max_tokens: Whole | None = None
+    max_completion_tokens: Whole | None = None
+    max_tokens_camel: Whole | None = msgspec.field(default=None, name="maxTokens")
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: float | None = None
+    seed: Whole | None = None
+    choices: Whole | None = msgspec.field(default=None, name="n")
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
     # Empty unless text may be kept.
     text: str = msgspec.field(default="", name="")
 
@@ -59,6 +61,10 @@ class Answer(msgspec.Struct):
     choices: list[_Choice] = []
     text: str | None = None
 
+
+# The convention's words for how an answer ended of which nobody says it.
+_WHOLE: Final = "stop"
+_CUT: Final = "error"
 
 _parameters: Final = msgspec.json.Decoder(Parameters)
 _asked: Final = msgspec.json.Decoder(_Asked)
@@ -102,21 +108,32 @@ def _input_messages(asked: _Asked) -> str:
         spoken = [(str(m.get("role")), m.get("content")) for m in asked.messages]
     else:
         spoken = [("user", asked.prompt)]
-    return _messages(spoken)
+    return _encode(_messages(spoken)).decode()
 
 
 def output_messages(answer: Answer) -> str:
     """A whole answer's text, in the convention's form."""
-    texts = [
-        choice.message.content if choice.message is not None else choice.text
-        for choice in answer.choices
-    ]
-    return _messages([("assistant", text) for text in texts or [answer.text]])
+    if not answer.choices:
+        return _output([(answer.text, _WHOLE)])
+    return _output(
+        [
+            (
+                choice.text if choice.message is None else choice.message.content,
+                choice.finish_reason or _WHOLE,
+            )
+            for choice in answer.choices
+        ]
+    )
 
 
-def streamed_messages(frames: list[bytes]) -> str:
-    """The text of a stream's first frames, choice by choice."""
+def streamed_messages(frames: list[bytes], reasons: list[str]) -> str:
+    """
+    The text of a stream's first frames, choice by choice.
+
+    `reasons` are why choices ended, where that came after those frames.
+    """
     texts: dict[int, str] = {}
+    ends: dict[int, str] = {}
     for line in b"".join(frames).split(b"\n"):
         if not line.startswith(b"data: {"):
             continue
@@ -124,10 +141,21 @@ def streamed_messages(frames: list[bytes]) -> str:
         for choice in read_answer(line.removeprefix(b"data: ")).choices:
             text = choice.delta.content if choice.delta is not None else choice.text
             texts[choice.index] = texts.get(choice.index, "") + str(text or "")
-    return _messages([("assistant", text) for _, text in sorted(texts.items())])
+            if choice.finish_reason:
+                ends[choice.index] = choice.finish_reason
+    last = reasons[-1] if reasons else _CUT
+    return _output([(texts[at], ends.get(at, last)) for at in sorted(texts)])
 
 
-def _messages(spoken: list[tuple[str, Any]]) -> str:
+def _output(spoken: list[tuple[Any, str]]) -> str:
+    messages = _messages([("assistant", text) for text, _ in spoken])
+    # Without a reason it is none of the convention's.
+    for message, (_, reason) in zip(messages, spoken, strict=False):
+        message["finish_reason"] = reason[:64]
+    return _encode(messages).decode()
+
+
+def _messages(spoken: list[tuple[str, Any]]) -> list[dict[str, Any]]:
     left = MOST_TEXT
     messages: list[dict[str, Any]] = []
     for role, content in spoken:
@@ -140,7 +168,7 @@ def _messages(spoken: list[tuple[str, Any]]) -> str:
         messages.append({"role": role[:64], "parts": parts})
         if left <= 0:
             break
-    return _encode(messages).decode()
+    return messages
 
 
 def _texts(content: Any) -> list[str]:

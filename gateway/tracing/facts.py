@@ -37,6 +37,11 @@ class Attempt:
         self.status: int | None = None
         self.error: str | None = None
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether its status said that its answer follows."""
+        return self.status is not None and self.error is None
+
 
 # The headers that carry a request's trace on from the span with this id.
 Carry: TypeAlias = Callable[["RequestTrace", int], tuple[Header, ...]]
@@ -68,6 +73,7 @@ class RequestTrace:
         "stream_ended_ns",
         "trace_id",
         "watched",
+        "writes",
     )
 
     def __init__(
@@ -90,6 +96,8 @@ class RequestTrace:
         self.keeps_text = keeps_text
         # What travels with the trace unchanged: tracestate and baggage.
         self.passed: tuple[Header, ...] = ()
+        # What it writes beside W3C's headers.
+        self.writes: frozenset[bytes] = frozenset()
         self.started_ns = time.time_ns()
         # The caller's context and the sampler's answer, which only `tracing` reads.
         self.context: Any = None
@@ -142,9 +150,9 @@ class RequestTrace:
         # A word from a closed set, as in the metrics.
         attempt.error = error.fault or "refused"
 
-    def attempt_accepted(self) -> None:
-        """Its status is 200, and its body is still to come."""
-        self.attempts[-1].status = 200
+    def attempt_accepted(self, status: int) -> None:
+        """Its body is still to come."""
+        self.attempts[-1].status = status
 
     def attempt_over(self) -> None:
         """Its body has ended, or was given up."""

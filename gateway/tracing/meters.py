@@ -81,7 +81,7 @@ class Meters:
             semconv.SERVER_ADDRESS: address or "",
             semconv.SERVER_PORT: port or 0,
         }
-        is_answered = last.status == 200
+        is_answered = last.is_answered
         # Any client can ask for any model; those that answer are the fleet's.
         if is_answered and record.model is not None:
             told[semconv.REQUEST_MODEL] = record.model

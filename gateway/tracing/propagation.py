@@ -23,6 +23,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.errors import Header
+from gateway.tracing.baggage import good_members
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -57,15 +58,22 @@ class _Headers(Getter["Exchange"]):
         name = key.lower().encode("latin-1")
         if name not in carrier.headers:
             return None
-        found = [
-            value.decode("latin-1")
-            for each, value in carrier.wire.head.headers
-            if each == name
-        ]
-        return found if sum(map(len, found)) <= MOST_CARRIED_BYTES else None
+        found = values_of(carrier, name)
+        if sum(map(len, found)) > MOST_CARRIED_BYTES:
+            return None
+        if name == b"traceparent" and len(found) > 1:
+            # Nobody can say which of them it is: W3C has a new trace begin.
+            return None
+        if name == b"baggage":
+            found = [good_members(b",".join(found))]
+        return [value.decode("latin-1") for value in found]
 
     def keys(self, carrier: Exchange) -> list[str]:
         return [name.decode("latin-1") for name in carrier.headers]
+
+
+def values_of(exchange: Exchange, name: bytes) -> list[bytes]:
+    return [value for each, value in exchange.wire.head.headers if each == name]
 
 
 class Propagation:
@@ -74,28 +82,35 @@ class Propagation:
     def __init__(self, propagator: TextMapPropagator) -> None:
         self._propagator = propagator
         self._getter = _Headers()
-        self._fields = frozenset(field.encode("latin-1") for field in propagator.fields)
+        # What it writes.
+        self.fields = frozenset(field.encode("latin-1") for field in propagator.fields)
         # Ours is written without the propagator's dicts and context: 1 us, not 15.
         self.is_w3c = _is_w3c(propagator)
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.ERROR)
 
     def is_carried_by(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether the caller says anything of a trace."""
-        return not self._fields.isdisjoint(headers)
+        """Whether the caller says anything of a trace, or may do so."""
+        # Others read more than the fields they write, as B3 does its two forms.
+        return not self.is_w3c or not self.fields.isdisjoint(headers)
 
-    def refused(self, headers: dict[bytes, bytes]) -> tuple[bytes, bytes] | None:
+    def refused(self, exchange: Exchange) -> tuple[bytes, bytes] | None:
         """
         The trace id and flags of a caller who says no and nothing else.
 
         Where everything is traced elsewhere most callers do, and for 1 us; whatever is
         not exactly that is for `extract`.
         """
-        if _BESIDE.isdisjoint(headers):
-            found = _REFUSED.fullmatch(headers[b"traceparent"])
-            if found is not None:
-                return found.group(1), found.group(2)
-        return None
+        headers = exchange.headers
+        if not _BESIDE.isdisjoint(headers):
+            return None
+        found = _REFUSED.fullmatch(headers[b"traceparent"])
+        if found is None:
+            return None
+        has_doubles = len(headers) < len(exchange.wire.head.headers)
+        if has_doubles and len(values_of(exchange, b"traceparent")) > 1:
+            return None
+        return found.group(1), found.group(2)
 
     def extract(self, exchange: Exchange) -> Context:
         """The caller's context; an empty one if what it sent is none."""
@@ -106,17 +121,14 @@ class Propagation:
             logger.debug("trace headers could not be read", exc_info=True)
             return NOWHERE
 
-    def passed(self, trace_state: Any, context: Context) -> tuple[Header, ...]:
+    def passed(self, exchange: Exchange, trace_state: Any) -> tuple[Header, ...]:
         """What W3C has travel beside the ids: read once, the same for each attempt."""
         if not self.is_w3c:
             return ()
         state = trace_state.to_header() if trace_state else ""
-        found: list[Header] = [(b"tracestate", state.encode("latin-1"))]
-        carrier: dict[str, str] = {}
-        W3CBaggagePropagator().inject(carrier, context)
-        baggage = carrier.get("baggage", "")
-        found.append((b"baggage", baggage.encode("latin-1", "replace")))
-        return tuple((name, value) for name, value in found if value)
+        (baggage,) = self._getter.get(exchange, "baggage") or ("",)
+        found = ((b"tracestate", state), (b"baggage", baggage))
+        return tuple((name, value.encode("latin-1")) for name, value in found if value)
 
     def carry(self, trace: RequestTrace, span_id: int) -> tuple[Header, ...]:
         """The headers that make this span the parent of what the upstream does."""
@@ -134,7 +146,11 @@ class Propagation:
         )
         carrier: dict[str, str] = {}
         context = set_span_in_context(NonRecordingSpan(span), trace.context)
-        self._propagator.inject(carrier, context)
+        try:
+            self._propagator.inject(carrier, context)
+        except Exception:
+            # Somebody's plugin, whose fault is no reason to refuse a request.
+            logger.exception("trace headers could not be written")
         return tuple(
             (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
             for name, value in carrier.items()

@@ -84,6 +84,7 @@ EXCEPTION_EVENT: Final = "exception"
 # Where an error has no name of its own; the convention's word.
 OTHER: Final = "_OTHER"
 GONE: Final = "client_gone"
+SHUTTING_DOWN: Final = "shutting_down"
 
 # Metrics.
 SERVER_DURATION: Final = "http.server.request.duration"

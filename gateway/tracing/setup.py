@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final
+from urllib.parse import unquote
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -30,6 +31,7 @@ from gateway.tracing.propagation import Propagation
 from gateway.tracing.sampling import Head
 from gateway.tracing.spans import SpanWriter
 from gateway.tracing.tracing import Shutdown, Tracing
+from gateway.tracing.values import check_otlp, check_values
 
 # Which of our extras brings which exporter.
 _EXTRAS: Final = {
@@ -47,13 +49,14 @@ def set_up(exports: Exports, environment: Mapping[str, str]) -> Tracing:
     """Providers and exporters, running; SettingsProblem where a variable is wrong."""
     try:
         return _set_up(exports, environment)
-    except ValueError as problem:
-        # The SDK's own complaint about a number, a file or a propagator's name.
+    except (ValueError, RuntimeError) as problem:
+        # The SDK's own complaint about a number, or a name that nothing offers.
         raise SettingsProblem(f"OTEL_*: {str(problem).splitlines()[0]}") from problem
 
 
 def _set_up(exports: Exports, environment: Mapping[str, str]) -> Tracing:
-    resource = Resource.create(resource_attributes(environment))
+    check_values(exports, environment)
+    resource = resource_of(environment)
     shutdowns: list[Shutdown] = []
     meter_provider = _meter_provider(exports, resource, environment)
     if meter_provider is not None:
@@ -78,6 +81,27 @@ def _set_up(exports: Exports, environment: Mapping[str, str]) -> Tracing:
     )
 
 
+class _Resource(Resource):
+    """
+    Hashed once.
+
+    Exporters group spans by their resource, whose hash is of all of it written as JSON:
+    for each span, a tenth of what encoding it takes.
+    """
+
+    def __init__(self, found: Resource) -> None:
+        super().__init__(found.attributes, found.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+def resource_of(environment: Mapping[str, str]) -> Resource:
+    """What the SDK finds by itself, and what it does not."""
+    return _Resource(Resource.create(resource_attributes(environment)))
+
+
 def resource_attributes(environment: Mapping[str, str]) -> dict[str, Any]:
     """
     What the SDK's own variables do not already say of this process.
@@ -85,8 +109,9 @@ def resource_attributes(environment: Mapping[str, str]) -> dict[str, Any]:
     Of Kubernetes what a chart sets from the downward API, `OTEL_RESOURCE_ATTRIBUTES`
     before `K8S_*`; the name of the pod is also its host's.
     """
-    stated = environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    names = {item.partition("=")[0].strip() for item in stated.split(",")}
+    items = environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
+    parts = (item.partition("=") for item in items)
+    stated = {name.strip(): unquote(value.strip()) for name, _, value in parts}
     pods_host = environment.get("HOSTNAME", "")
     found: dict[str, Any] = {}
     if "KUBERNETES_SERVICE_HOST" in environment and pods_host:
@@ -96,14 +121,17 @@ def resource_attributes(environment: Mapping[str, str]) -> dict[str, Any]:
         if value:
             found[name] = value
     found[semconv.SERVICE_VERSION] = __version__
-    # Its pod's uid names a replica, with the slot of a worker; else the SDK draws one.
+    found = {name: value for name, value in found.items() if name not in stated}
+    # Its pod's uid names a replica, where nothing is stated; else the SDK draws one.
     uid = environment.get(semconv.K8S_VARIABLES["k8s.pod.uid"], "").strip()
-    if uid:
+    instance = stated.get(semconv.SERVICE_INSTANCE) or uid
+    if instance:
+        # Of workers that export as one, each would overwrite the others' metrics.
         slot = environment.get(semconv.WORKER_SLOT)
-        found[semconv.SERVICE_INSTANCE] = uid if slot is None else f"{uid}-{slot}"
-    found = {name: value for name, value in found.items() if name not in names}
+        instance = instance if slot is None else f"{instance}-{slot}"
+        found[semconv.SERVICE_INSTANCE] = instance
     is_named = environment.get("OTEL_SERVICE_NAME", "").strip()
-    if not is_named and semconv.SERVICE_NAME not in names:
+    if not is_named and semconv.SERVICE_NAME not in stated:
         found[semconv.SERVICE_NAME] = semconv.DEFAULT_SERVICE
     return found
 
@@ -130,6 +158,8 @@ def _exporters(
         name = stated.lower()
         if name == "otlp":
             name = _otlp(signal, environment)
+        if name in _EXTRAS:
+            check_otlp(signal, name, environment)
         kind = _component(f"opentelemetry_{signal}_exporter", name)
         if kind is None:
             raise SettingsProblem(f"{variable}={stated}: {missing(name)}")

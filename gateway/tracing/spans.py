@@ -46,7 +46,7 @@ _UNSET: Final = Status(StatusCode.UNSET)
 _ERROR: Final = Status(StatusCode.ERROR)
 
 # Given up by us, so that nothing is wrong with the upstream.
-_GIVEN_UP: Final = frozenset({semconv.GONE, "shutting_down"})
+_GIVEN_UP: Final = frozenset({semconv.GONE, semconv.SHUTTING_DOWN})
 
 
 class SpanWriter:

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import SamplingResult
 
 from gateway.errors import Header
-from gateway.mesh import W3C_HEADERS
+from gateway.mesh import W3C_HEADERS, as_they_came
 from gateway.tracing.facts import RequestTrace
 from gateway.tracing.propagation import NOWHERE, Propagation, parent_of
 from gateway.tracing.sampling import Head, is_kept
@@ -79,6 +79,13 @@ class Tracing:
         """Give a request that has just arrived its trace, or what carries it on."""
         if exchange.wire.head.path in UNTRACED:
             return
+        try:
+            self._begin(exchange)
+        except Exception:
+            # A plugin's sampler or generator; the request goes on without a trace.
+            logger.exception("beginning a trace failed")
+
+    def _begin(self, exchange: Exchange) -> None:
         if self._writer is None:
             exchange.trace = RequestTrace(
                 0, 0, 0, carry=_as_it_came(exchange), new_span_id=_no_id
@@ -100,14 +107,14 @@ class Tracing:
         # Without the flag of randomness while it is dropped: flags are 00 or 03 then,
         # and nobody's parser takes the first for anything but a no.
         random = self._random if is_kept(result) else 0
-        trace = self._trace(trace_id, result, random, context)
+        trace = self._trace(exchange, trace_id, result, random, context)
         exchange.trace = trace
         if trace.is_sampled:
             note_ids(exchange, trace)
 
     def _join(self, exchange: Exchange) -> None:
         if self._is_brief and self._head.heeds_no:
-            dropped = self._propagation.refused(exchange.headers)
+            dropped = self._propagation.refused(exchange)
             if dropped is not None:
                 record, (trace_id, flags) = exchange.record, dropped
                 span_id = b"%016x" % self._ids.generate_span_id()
@@ -123,13 +130,18 @@ class Tracing:
             return
         result = self._head.ask(context, parent.trace_id)
         random = parent.trace_flags & _RANDOM
-        trace = self._trace(parent.trace_id, result, random, context)
+        trace = self._trace(exchange, parent.trace_id, result, random, context)
         trace.parent = parent
         exchange.trace = trace
         note_ids(exchange, trace)
 
     def _trace(
-        self, trace_id: int, result: SamplingResult, random: int, context: Context
+        self,
+        exchange: Exchange,
+        trace_id: int,
+        result: SamplingResult,
+        random: int,
+        context: Context,
     ) -> RequestTrace:
         new_id = self._ids.generate_span_id
         trace = RequestTrace(
@@ -141,8 +153,10 @@ class Tracing:
             keeps_text=self._keeps_text,
         )
         trace.context, trace.sampling = context, result
+        if not self._propagation.is_w3c:
+            trace.writes = self._propagation.fields
         if context or result.trace_state:
-            trace.passed = self._propagation.passed(result.trace_state, context)
+            trace.passed = self._propagation.passed(exchange, result.trace_state)
         return trace
 
     def end(self, exchange: Exchange, trace: RequestTrace) -> None:
@@ -197,6 +211,5 @@ def _as_it_came(
     exchange: Exchange,
 ) -> Callable[[RequestTrace, int], tuple[Header, ...]]:
     # As the gateway does where nothing is exported.
-    headers = exchange.headers
-    found = tuple((name, headers[name]) for name in W3C_HEADERS if name in headers)
+    found = tuple(as_they_came(exchange, W3C_HEADERS))
     return lambda trace, span_id: found

@@ -102,6 +102,10 @@ class UpstreamAnswer:
         if not self._is_handed_over:
             await self.aclose()
 
+    @property
+    def status(self) -> int:
+        return self._incoming.status
+
     def hand_over(self) -> None:
         """Somebody else closes it: leaving its block does not."""
         self._is_handed_over = True
@@ -188,7 +192,7 @@ class UpstreamClient:
             took_s = time.perf_counter() - began_s
             if isinstance(result, UpstreamAnswer):
                 if trace is not None:
-                    trace.attempt_accepted()
+                    trace.attempt_accepted(result.status)
                 self._telemetry.attempted.note(("ok", took_s))
                 return result
             error = result.error

@@ -13,6 +13,7 @@ import yaml
 from gateway import __version__
 from gateway.server import FAREWELL_S
 from gateway.settings import Settings, load_settings, variable_of
+from gateway.tracing.semconv import K8S_VARIABLES
 from helm.__main__ import generated
 from helm.schema import OWN, SETTINGS
 from tests.helm.rendering import CHART, NAME, NAMESPACE, Json, notes, preset, rendered
@@ -112,6 +113,21 @@ class TestAgreements:
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
         assert __version__ == chart["appVersion"]
         assert f"ghcr.io/llmtune/gateway:{__version__}" == rendered().container["image"]
+
+    def test_traces_say_which_pod_they_are_of(self) -> None:
+        """All that the downward API knows of what they look for."""
+        told = {
+            each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"]
+            for each in rendered().container["env"]
+            if each["name"].startswith("K8S_")
+        }
+        assert told == {
+            K8S_VARIABLES["k8s.namespace.name"]: "metadata.namespace",
+            K8S_VARIABLES["k8s.node.name"]: "spec.nodeName",
+            K8S_VARIABLES["k8s.pod.name"]: "metadata.name",
+            # By which a collector finds the rest, and instances are told apart.
+            K8S_VARIABLES["k8s.pod.uid"]: "metadata.uid",
+        }
 
     def test_every_setting_has_one_place(self) -> None:
         """In `settings`, or as a value or a Secret of its own."""

@@ -5,70 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any
 
 import pytest
 
 from policies.ledger import Decision, Demand
 from policies.memory_ledger import MemoryLedger
 from tests.conftest import StartGateway
-from tests.gateway_under_test import UPSTREAM_KEY, GatewayUnderTest, chat_body, until
-from tests.servers.otlp import Collector, otlp_over_grpc, otlp_over_http
+from tests.gateway_under_test import (
+    MODEL,
+    chat_body,
+    until,
+)
+from tests.servers.otlp import Collector, otlp_over_grpc
+from tests.traced import (
+    PARENT,
+    SAMPLED,
+    TRACE,
+    UNSAMPLED,
+    StartTraced,
+    ask,
+    received,
+)
 from tests.upstream import ScriptedUpstream
-
-TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
-PARENT: Final = "00f067aa0ba902b7"
-SAMPLED: Final = f"00-{TRACE}-{PARENT}-01"
-UNSAMPLED: Final = f"00-{TRACE}-{PARENT}-00"
-SECRET_PROMPT: Final = "the-prompts-own-words"
-SECRET_ANSWER: Final = "the-answers-own-words"
-
-StartTraced: TypeAlias = Callable[..., Awaitable[GatewayUnderTest]]
-
-
-@pytest.fixture
-async def collector() -> AsyncIterator[Collector]:
-    async with otlp_over_http() as collector:
-        yield collector
-
-
-@pytest.fixture
-def start_traced(
-    start_gateway: StartGateway,
-    collector: Collector,
-    monkeypatch: pytest.MonkeyPatch,
-) -> StartTraced:
-    """Starts gateways that export over HTTP, with these variables besides."""
-
-    async def start(
-        plans: dict[str, str] | None = None, **variables: str
-    ) -> GatewayUnderTest:
-        told = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_BSP_SCHEDULE_DELAY": "20",
-            **variables,
-        }
-        for name, value in told.items():
-            # The SDK reads the process's own.
-            monkeypatch.setenv(name, value)
-        return await start_gateway(plans, environment=os.environ)
-
-    return start
-
-
-async def ask(gateway: GatewayUnderTest, **headers: str) -> Any:
-    sent = gateway.auth() | {name.replace("_", "-"): v for name, v in headers.items()}
-    return await gateway.client.post(
-        "/v1/chat/completions", json=chat_body(max_tokens=9), headers=sent
-    )
-
-
-async def received(collector: Collector, servers: int = 1) -> None:
-    """Wait until so many requests' spans have arrived; a request's come together."""
-    await until(lambda: len(collector.of_kind("SERVER")) >= servers, "server spans")
 
 
 class TestOneRequest:
@@ -126,8 +85,76 @@ class TestOneRequest:
         usage = response.json()["usage"]
         assert told["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
         assert server.started_ns <= attempt.started_ns < attempt.ended_ns
-        assert attempt.ended_ns <= server.ended_ns
+        # Its body had ended before the answer was made.
+        assert attempt.ended_ns < server.ended_ns
         assert not any(span.is_error for span in collector.spans)
+
+    @pytest.mark.parametrize(
+        ("path", "body", "operation"),
+        [
+            pytest.param(
+                "/v1/batch/inference",
+                {"modelId": MODEL, "requests": [{"id": "1", "prompt": "x"}]},
+                "batch",
+                id="batch",
+            ),
+            pytest.param(
+                "/v1/fine-tune",
+                {"baseModel": MODEL, "dataset": "x"},
+                "fine_tune",
+                id="fine-tune",
+            ),
+        ],
+    )
+    async def test_a_jobs_creation_is_no_completion(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+        path: str,
+        body: dict[str, Any],
+        operation: str,
+    ) -> None:
+        """It would count as a very quick one; and it says what the upstream said."""
+        gateway = await start_traced()
+        upstream.will_answer({"jobId": "job-1", "id": "job-1"}, status=202)
+
+        await gateway.post(path, **body)
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        assert attempt.name == f"{operation} {MODEL}"
+        assert attempt.attributes["gen_ai.operation.name"] == operation
+        assert attempt.attributes["http.response.status_code"] == 202
+        assert not attempt.is_error
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            pytest.param(f'"seed":{10**30}', id="a whole number"),
+            pytest.param(f'"top_k":{10**400}', id="one that is no float"),
+            pytest.param('"temperature":"hot"', id="a word"),
+        ],
+    )
+    async def test_what_no_attribute_can_hold_is_left_out(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        caplog: pytest.LogCaptureFixture,
+        odd: str,
+    ) -> None:
+        """LLMTune's own route takes anything; a traceback for each would fill a log."""
+        gateway = await start_traced()
+
+        body = f'{{"modelId":"{MODEL}","prompt":"x",{odd}}}'
+        answer = await gateway.client.post(
+            "/v1/playground/inference", content=body, headers=gateway.auth()
+        )
+        await received(collector)
+
+        assert answer.status_code == 200
+        assert len(collector.of_kind("CLIENT")) == 1
+        assert caplog.text.count("Traceback") == 0
 
     async def test_a_token_in_a_path_is_not_in_the_trace(
         self, start_traced: StartTraced, collector: Collector
@@ -156,6 +183,23 @@ class TestOneRequest:
         assert (facts["trace_id"], facts["span_id"]) == (
             TRACE,
             collector.server.span_id,
+        )
+
+    async def test_the_access_line_knows_a_trace_that_begins_here(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Where nobody in front of the gateway traces."""
+        gateway = await start_traced()
+
+        with caplog.at_level("INFO", "gateway.access"):
+            await ask(gateway)
+            await received(collector)
+
+        assert caplog.records[-1].__dict__["facts"]["trace_id"] == (
+            collector.server.trace_id
         )
 
     async def test_a_streams_spans_end_with_the_stream(
@@ -321,6 +365,33 @@ class TestHowItEnded:
         assert collector.server.attributes["http.response.status_code"] == 499
         assert collector.server.events == ["first_token"]
 
+    @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+    async def test_a_shutdowns_deadline_is_no_fault_of_the_upstreams(
+        self,
+        start_traced: StartTraced,
+        start_gateway: StartGateway,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+        *,
+        stream: bool,
+    ) -> None:
+        """An error of ours, and of an attempt that was given up none."""
+        await start_traced()  # sets the variables
+        gateway = await start_gateway(environment=os.environ, drain_timeout_s=0.2)
+        upstream.will_stream({"text": "Hel"}, then="hang")
+
+        asking = asyncio.ensure_future(gateway.chat(stream=stream))
+        await until(lambda: bool(upstream.requests), "an attempt")
+        await gateway.server.drain()
+        await asking
+        await received(collector)
+
+        (attempt,) = collector.of_kind("CLIENT")
+        assert collector.server.is_error
+        assert not attempt.is_error
+        for span in (collector.server, attempt):
+            assert span.attributes["error.type"] == "shutting_down"
+
     async def test_a_replay_has_no_attempt(
         self, start_traced: StartTraced, collector: Collector
     ) -> None:
@@ -370,6 +441,62 @@ class TestSampling:
         assert parent != PARENT
         assert dropped["tracestate"] == "vendor=1"
         assert TRACE not in {span.trace_id for span in collector.spans}
+
+    @pytest.mark.parametrize(
+        ("sampler", "argument", "parent", "is_kept"),
+        [
+            ("always_on", "", UNSAMPLED, True),
+            ("always_off", "", SAMPLED, False),
+            ("traceidratio", "1", UNSAMPLED, True),
+            ("traceidratio", "0", SAMPLED, False),
+            ("parentbased_always_on", "", UNSAMPLED, False),
+            ("parentbased_always_off", "", SAMPLED, True),
+            ("parentbased_always_off", "", "", False),
+            ("parentbased_traceidratio", "0", SAMPLED, True),
+            ("parentbased_traceidratio", "1", UNSAMPLED, False),
+        ],
+    )
+    async def test_each_sampler_heeds_the_caller_or_does_not(
+        self,
+        start_traced: StartTraced,
+        collector: Collector,
+        upstream: ScriptedUpstream,
+        sampler: str,
+        argument: str,
+        parent: str,
+        *,
+        is_kept: bool,
+    ) -> None:
+        """By its name; and the upstream hears of the decision, not of the caller's."""
+        gateway = await start_traced(
+            OTEL_TRACES_SAMPLER=sampler, OTEL_TRACES_SAMPLER_ARG=argument
+        )
+
+        await ask(gateway, **({"traceparent": parent} if parent else {}))
+        tracing = gateway.gateway.tracing
+        assert tracing is not None
+        await tracing.aclose()
+
+        flags = int(upstream.last.headers["traceparent"].split("-")[3], 16)
+        assert bool(flags & 1) is is_kept
+        assert len(collector.of_kind("SERVER")) == is_kept
+
+    @pytest.mark.parametrize(("came", "sent"), [("", 3), ("01", 1), ("03", 3)])
+    async def test_whether_an_id_is_random_is_said_of_whoever_drew_it(
+        self,
+        start_traced: StartTraced,
+        upstream: ScriptedUpstream,
+        came: str,
+        sent: int,
+    ) -> None:
+        """Ours are; a caller's are what it says (W3C, level 2)."""
+        gateway = await start_traced()
+
+        parent = {"traceparent": f"00-{TRACE}-{PARENT}-{came}"} if came else {}
+        await ask(gateway, **parent)
+
+        flags = upstream.last.headers["traceparent"].split("-")[3]
+        assert int(flags, 16) == sent
 
     async def test_a_dropped_root_makes_the_upstream_drop_it(
         self,
@@ -445,55 +572,6 @@ class TestSampling:
         assert {"tracestate", "baggage"}.isdisjoint(upstream.last.headers)
 
 
-class TestContent:
-    """Prompts and answers are nobody's business, unless the operator says so."""
-
-    async def say_secrets(
-        self, gateway: GatewayUnderTest, upstream: ScriptedUpstream, **body: Any
-    ) -> None:
-        upstream.will_answer({"text": SECRET_ANSWER, "tokens": 12, "model": "m"})
-        messages = [{"role": "user", "content": SECRET_PROMPT}]
-        await gateway.post("/v1/chat/completions", **chat_body(messages=messages))
-        upstream.will_stream({"text": SECRET_ANSWER})
-        streamed = chat_body(messages=messages, stream=True)
-        await gateway.post("/v1/chat/completions", **streamed)
-
-    async def test_no_span_holds_text_or_keys(
-        self,
-        start_traced: StartTraced,
-        collector: Collector,
-        upstream: ScriptedUpstream,
-    ) -> None:
-        """Looked for in the bytes that were exported."""
-        gateway = await start_traced()
-
-        await self.say_secrets(gateway, upstream)
-        await received(collector, servers=2)
-
-        exported = b"".join(collector.raw)
-        for secret in (SECRET_PROMPT, SECRET_ANSWER, UPSTREAM_KEY, gateway.key()):
-            assert secret.encode() not in exported
-
-    async def test_text_is_in_spans_where_it_is_asked_for(
-        self,
-        start_traced: StartTraced,
-        collector: Collector,
-        upstream: ScriptedUpstream,
-    ) -> None:
-        """Whole and streamed, and keys all the same nowhere."""
-        gateway = await start_traced(
-            OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="true"
-        )
-
-        await self.say_secrets(gateway, upstream)
-        await received(collector, servers=2)
-
-        for attempt in collector.of_kind("CLIENT"):
-            assert SECRET_PROMPT in attempt.attributes["gen_ai.input.messages"]
-            assert SECRET_ANSWER in attempt.attributes["gen_ai.output.messages"]
-        assert UPSTREAM_KEY.encode() not in b"".join(collector.raw)
-
-
 async def test_spans_go_over_grpc_too(start_traced: StartTraced) -> None:
     """The other protocol of the two, to a real server of it."""
     with otlp_over_grpc() as collector:
@@ -506,32 +584,6 @@ async def test_spans_go_over_grpc_too(start_traced: StartTraced) -> None:
         await received(collector)
 
         assert collector.server.name == "POST /v1/chat/completions"
-
-
-async def test_metrics_go_over_otlp_where_they_are_asked_for(
-    start_traced: StartTraced, collector: Collector
-) -> None:
-    """The conventions' histograms, of every request, traced or not."""
-    gateway = await start_traced(
-        OTEL_TRACES_EXPORTER="none",
-        OTEL_METRICS_EXPORTER="otlp",
-        OTEL_METRIC_EXPORT_INTERVAL="50",
-    )
-
-    await ask(gateway)
-    await gateway.chat(stream=True)
-    names = {
-        "http.server.request.duration",
-        "gen_ai.client.operation.duration",
-        "gen_ai.client.operation.time_to_first_chunk",
-        "gen_ai.client.token.usage",
-    }
-    await until(lambda: names <= set(collector.points), "every metric")
-
-    ((told, point), *_) = collector.points["http.server.request.duration"]
-    assert told["http.route"] == "/v1/chat/completions"
-    assert point.explicit_bounds[-1] == 600
-    assert collector.spans == []
 
 
 def _stream_steps() -> tuple[bytes, bytes, bytes]:

@@ -22,8 +22,10 @@ from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
     DEFAULT_OFF,
+    Decision,
     ParentBasedTraceIdRatio,
     Sampler,
+    SamplingResult,
     TraceIdRatioBased,
 )
 
@@ -31,7 +33,7 @@ from gateway.settings import SettingsProblem
 from gateway.tracing.environment import exports_of, open_tracing
 from gateway.tracing.sampling import Head, is_kept
 from gateway.tracing.semconv import WORKER_SLOT
-from gateway.tracing.setup import resource_attributes
+from gateway.tracing.setup import resource_attributes, resource_of
 from tests.conftest import StartGateway
 from tests.servers.otlp import silent_collector
 
@@ -303,6 +305,10 @@ class TestSampler:
             kept = is_kept(sampler.should_sample(Context(), trace_id, "HTTP"))
             assert head.drops_root(trace_id) is not kept
 
+    def test_what_is_only_recorded_is_not_kept(self) -> None:
+        """It would be made for an exporter that drops it."""
+        assert not is_kept(SamplingResult(Decision.RECORD_ONLY))
+
 
 def test_every_variable_is_documented() -> None:
     """What happens to each that the SDK or its API knows, so that none is forgotten."""
@@ -352,3 +358,21 @@ class TestResource:
         assert resource_attributes(pod)["service.instance.id"] == "uid"
         second = resource_attributes({**pod, WORKER_SLOT: "1"})
         assert second["service.instance.id"] == "uid-1"
+        stated = {**pod, "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod%20a"}
+        assert resource_attributes(stated)["service.instance.id"] == "pod a"
+        second = resource_attributes({**stated, WORKER_SLOT: "1"})
+        assert second["service.instance.id"] == "pod a-1"
+
+    def test_a_resource_is_not_encoded_for_each_span(self) -> None:
+        """An exporter asks each span's for its hash, which is of the whole of it."""
+        resource = resource_of({"K8S_POD_NAME": "gateway-7"})
+        called: list[str] = []
+
+        sys.setprofile(lambda frame, _event, _: called.append(frame.f_code.co_name))
+        try:
+            hash(resource)
+        finally:
+            sys.setprofile(None)
+
+        assert "__hash__" in called
+        assert "dumps" not in called

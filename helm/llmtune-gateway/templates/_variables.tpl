@@ -157,7 +157,7 @@ true
 
 {{- /* What traces say of the pod. */ -}}
 {{- define "llmtune-gateway.podVariables" -}}
-{{- range $name, $field := dict "POD_NAME" "metadata.name" "NAMESPACE_NAME" "metadata.namespace" "NODE_NAME" "spec.nodeName" }}
+{{- range $name, $field := dict "POD_NAME" "metadata.name" "POD_UID" "metadata.uid" "NAMESPACE_NAME" "metadata.namespace" "NODE_NAME" "spec.nodeName" }}
 - name: K8S_{{ $name }}
   valueFrom:
     fieldRef:
