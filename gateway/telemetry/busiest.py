@@ -15,6 +15,11 @@ from typing import Final
 
 from gateway.telemetry.definition import OTHER
 
+# Models that are named: each has some 40 series, and a plan two more. An operator with
+# more in daily use reads the rest in traces and access lines.
+MOST_MODELS: Final = 25
+# Workspaces that are named: three series each, and one for each of their limits.
+MOST_WORKSPACES: Final = 20
 # At half, one burst displaces a name; at double, a new customer is `_other` for long.
 PERIOD_S: Final = 60.0
 # Names that are counted while they have no place. Above it the least counted are

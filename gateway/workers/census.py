@@ -13,13 +13,20 @@ from typing import Final, Protocol
 
 import msgspec
 
-from gateway.telemetry.merging import Snapshot, growing, merge, to_show
+from gateway.telemetry.merging import Snapshot
+from gateway.telemetry.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 # A worker's event loop answers within milliseconds; who is slower is told of with what
 # it said before.
 ROUND_WITHIN_S: Final = 1.0
+
+# What workers have said is looked at when somebody asks for totals, and so often where
+# nobody does: in half a `Busiest` period no name loses its place and gets it back.
+LOOK_EVERY_S: Final = 30.0
+# The supervisor's own count, among process ids.
+_OWN: Final = 0
 
 _decode: Final = msgspec.msgpack.Decoder(Snapshot).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -47,9 +54,11 @@ class Census:
         self._voice = voice
         self._own = own
         self._now_s = now_s
-        # The last that each living worker said, as it came: most are never looked at.
+        # The last that each living worker said, as it came; empty once it is counted.
+        # Most are never looked at.
         self._last: dict[int, bytes] = {}
-        self._ended: Snapshot = []
+        self._tally = Tally(now_s=now_s)
+        self._look_at_s = now_s() + LOOK_EVERY_S
         self._round = 0
         self._awaited: set[int] = set()
         # Who did not answer in time and has been told of: a log is read by people.
@@ -90,8 +99,9 @@ class Census:
 
     def leave(self, pid: int) -> None:
         """A worker has said its last: what it counted stays, where it stood is over."""
-        told = self._last.pop(pid, b"")
-        self._ended = merge([self._ended, growing(_read(told))])
+        self._count(pid)
+        self._last.pop(pid, None)
+        self._tally.forget(pid)
         self._asking.pop(pid, None)
         self._waiting.pop(pid, None)
         self._silent.discard(pid)
@@ -118,19 +128,29 @@ class Census:
             totals = msgspec.Raw(_encode(self.totals()))
             for pid, number in asking.items():
                 self._voice.tell(pid, number, totals)
+        elif self._now_s() >= self._look_at_s:
+            self._look()
         if self._waiting:
             self.begin()
 
     def totals(self) -> Snapshot:
-        """What is known of all, the living first."""
-        living = [_read(told) for told in self._last.values()]
-        return to_show(merge([*living, self._own(), self._ended]))
+        """What is known of all."""
+        self._look()
+        self._tally.hear(_OWN, self._own())
+        return self._tally.snapshot()
 
+    def _look(self) -> None:
+        self._look_at_s = self._now_s() + LOOK_EVERY_S
+        for pid in self._last:
+            self._count(pid)
 
-def _read(told: bytes) -> Snapshot:
-    try:
-        return _decode(told) if told else []
-    except msgspec.DecodeError:
-        # A bug; but the supervisor has more to do than to count.
-        logger.exception("a worker's count cannot be read")
-        return []
+    def _count(self, pid: int) -> None:
+        told = self._last.get(pid)
+        if not told:
+            return
+        self._last[pid] = b""
+        try:
+            self._tally.hear(pid, _decode(told))
+        except msgspec.DecodeError:
+            # A bug; but the supervisor has more to do than to count.
+            logger.exception("a worker's count cannot be read")

@@ -15,10 +15,12 @@ from gateway.app import LAG_LOOK_S, watch_lag
 from gateway.background.watching import JobWatch
 from gateway.batches.record import ENDED as BATCH_ENDED
 from gateway.errors import Outcome
-from gateway.telemetry.busiest import PERIOD_S
+from gateway.telemetry.busiest import MOST_MODELS, MOST_WORKSPACES, PERIOD_S
 from gateway.telemetry.definition import OTHER
-from gateway.telemetry.metrics import MOST_MODELS, MOST_WORKSPACES, Telemetry
+from gateway.telemetry.exposition import families_of, render, snapshot_of
+from gateway.telemetry.metrics import Telemetry
 from gateway.telemetry.noting import BATCH, Noted
+from gateway.telemetry.tally import Tally
 from gateway.translation.usage import TokenUsage
 from policies.jobs.memory_jobs import MemoryJobs
 from policies.keyring import KeyRecord, Keyring
@@ -162,8 +164,8 @@ async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
 MOST_SERIES: Final = 6_000
 
 
-async def test_the_number_of_series_is_bounded() -> None:
-    """After 10,000 models and 10,000 workspaces, all answered, over 17 minutes."""
+async def flooded(*, names: str = "", number_of_names: int = 10_000) -> Telemetry:
+    """Met by so many models and workspaces, all answered, over 17 minutes."""
     now_s = [0.0]
     telemetry = Telemetry(now_s=lambda: now_s[0])
     units: tuple[Unit, ...] = ("requests", "tokens")
@@ -175,10 +177,10 @@ async def test_the_number_of_series_is_bounded() -> None:
         for limit in limits
     )
     usage = TokenUsage(5, 5, is_reported=True)
-    for number in range(10_000):
+    for number in range(number_of_names):
         # Some come again and again, as they would in the midst of such a flood.
-        model = f"model-{number if number % 3 else number % 90}"
-        plan, workspace = f"plan-{number % 10}", f"ws-{number}"
+        model = f"model-{names}{number if number % 3 else number % 90}"
+        plan, workspace = f"plan-{number % 10}", f"ws-{names}{number}"
         telemetry.decided.note((plan, workspace, Admitted(lease_id="x", states=states)))
         telemetry.charged.note((plan, workspace, model, usage, 20))
         telemetry.first_token(model, 0.1)
@@ -191,8 +193,10 @@ async def test_the_number_of_series_is_bounded() -> None:
     telemetry.jobs.show(await watch.read())
     for ended in BATCH_ENDED:
         telemetry.jobs.batch_ended(ended, 1.0)
+    return telemetry
 
-    text = telemetry.exposition("")[0].decode()
+
+def assert_bounded(text: str) -> None:
     series = [line for line in text.splitlines() if not line.startswith("#")]
     print(f"{len(series)} series")
     for label, most in (("model", MOST_MODELS), ("workspace", MOST_WORKSPACES)):
@@ -200,6 +204,28 @@ async def test_the_number_of_series_is_bounded() -> None:
         assert OTHER in values
         assert len(values) <= most + 1
     assert len(series) <= MOST_SERIES
+
+
+async def test_the_number_of_series_is_bounded() -> None:
+    """After 10,000 models and 10,000 workspaces."""
+    telemetry = await flooded()
+
+    assert_bounded(telemetry.exposition("")[0].decode())
+
+
+async def test_workers_have_no_more_series_than_one_process() -> None:
+    """Each named others; and some have ended, and others come after them."""
+    tally = Tally()
+    for pid in range(1, 6):
+        telemetry = await flooded(names=f"{pid}-", number_of_names=2_000)
+        tally.hear(pid, snapshot_of(telemetry.registry.collect()))
+        if pid <= 2:
+            tally.forget(pid)
+
+    body, _ = render(families_of(tally.snapshot()), "")
+    assert_bounded(body.decode())
+    decided = re.findall(rf"(?m)^{PREFIX}admissions_total\S+ (\S+)$", body.decode())
+    assert sum(map(float, decided)) == 5 * 2_000
 
 
 def test_a_standing_is_shown_for_a_minute_and_of_busy_workspaces_only() -> None:

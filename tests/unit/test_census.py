@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gateway.telemetry.merging import Family, Point, Snapshot
-from gateway.workers.census import ROUND_WITHIN_S, Census
+from gateway.workers.census import LOOK_EVERY_S, ROUND_WITHIN_S, Census
 
 
 def counted(requests: float, in_flight: float = 0.0) -> bytes:
@@ -136,3 +136,35 @@ def test_nobody_is_asked_where_nobody_is() -> None:
     workers.census.begin()
 
     assert workers.census.ends_at_s is None
+
+
+def test_what_was_said_is_looked_at_though_nobody_asks() -> None:
+    """Else a name could lose its place and have it again, and nobody would notice."""
+    workers = Workers(1)
+
+    def say(requests: float) -> None:
+        workers.census.begin()
+        workers.census.hear(1, len(workers.asked), counted(requests))
+
+    say(10)
+    workers.now_s = LOOK_EVERY_S
+    say(12)
+    # Begun anew, and grown further than it was.
+    say(0)
+    workers.now_s = 2 * LOOK_EVERY_S
+    say(0)
+    say(15)
+
+    assert 12 + 15 == workers.census.totals()[0].points[0].value
+
+
+def test_the_dead_are_not_remembered_one_by_one() -> None:
+    workers = Workers(1)
+    workers.census.hear(1, 0, counted(1))
+    alone = workers.census.totals()
+    for pid in range(2, 50):
+        workers.census.join(pid)
+        workers.census.hear(pid, 0, counted(0, 3))
+        workers.census.leave(pid)
+
+    assert alone == workers.census.totals()
