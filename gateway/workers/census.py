@@ -7,6 +7,7 @@ dead; so what was shown once is never taken back.
 
 from __future__ import annotations
 
+import collections
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 # it said before.
 ROUND_WITHIN_S: Final = 1.0
 
+# Rounds in a row, of a second and a pause each, after which a worker is taken to hang
+# for good: gunicorn gives one 30 s. Its share of the connections waits for nothing
+# until then; at half, a machine that swaps would lose workers which had come back.
+HUNG_ROUNDS: Final = 30
 # What workers have said is looked at when somebody asks for totals, and so often where
 # nobody does: in half a `Busiest` period no name loses its place and gets it back.
 LOOK_EVERY_S: Final = 30.0
@@ -39,6 +44,8 @@ class Voice(Protocol):
 
     def tell(self, pid: int, number: int, snapshot: msgspec.Raw) -> None: ...
 
+    def give_up(self, pid: int) -> None: ...
+
 
 class Census:
     """
@@ -49,11 +56,17 @@ class Census:
     """
 
     def __init__(
-        self, voice: Voice, *, own: Callable[[], Snapshot], now_s: Callable[[], float]
+        self,
+        voice: Voice,
+        *,
+        own: Callable[[], Snapshot],
+        now_s: Callable[[], float],
+        hung_rounds: int = HUNG_ROUNDS,
     ) -> None:
         self._voice = voice
         self._own = own
         self._now_s = now_s
+        self._hung_rounds = hung_rounds
         # The last that each living worker said, as it came; empty once it is counted.
         # Most are never looked at.
         self._last: dict[int, bytes] = {}
@@ -61,8 +74,9 @@ class Census:
         self._look_at_s = now_s() + LOOK_EVERY_S
         self._round = 0
         self._awaited: set[int] = set()
-        # Who did not answer in time and has been told of: a log is read by people.
-        self._silent: set[int] = set()
+        # Who did not answer in time, and in how many rounds in a row. Rounds, because
+        # after a pause of the whole machine one has been missed, however long it was.
+        self._silent: collections.Counter[int] = collections.Counter()
         self.ends_at_s: float | None = None
         # Who is told at this round's end, and who at the next one's.
         self._asking: dict[int, int] = {}
@@ -93,7 +107,7 @@ class Census:
         if pid not in self._last:
             return
         self._last[pid] = snapshot
-        self._silent.discard(pid)
+        self._silent.pop(pid, None)
         if round_number == self._round:
             self._heard(pid)
 
@@ -104,16 +118,20 @@ class Census:
         self._tally.forget(pid)
         self._asking.pop(pid, None)
         self._waiting.pop(pid, None)
-        self._silent.discard(pid)
+        self._silent.pop(pid, None)
         self._heard(pid)
 
     def look_at_clock(self) -> None:
         """End a round that somebody does not answer in."""
         if self.ends_at_s is not None and self._now_s() >= self.ends_at_s:
-            if self._awaited - self._silent:
+            # Told of once: a log is read by people.
+            if self._awaited - self._silent.keys():
                 facts = {"pids": sorted(self._awaited)}
                 logger.warning("workers did not answer", extra={"facts": facts})
-            self._silent |= self._awaited
+            self._silent.update(self._awaited)
+            for pid in self._awaited:
+                if self._silent[pid] == self._hung_rounds:
+                    self._voice.give_up(pid)
             self._end()
 
     def _heard(self, pid: int) -> None:
