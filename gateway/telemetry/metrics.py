@@ -322,6 +322,8 @@ class Telemetry:
     def lagged(self, lag_s: float) -> None:
         """Heard four times a second, whatever comes."""
         self.count_noted()
+        self.models.look_at_clock()
+        self.workspaces.look_at_clock()
         self._lag.observe(lag_s)
 
     def rate_limit_called(self, outcome: str, times: int = 1) -> None:

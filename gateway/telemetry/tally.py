@@ -55,6 +55,8 @@ class Tally:
 
     def hear(self, process: int, snapshot: Snapshot) -> None:
         """The newest that a process says of itself."""
+        for names in self._named.values():
+            names.look_at_clock()
         growth = self._growth(process, snapshot)
         # First who is busy: what grew of a name is counted where it then belongs.
         for _, point in growth:

@@ -11,6 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import pytest
+
 from gateway.app import LAG_LOOK_S, watch_lag
 from gateway.background.watching import JobWatch
 from gateway.batches.record import ENDED as BATCH_ENDED
@@ -383,6 +385,30 @@ def test_what_is_noted_is_counted_though_nobody_scrapes() -> None:
     telemetry.decided.note(("p", "other", Admitted(lease_id="x", states=())))
     telemetry.lagged(0.0)
     assert "other" in telemetry.workspaces
+
+
+async def test_what_cannot_be_counted_costs_no_request_and_no_other_count(
+    gateway: GatewayUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A metric's bug is told of; who ends a batch is answered, and has its line."""
+    telemetry = gateway.gateway.telemetry
+    telemetry.attempted.note(("ok",))  # type: ignore[arg-type]
+    for _ in range(BATCH):
+        assert (await gateway.chat()).status_code == 200
+
+    series = await scraped(gateway)
+    route = '{outcome="ok",route="/v1/chat/completions"}'
+    assert series[f"requests_total{route}"] == BATCH
+    assert series['admissions_total{decision="admitted",plan="open"}'] == BATCH
+    assert "events could not be counted" in caplog.text
+
+
+def test_a_stalled_batch_does_not_end_the_look_at_the_loop() -> None:
+    telemetry = Telemetry()
+    telemetry.decided.note(("p",))  # type: ignore[arg-type]
+    telemetry.lagged(0.5)
+    name = "llmtune_gateway_event_loop_lag_seconds_count"
+    assert telemetry.registry.get_sample_value(name) == 1
 
 
 def test_tokens_are_of_their_workspace_when_its_decision_is_only_noted() -> None:
