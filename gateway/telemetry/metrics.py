@@ -255,7 +255,9 @@ class Telemetry:
         ratios: list[float] = []
         for plan, workspace, model, usage, reserved_tokens in events:
             groups.setdefault((plan, workspace, model), []).append(usage)
-            if reserved_tokens:
+            # A client that leaves before its answer is charged its prompt alone, which
+            # says nothing of how well answers are estimated.
+            if reserved_tokens and usage.output_tokens:
                 ratios.append(usage.total_tokens / reserved_tokens)
         for (plan, workspace, model), usages in groups.items():
             self._count_tokens(plan, workspace, model, usages)

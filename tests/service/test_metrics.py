@@ -158,7 +158,10 @@ async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
         await asking
     await gateway.until_metric(f'direction="input",model="{OTHER}",plan="open"}}')
 
-    assert not [name for name in await scraped(gateway) if "made/up" in name]
+    series = await scraped(gateway)
+    assert not [name for name in series if "made/up" in name]
+    # Of an answer that there is not nobody knows how well its reservation fitted.
+    assert series["reservation_ratio_count"] == 0
 
 
 # Stated in docs/telemetry.md: of ten plans with five limits each, every route with
