@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,8 @@ from gateway.telemetry.merging import (
     merge,
 )
 
+# A sample as a process says it, and how much of it is new.
+_Growth: TypeAlias = tuple[Family, Key, Point, float]
 # What the busiest have most of. A model's first token is told before its tokens are.
 _BUSY_BY: Final[Mapping[str, frozenset[str]]] = {
     "model": frozenset({TOKENS.name, f"{FIRST_TOKEN.name}_count"}),
@@ -59,13 +61,14 @@ class Tally:
             names.look_at_clock()
         growth = self._growth(process, snapshot)
         # First who is busy: what grew of a name is counted where it then belongs.
-        for _, point in growth:
-            for label, names in self._named.items():
-                name = point.labels.get(label, OTHER)
-                if name != OTHER and point.value > 0 and point.name in _BUSY_BY[label]:
-                    names.count(name, int(point.value))
-        for family, point in growth:
-            self._add(family, point)
+        for label, names in self._named.items():
+            for _, _, point, by in growth:
+                if by > 0 and point.name in _BUSY_BY[label]:
+                    name = point.labels[label]
+                    if name != OTHER:
+                        names.count(name, int(by))
+        for each in growth:
+            self._add(each)
         self._standing[process] = [f for f in snapshot if f.kind not in GROWING]
 
     def forget(self, process: int) -> None:
@@ -87,11 +90,11 @@ class Tally:
         ]
         return [*grown, *standing]
 
-    def _growth(self, process: int, snapshot: Snapshot) -> list[tuple[Family, Point]]:
-        """By how much each series of a process has grown, where it has or is new."""
+    def _growth(self, process: int, snapshot: Snapshot) -> list[_Growth]:
+        """By how much the samples of a process have grown, where they may have."""
         known: dict[Key, float] = {}
         before, self._known[process] = self._known.get(process, {}), known
-        found: list[tuple[Family, Point]] = []
+        found: list[_Growth] = []
         for family in snapshot:
             if family.kind not in GROWING:
                 continue
@@ -99,27 +102,33 @@ class Tally:
             self._grown.setdefault(family.name, {})
             for point in family.points:
                 key = key_of(point)
-                known[key] = point.value
+                value = known[key] = point.value
                 last = before.get(key)
-                if last == point.value:
+                if last == value and not self._named.keys() & point.labels.keys():
                     continue
-                # What has fallen has begun anew: a name that had lost its place.
-                if last is not None and last < point.value and not _is_birth(point):
-                    grown = point.value - last
-                    found.append((family, _with(point, point.labels, grown)))
+                # What has fallen has begun anew: a name that had lost its place. And
+                # when a series began is no amount.
+                if last is None or value < last or point.name.endswith("_created"):
+                    found.append((family, key, point, value))
                 else:
-                    found.append((family, point))
+                    found.append((family, key, point, value - last))
         return found
 
-    def _add(self, family: Family, point: Point) -> None:
+    def _add(self, growth: _Growth) -> None:
+        family, key, point, by = growth
+        labels = point.labels
         for label, names in self._named.items():
-            if label in point.labels:
-                shown = {**point.labels, label: names.label(point.labels[label])}
-                point = _with(point, shown, point.value)
+            if label in labels:
+                labels = {**labels, label: names.label(labels[label])}
+                key = key_of(Point(point.name, labels, by))
         points = self._grown[family.name]
-        key = key_of(point)
         seen = points.get(key)
-        points[key] = point if seen is None else both(family, seen, point)
+        # Also what has not grown: a series that begins here begins with all of it.
+        if seen is None:
+            points[key] = Point(point.name, labels, by, point.exemplar)
+        elif by:
+            grown = Point(point.name, labels, by, point.exemplar)
+            points[key] = both(family, seen, grown)
 
     def _forget(self, label: str, name: str) -> None:
         for points in self._grown.values():
@@ -131,12 +140,3 @@ class Tally:
             label not in point.labels or point.labels[label] in names
             for label, names in self._named.items()
         )
-
-
-def _with(point: Point, labels: dict[str, str], value: float) -> Point:
-    return Point(point.name, labels, value, point.exemplar)
-
-
-def _is_birth(point: Point) -> bool:
-    """Whether it says when a series began, which is no amount."""
-    return point.name.endswith("_created")

@@ -9,13 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.utils import floatToGoString
 
 from gateway.telemetry.busiest import MOST_MODELS, MOST_WORKSPACES, PERIOD_S
 from gateway.telemetry.definition import OTHER
-from gateway.telemetry.definitions import TOKENS, WORKSPACE_REQUESTS, WORKSPACE_USED
-from gateway.telemetry.exposition import snapshot_of
+from gateway.telemetry.definitions import (
+    FIRST_TOKEN,
+    TOKENS,
+    WORKSPACE_REQUESTS,
+    WORKSPACE_USED,
+)
+from gateway.telemetry.exposition import families_of, render, snapshot_of
 from gateway.telemetry.instruments import Counter, Gauge, Histogram
 from gateway.telemetry.merging import Exemplar, Family, Point, Snapshot
+from gateway.telemetry.metrics import Telemetry
 from gateway.telemetry.tally import Tally
 
 ROUTES = ("chat", "models", 'sl/ash "quoted"\n')
@@ -189,6 +197,38 @@ def test_a_busier_name_takes_a_place_and_begins_from_nought() -> None:
     assert "ws-0" not in shown
     assert (10, 50) == (shown["late"], shown[OTHER])
     assert {"late", *names} - {"ws-0"} == set(shown_of(tally, WORKSPACE_USED.name))
+
+
+def test_a_series_that_begins_late_is_whole() -> None:
+    """Buckets that did not grow since are part of it, in order, and when it began."""
+    now_s = [0.0]
+    tally, telemetry = Tally(now_s=lambda: now_s[0]), Telemetry()
+    other = Telemetry()
+    for number in range(MOST_MODELS):
+        other.first_token(f"m-{number}", 0.1)
+    tally.hear(1, snapshot_of(other.registry.collect()))
+    for waited_s in (0.03, 7.0, 7.0, 7.0):
+        telemetry.first_token("late", waited_s)
+        tally.hear(2, snapshot_of(telemetry.registry.collect()))
+    now_s[0] += PERIOD_S
+    telemetry.first_token("late", 7.0)
+    tally.hear(2, snapshot_of(telemetry.registry.collect()))
+    telemetry.first_token("late", 0.03)
+    tally.hear(2, snapshot_of(telemetry.registry.collect()))
+
+    families = families_of(tally.snapshot())
+    body, _ = render(families, "application/openmetrics-text")
+    # Strict about order; neither has types.
+    list(text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
+    samples = [
+        sample.name.removeprefix(FIRST_TOKEN.name) + sample.labels.get("le", "")
+        for family in families
+        for sample in family.samples
+        if sample.labels.get("model") == "late"
+        and sample.name.startswith(FIRST_TOKEN.name)
+    ]
+    bounds = map(floatToGoString, (*FIRST_TOKEN.buckets, float("inf")))
+    assert [*(f"_bucket{b}" for b in bounds), "_count", "_sum", "_created"] == samples
 
 
 def test_models_are_bounded_by_what_they_answer() -> None:
