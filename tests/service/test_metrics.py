@@ -143,7 +143,10 @@ async def test_an_open_stream_is_in_flight_until_it_ends(
     async with gateway.stream_chat() as stream:
         await stream.text_until("Hi")
         assert (await scraped(gateway))["streams_in_flight"] == 1
+        # And the scrape itself.
+        assert (await scraped(gateway))["requests_in_flight"] == 2
     await gateway.until_metric("streams_in_flight 0.0")
+    await gateway.until_metric("requests_in_flight 0.0")
 
 
 async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
@@ -259,6 +262,37 @@ def test_a_standing_is_shown_for_a_minute_and_of_busy_workspaces_only() -> None:
     assert shown() == {f"ws-{n}" for n in range(1, MOST_WORKSPACES)} | {"late"}
     now_s[0] += 1
     assert shown() == {"late"}
+
+
+def test_less_than_nothing_is_nothing_added() -> None:
+    """Two clocks may say so; a sum that falls has begun anew for Prometheus."""
+    telemetry = Telemetry()
+    telemetry.request("/v1/chat/completions", "ok", 1.0, -0.5)
+    telemetry.request("/v1/chat/completions", "ok", 1.0, -0.5, "ab" * 16)
+
+    name = "llmtune_gateway_added_latency_seconds"
+    assert telemetry.registry.get_sample_value(f"{name}_sum") == 0
+    assert telemetry.registry.get_sample_value(f"{name}_count") == 2
+
+
+def test_what_was_traced_names_its_trace() -> None:
+    """In the bucket that its time is in."""
+    telemetry = Telemetry()
+    telemetry.request("/v1/chat/completions", "ok", 1.0, 0.02, "ab" * 16)
+    telemetry.first_token("m", 0.3, "cd" * 16)
+    text = telemetry.exposition("application/openmetrics-text")[0].decode()
+
+    for le, name, trace_id in (
+        ("1.0", "request_duration_seconds", "ab"),
+        ("0.025", "added_latency_seconds", "ab"),
+        ("0.5", "time_to_first_token_seconds", "cd"),
+    ):
+        exemplar = f'# {{trace_id="{trace_id * 16}"}}'
+        lines = [line for line in text.splitlines() if f"{name}_bucket" in line]
+        named = [line for line in lines if exemplar in line]
+        assert [f'le="{le}"' in line for line in named] == [True]
+        # With its value and when it was: of two workers' the newest is shown.
+        assert re.search(r"\} [0-9.]+ [0-9]{10}\.[0-9]+$", named[0])
 
 
 def test_a_streams_pace_is_of_the_tokens_after_the_first() -> None:

@@ -135,6 +135,17 @@ async def test_a_worker_that_hangs_counts_with_what_it_said(
         assert running.told("workers did not answer")
 
 
+async def test_who_asks_together_is_answered_together(
+    environment: Environment,
+) -> None:
+    """A worker is told of the newest that it asked; who asked before had asked it."""
+    async with serving(environment) as running:
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await asyncio.gather(*(running.scrape() for _ in range(20)))
+
+    assert len(answers) == 20
+
+
 async def test_without_a_supervisor_no_metrics_are_shown(
     environment: Environment,
 ) -> None:
