@@ -21,6 +21,7 @@ import msgspec
 
 from gateway.exchange import Exchange
 from gateway.json_lines import JsonLines
+from gateway.log_pipe import without_waiting
 from gateway.record import LineHead, Record
 
 logger = logging.getLogger("gateway.access")
@@ -30,7 +31,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def configure_logging(level: str, *, shares_output: bool = False) -> None:
     """
-    Send every log line to standard output, as JSON.
+    Send every log line to standard output, as JSON, and never wait for who reads it.
 
     Where several processes share it, each writes so little at once that a pipe takes it
     whole (PIPE_BUF), and no line ends up within another's.
@@ -38,7 +39,8 @@ def configure_logging(level: str, *, shares_output: bool = False) -> None:
     root = logging.getLogger()
     # In place of whatever a library has set up: one line is one JSON object.
     most_bytes = select.PIPE_BUF if shares_output else sys.maxsize
-    root.handlers[:] = [JsonLines(sys.stdout, most_together_bytes=most_bytes)]
+    output = without_waiting(sys.stdout)
+    root.handlers[:] = [JsonLines(output, most_together_bytes=most_bytes)]
     root.setLevel(level.upper())
     # httpx and httpcore log request lines whose URLs are the operator's business.
     for name in ("httpx", "httpcore"):

@@ -30,6 +30,7 @@ GatewayError                       status  code                     the client m
 ├── Overloaded                     503     server_is_overloaded     yes, when told
 ├── StoreUnavailable               503     store_unavailable        yes, when told
 ├── ShuttingDown                   503     shutting_down            yes, elsewhere
+├── MetricsUnavailable             503     metrics_unavailable      yes
 ├── AnswerInterrupted              503     answer_interrupted       yes
 └── InternalError                  500     internal_error           yes
 
@@ -335,6 +336,15 @@ class ShuttingDown(GatewayError):
     helps_elsewhere = True
     status = 503
     code = "shutting_down"
+    type = "service_unavailable_error"
+
+
+class MetricsUnavailable(GatewayError):
+    """What all workers have counted could not be had; one of them alone tells less."""
+
+    outcome: ClassVar[Outcome] = "unavailable"
+    status = 503
+    code = "metrics_unavailable"
     type = "service_unavailable_error"
 
 

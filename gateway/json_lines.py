@@ -10,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import msgspec
 
-# Half of what Linux holds for a pipe's reader: a write of more is likelier to wait for
-# it, and the whole event loop with it.
+from gateway.log_pipe import LogPipe, Output
+
+# Half of what Linux holds for a pipe's reader: a write of more likelier finds no room.
 MOST_HELD_BYTES: Final = 32 * 1024
+# A full disk or a reader that has left is no news with every line: a complaint is 1 KB,
+# on a standard error that may be the same disk.
+COMPLAIN_EVERY_S: Final = 10.0
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -40,7 +45,7 @@ class JsonFormatter(logging.Formatter):
         return _encode(line).decode()
 
 
-class JsonLines(logging.StreamHandler[TextIO]):
+class JsonLines(logging.StreamHandler[Output]):
     """
     Writes log records as JSON lines, and lines that are written already, in order.
 
@@ -50,7 +55,7 @@ class JsonLines(logging.StreamHandler[TextIO]):
     """
 
     def __init__(
-        self, stream: TextIO, *, most_together_bytes: int = sys.maxsize
+        self, stream: Output, *, most_together_bytes: int = sys.maxsize
     ) -> None:
         super().__init__(stream)
         self._most_together_bytes = most_together_bytes
@@ -59,6 +64,7 @@ class JsonLines(logging.StreamHandler[TextIO]):
         self._held_bytes = 0
         # The loop that has been asked to write what is held.
         self._asked: asyncio.AbstractEventLoop | None = None
+        self._complain_at_s = 0.0
 
     def takes_lines(self, level: int) -> bool:
         """Whether a record of that level would be written, and as our line."""
@@ -119,6 +125,10 @@ class JsonLines(logging.StreamHandler[TextIO]):
         self.acquire()
         try:
             self._write_held()
+            if isinstance(self.stream, LogPipe):
+                self.stream.finish()
+        except OSError:
+            pass  # its reader has left, and was complained of
         finally:
             self.release()
         super().close()
@@ -142,6 +152,14 @@ class JsonLines(logging.StreamHandler[TextIO]):
                 self._write([line])
         except Exception:  # noqa: BLE001 - no request fails because its line cannot go
             self._complain()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exception(), OSError):
+            now_s = time.monotonic()
+            if now_s < self._complain_at_s:
+                return
+            self._complain_at_s = now_s + COMPLAIN_EVERY_S
+        super().handleError(record)
 
     def _complain(self) -> None:
         """On standard error, as logging does of each record that it cannot write."""

@@ -26,7 +26,7 @@ from gateway.telemetry.definition import (
 REQUESTS: Final = counter(
     "requests",
     "Requests, counted when their answer is complete or abandoned, by route (a path of"
-    " ours, or _other) and outcome (ok, invalid, unauthorized, rejected,"
+    " ours, _preflight or _other) and outcome (ok, invalid, unauthorized, rejected,"
     " upstream_error, client_gone, unavailable, failed).",
     *("route", "outcome"),
 )

@@ -8,7 +8,7 @@ or those of all workers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from prometheus_client.core import Exemplar as ShownExemplar
 from prometheus_client.core import Metric, Sample
@@ -18,6 +18,20 @@ from prometheus_client.registry import Collector
 from gateway.telemetry.merging import Exemplar, Family, Point, Snapshot
 
 Families: TypeAlias = Iterable[Metric]
+# What is asked of prometheus_client, by type and version.
+_FORMS: Final = {
+    ("application/openmetrics-text", ""): "application/openmetrics-text",
+    **{
+        ("application/openmetrics-text", version): (
+            f"application/openmetrics-text;version={version}"
+        )
+        for version in ("1.0.0", "2.0.0")
+    },
+    ("text/plain", "1.0.0"): "text/plain;version=1.0.0",
+    **{("text/plain", version): "" for version in ("", "0.0.4")},
+    **{(any_form, ""): "" for any_form in ("text/*", "*/*")},
+}
+
 AskFamilies: TypeAlias = Callable[[], Awaitable[Families]]
 
 
@@ -33,12 +47,36 @@ class _Collected(Collector):
 
 def render(families: Families, accept: str) -> tuple[bytes, str]:
     """The metrics and their content type, in the form the scraper asked for."""
-    try:
-        encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):
-        # prometheus_client reads versions as numbers; nonsense gets the plain form.
-        encode, content_type = choose_encoder("")
+    encode, content_type = choose_encoder(_preferred(accept))
     return encode(_Collected(families)), content_type
+
+
+def _preferred(accept: str) -> str:
+    """
+    The one form that is to be asked of prometheus_client; the plain one is "".
+
+    It takes the first that it knows, whatever the weights say, and believes any version
+    from 1.0.0 on, which it then claims to have written.
+    """
+    best, highest = "", 0.0
+    for each in accept.split(","):
+        form, *rest = each.split(";")
+        said = [part.strip().lower().partition("=") for part in rest]
+        named = {name: value.strip('"') for name, _, value in said}
+        known = _FORMS.get((form.strip().lower(), named.get("version", "")))
+        weight = _weight(named.get("q", "1"))
+        if known is not None and weight > highest:
+            escaping = f";escaping={named['escaping']}" if "escaping" in named else ""
+            best, highest = known and known + escaping, weight
+    return best
+
+
+def _weight(text: str) -> float:
+    """RFC 9110, section 12.4.2; nonsense is not preferred to anything."""
+    try:
+        return min(float(text), 1.0)
+    except ValueError:
+        return 0.0
 
 
 def snapshot_of(families: Families) -> Snapshot:

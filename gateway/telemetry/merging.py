@@ -1,5 +1,5 @@
 """
-What several processes have counted, as if one had.
+What several processes say of themselves at one moment, as if one had.
 
 Pure: snapshots in, a snapshot out. What grows (counters, histograms) is summed series
 by series; a gauge is merged as its definition says. One that is in no definition is
@@ -17,9 +17,7 @@ from gateway.telemetry.definition import Merge
 from gateway.telemetry.definitions import DEFINITIONS
 
 # These kinds count what has happened, so they outlive who counted it.
-_GROWING: Final = frozenset({"counter", "histogram", "summary"})
-# Of seconds, the nanoseconds.
-_SHOWN_DIGITS: Final = 9
+GROWING: Final = frozenset({"counter", "histogram", "summary"})
 _MERGES: Final[dict[str, Merge]] = {
     **{each.name: each.merge for each in DEFINITIONS},
     # prometheus_client's own, of the process: what is left of these is a sum.
@@ -56,55 +54,34 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
 
 # All that one process shows, at one moment.
 Snapshot: TypeAlias = list[Family]
-_Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     """One snapshot of what these say together, in the order in which they say it."""
     families: dict[str, Family] = {}
-    points: dict[str, dict[_Key, Point]] = {}
+    points: dict[str, dict[Key, Point]] = {}
     for snapshot in snapshots:
         for family in snapshot:
             first = families.setdefault(family.name, family)
             merged = points.setdefault(family.name, {})
             for point in family.points:
-                key = (point.name, tuple(sorted(point.labels.items())))
+                key = key_of(point)
                 seen = merged.get(key)
-                merged[key] = point if seen is None else _both(first, seen, point)
+                merged[key] = point if seen is None else both(first, seen, point)
     return [
         msgspec.structs.replace(family, points=list(points[name].values()))
         for name, family in families.items()
     ]
 
 
-def growing(snapshot: Snapshot) -> Snapshot:
-    """What still counts of a process that has ended: where it stood is over."""
-    return [family for family in snapshot if family.kind in _GROWING]
+def key_of(point: Point) -> Key:
+    """Which sample it is, whoever says it."""
+    return point.name, tuple(sorted(point.labels.items()))
 
 
-def to_show(snapshot: Snapshot) -> Snapshot:
-    """
-    The same without the last bits of sums, which depend on the order of adding.
-
-    A death changes that order, and a counter that falls by one bit has begun anew for
-    Prometheus. What is added up is never what was rounded here.
-    """
-    return [
-        msgspec.structs.replace(
-            family, points=[_rounded(each) for each in family.points]
-        )
-        if family.kind in _GROWING
-        else family
-        for family in snapshot
-    ]
-
-
-def _rounded(point: Point) -> Point:
-    value = round(point.value, _SHOWN_DIGITS)
-    return Point(point.name, point.labels, value, point.exemplar)
-
-
-def _both(family: Family, one: Point, other: Point) -> Point:
+def both(family: Family, one: Point, other: Point) -> Point:
+    """One sample of what two say."""
     rule = _rule(family, one.name)
     if rule == "sum":
         value = one.value + other.value
@@ -117,7 +94,7 @@ def _both(family: Family, one: Point, other: Point) -> Point:
 
 
 def _rule(family: Family, sample: str) -> Merge:
-    if family.kind in _GROWING:
+    if family.kind in GROWING:
         # When a series began: a sum of two moments is none.
         return "min" if sample == f"{family.name}_created" else "sum"
     if family.kind in {"info", "stateset"}:

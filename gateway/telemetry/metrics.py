@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from gateway import __version__
 from gateway.errors import Fault, Outcome
 from gateway.telemetry import definitions as d
-from gateway.telemetry.busiest import Busiest
+from gateway.telemetry.busiest import MOST_MODELS, MOST_WORKSPACES, Busiest
 from gateway.telemetry.definition import OTHER, Definition
 from gateway.telemetry.exposition import Families, render
 from gateway.telemetry.instruments import (
@@ -37,11 +37,6 @@ from policies.key_cache import LookupOutcome
 from policies.ledger import Admitted, Decision, LimitState, Rejected
 from policies.replay.port import ReplayOutcome, ReplayScope
 
-# Models that are named: each has some 40 series, and a plan two more. An operator with
-# more in daily use reads the rest in traces and access lines.
-MOST_MODELS: Final = 25
-# Workspaces that are named: three series each, and one for each of their limits.
-MOST_WORKSPACES: Final = 20
 # How long it is shown where a busy workspace stood: a rate has refilled by then.
 STANDING_S: Final = 60.0
 
@@ -260,7 +255,9 @@ class Telemetry:
         ratios: list[float] = []
         for plan, workspace, model, usage, reserved_tokens in events:
             groups.setdefault((plan, workspace, model), []).append(usage)
-            if reserved_tokens:
+            # A client that leaves before its answer is charged its prompt alone, which
+            # says nothing of how well answers are estimated.
+            if reserved_tokens and usage.output_tokens:
                 ratios.append(usage.total_tokens / reserved_tokens)
         for (plan, workspace, model), usages in groups.items():
             self._count_tokens(plan, workspace, model, usages)
@@ -327,6 +324,8 @@ class Telemetry:
     def lagged(self, lag_s: float) -> None:
         """Heard four times a second, whatever comes."""
         self.count_noted()
+        self.models.look_at_clock()
+        self.workspaces.look_at_clock()
         self._lag.observe(lag_s)
 
     def rate_limit_called(self, outcome: str, times: int = 1) -> None:

@@ -9,11 +9,14 @@ second where none do, and before a scrape, which never misses an event.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+logger = logging.getLogger(__name__)
 
 # Requests. Fewer, and counting begins with cold caches too often; more, and what is
 # noted pushes other things out of them.
@@ -38,7 +41,12 @@ class Noted(Generic[Event]):
         if self.events:
             events = self.events[:]
             self.events.clear()
-            self._count(events)
+            try:
+                self._count(events)
+            except Exception:
+                # A bug in a metric. Whoever comes by here, a request that ends or a
+                # scrape, did not make it; and other kinds of events can be counted.
+                logger.exception("events could not be counted")
 
 
 class CountedFirst(Collector):

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 import msgspec
 
+from gateway.errors import MetricsUnavailable
 from gateway.telemetry.exposition import Families, families_of, snapshot_of
 from gateway.telemetry.merging import Snapshot
 from gateway.telemetry.metrics import Telemetry
@@ -97,16 +98,19 @@ class Link(asyncio.Protocol):
         self.say(Counted(round_number, msgspec.Raw(snapshot)))
 
     async def families(self) -> Families:
-        """The metrics of all workers; this one's, if the supervisor does not answer."""
-        assert self._telemetry is not None  # noqa: S101 - nobody is served before
+        """The metrics of all workers; MetricsUnavailable without the supervisor."""
         try:
             async with asyncio.timeout(TOTALS_WITHIN_S):
                 return families_of(await self._totals())
         except (TimeoutError, SupervisorGone) as error:
             reason = str(error) or "no answer in time"
             facts = {"reason": reason}
-            logger.warning("metrics of one worker only", extra={"facts": facts})
-            return await self._telemetry.families()
+            logger.warning("metrics are not to be had", extra={"facts": facts})
+            # Never this worker's own: counters that fall have begun anew for
+            # Prometheus, and a rate would show all that was ever counted as new.
+            raise MetricsUnavailable(
+                "The supervisor of the workers does not answer."
+            ) from error
 
     async def _totals(self) -> Snapshot:
         if self._transport is None or self._transport.is_closing():

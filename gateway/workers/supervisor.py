@@ -29,7 +29,7 @@ from gateway.server import FAREWELL_S, facts_of, warn_of_keys
 from gateway.settings import Settings
 from gateway.signals import end_by
 from gateway.telemetry.supervision import SupervisorTelemetry
-from gateway.workers.census import Census
+from gateway.workers.census import HUNG_ROUNDS, Census
 from gateway.workers.channel import Channel
 from gateway.workers.crew import Slot, Worker
 from gateway.workers.listeners import Listeners
@@ -87,6 +87,7 @@ class Supervisor:
         count: int,
         *,
         work: Callable[[Post], int] = work,
+        hung_rounds: int = HUNG_ROUNDS,
     ) -> None:
         self._gateway = gateway
         self._settings = gateway.settings
@@ -98,7 +99,12 @@ class Supervisor:
         self._signals = Signals()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ)
-        self._census = Census(self, own=self._telemetry.snapshot, now_s=time.monotonic)
+        self._census = Census(
+            self,
+            own=self._telemetry.snapshot,
+            now_s=time.monotonic,
+            hung_rounds=hung_rounds,
+        )
         self._poll_at_s = 0.0
         self._is_serving = False
         self._is_stopping = False
@@ -318,6 +324,18 @@ class Supervisor:
 
     def tell(self, pid: int, number: int, snapshot: msgspec.Raw) -> None:
         self._send(self._workers[pid], Totals(number, snapshot))
+
+    def give_up(self, pid: int) -> None:
+        """
+        It hangs, and new connections with it: the kernel knows nothing of that.
+
+        What it had begun is lost, and would have been at its clients' time-outs; its
+        place is taken when it is buried.
+        """
+        worker = self._workers[pid]
+        facts = {"worker": worker.slot.number, "pid": pid}
+        logger.error("worker hangs and is killed", extra={"facts": facts})
+        os.kill(pid, signal.SIGKILL)
 
     def _send(self, worker: Worker, message: ToWorker) -> None:
         # What one is owed that does not read must not pile up.

@@ -11,14 +11,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import pytest
+
 from gateway.app import LAG_LOOK_S, watch_lag
 from gateway.background.watching import JobWatch
 from gateway.batches.record import ENDED as BATCH_ENDED
 from gateway.errors import Outcome
-from gateway.telemetry.busiest import PERIOD_S
+from gateway.telemetry.busiest import MOST_MODELS, MOST_WORKSPACES, PERIOD_S
 from gateway.telemetry.definition import OTHER
-from gateway.telemetry.metrics import MOST_MODELS, MOST_WORKSPACES, Telemetry
+from gateway.telemetry.exposition import families_of, render, snapshot_of
+from gateway.telemetry.metrics import Telemetry
 from gateway.telemetry.noting import BATCH, Noted
+from gateway.telemetry.tally import Tally
 from gateway.translation.usage import TokenUsage
 from policies.jobs.memory_jobs import MemoryJobs
 from policies.keyring import KeyRecord, Keyring
@@ -139,7 +143,10 @@ async def test_an_open_stream_is_in_flight_until_it_ends(
     async with gateway.stream_chat() as stream:
         await stream.text_until("Hi")
         assert (await scraped(gateway))["streams_in_flight"] == 1
+        # And the scrape itself.
+        assert (await scraped(gateway))["requests_in_flight"] == 2
     await gateway.until_metric("streams_in_flight 0.0")
+    await gateway.until_metric("requests_in_flight 0.0")
 
 
 async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
@@ -154,7 +161,10 @@ async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
         await asking
     await gateway.until_metric(f'direction="input",model="{OTHER}",plan="open"}}')
 
-    assert not [name for name in await scraped(gateway) if "made/up" in name]
+    series = await scraped(gateway)
+    assert not [name for name in series if "made/up" in name]
+    # Of an answer that there is not nobody knows how well its reservation fitted.
+    assert series["reservation_ratio_count"] == 0
 
 
 # Stated in docs/telemetry.md: of ten plans with five limits each, every route with
@@ -162,8 +172,8 @@ async def test_an_unanswered_client_that_leaves_costs_no_series_of_its_model(
 MOST_SERIES: Final = 6_000
 
 
-async def test_the_number_of_series_is_bounded() -> None:
-    """After 10,000 models and 10,000 workspaces, all answered, over 17 minutes."""
+async def flooded(*, names: str = "", number_of_names: int = 10_000) -> Telemetry:
+    """Met by so many models and workspaces, all answered, over 17 minutes."""
     now_s = [0.0]
     telemetry = Telemetry(now_s=lambda: now_s[0])
     units: tuple[Unit, ...] = ("requests", "tokens")
@@ -175,10 +185,10 @@ async def test_the_number_of_series_is_bounded() -> None:
         for limit in limits
     )
     usage = TokenUsage(5, 5, is_reported=True)
-    for number in range(10_000):
+    for number in range(number_of_names):
         # Some come again and again, as they would in the midst of such a flood.
-        model = f"model-{number if number % 3 else number % 90}"
-        plan, workspace = f"plan-{number % 10}", f"ws-{number}"
+        model = f"model-{names}{number if number % 3 else number % 90}"
+        plan, workspace = f"plan-{number % 10}", f"ws-{names}{number}"
         telemetry.decided.note((plan, workspace, Admitted(lease_id="x", states=states)))
         telemetry.charged.note((plan, workspace, model, usage, 20))
         telemetry.first_token(model, 0.1)
@@ -191,8 +201,10 @@ async def test_the_number_of_series_is_bounded() -> None:
     telemetry.jobs.show(await watch.read())
     for ended in BATCH_ENDED:
         telemetry.jobs.batch_ended(ended, 1.0)
+    return telemetry
 
-    text = telemetry.exposition("")[0].decode()
+
+def assert_bounded(text: str) -> None:
     series = [line for line in text.splitlines() if not line.startswith("#")]
     print(f"{len(series)} series")
     for label, most in (("model", MOST_MODELS), ("workspace", MOST_WORKSPACES)):
@@ -200,6 +212,28 @@ async def test_the_number_of_series_is_bounded() -> None:
         assert OTHER in values
         assert len(values) <= most + 1
     assert len(series) <= MOST_SERIES
+
+
+async def test_the_number_of_series_is_bounded() -> None:
+    """After 10,000 models and 10,000 workspaces."""
+    telemetry = await flooded()
+
+    assert_bounded(telemetry.exposition("")[0].decode())
+
+
+async def test_workers_have_no_more_series_than_one_process() -> None:
+    """Each named others; and some have ended, and others come after them."""
+    tally = Tally()
+    for pid in range(1, 6):
+        telemetry = await flooded(names=f"{pid}-", number_of_names=2_000)
+        tally.hear(pid, snapshot_of(telemetry.registry.collect()))
+        if pid <= 2:
+            tally.forget(pid)
+
+    body, _ = render(families_of(tally.snapshot()), "")
+    assert_bounded(body.decode())
+    decided = re.findall(rf"(?m)^{PREFIX}admissions_total\S+ (\S+)$", body.decode())
+    assert sum(map(float, decided)) == 5 * 2_000
 
 
 def test_a_standing_is_shown_for_a_minute_and_of_busy_workspaces_only() -> None:
@@ -228,6 +262,37 @@ def test_a_standing_is_shown_for_a_minute_and_of_busy_workspaces_only() -> None:
     assert shown() == {f"ws-{n}" for n in range(1, MOST_WORKSPACES)} | {"late"}
     now_s[0] += 1
     assert shown() == {"late"}
+
+
+def test_less_than_nothing_is_nothing_added() -> None:
+    """Two clocks may say so; a sum that falls has begun anew for Prometheus."""
+    telemetry = Telemetry()
+    telemetry.request("/v1/chat/completions", "ok", 1.0, -0.5)
+    telemetry.request("/v1/chat/completions", "ok", 1.0, -0.5, "ab" * 16)
+
+    name = "llmtune_gateway_added_latency_seconds"
+    assert telemetry.registry.get_sample_value(f"{name}_sum") == 0
+    assert telemetry.registry.get_sample_value(f"{name}_count") == 2
+
+
+def test_what_was_traced_names_its_trace() -> None:
+    """In the bucket that its time is in."""
+    telemetry = Telemetry()
+    telemetry.request("/v1/chat/completions", "ok", 1.0, 0.02, "ab" * 16)
+    telemetry.first_token("m", 0.3, "cd" * 16)
+    text = telemetry.exposition("application/openmetrics-text")[0].decode()
+
+    for le, name, trace_id in (
+        ("1.0", "request_duration_seconds", "ab"),
+        ("0.025", "added_latency_seconds", "ab"),
+        ("0.5", "time_to_first_token_seconds", "cd"),
+    ):
+        exemplar = f'# {{trace_id="{trace_id * 16}"}}'
+        lines = [line for line in text.splitlines() if f"{name}_bucket" in line]
+        named = [line for line in lines if exemplar in line]
+        assert [f'le="{le}"' in line for line in named] == [True]
+        # With its value and when it was: of two workers' the newest is shown.
+        assert re.search(r"\} [0-9.]+ [0-9]{10}\.[0-9]+$", named[0])
 
 
 def test_a_streams_pace_is_of_the_tokens_after_the_first() -> None:
@@ -357,6 +422,30 @@ def test_what_is_noted_is_counted_though_nobody_scrapes() -> None:
     telemetry.decided.note(("p", "other", Admitted(lease_id="x", states=())))
     telemetry.lagged(0.0)
     assert "other" in telemetry.workspaces
+
+
+async def test_what_cannot_be_counted_costs_no_request_and_no_other_count(
+    gateway: GatewayUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A metric's bug is told of; who ends a batch is answered, and has its line."""
+    telemetry = gateway.gateway.telemetry
+    telemetry.attempted.note(("ok",))  # type: ignore[arg-type]
+    for _ in range(BATCH):
+        assert (await gateway.chat()).status_code == 200
+
+    series = await scraped(gateway)
+    route = '{outcome="ok",route="/v1/chat/completions"}'
+    assert series[f"requests_total{route}"] == BATCH
+    assert series['admissions_total{decision="admitted",plan="open"}'] == BATCH
+    assert "events could not be counted" in caplog.text
+
+
+def test_a_stalled_batch_does_not_end_the_look_at_the_loop() -> None:
+    telemetry = Telemetry()
+    telemetry.decided.note(("p",))  # type: ignore[arg-type]
+    telemetry.lagged(0.5)
+    name = "llmtune_gateway_event_loop_lag_seconds_count"
+    assert telemetry.registry.get_sample_value(name) == 1
 
 
 def test_tokens_are_of_their_workspace_when_its_decision_is_only_noted() -> None:

@@ -135,17 +135,30 @@ async def test_a_worker_that_hangs_counts_with_what_it_said(
         assert running.told("workers did not answer")
 
 
-async def test_without_a_supervisor_a_worker_shows_its_own(
+async def test_who_asks_together_is_answered_together(
     environment: Environment,
 ) -> None:
-    """A supervisor that hangs keeps no scraper waiting."""
+    """A worker is told of the newest that it asked; who asked before had asked it."""
+    async with serving(environment) as running:
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await asyncio.gather(*(running.scrape() for _ in range(20)))
+
+    assert len(answers) == 20
+
+
+async def test_without_a_supervisor_no_metrics_are_shown(
+    environment: Environment,
+) -> None:
+    """It keeps no scraper waiting; one worker's own would be counters that fall."""
     async with serving(environment) as running:
         running.process.send_signal(signal.SIGSTOP)
-        samples = await running.scrape()
-        told = await running.until_told("metrics of one worker only")
+        async with running.client() as client:
+            response = await client.get("/metrics")
+        told = await running.until_told("metrics are not to be had")
         running.process.send_signal(signal.SIGCONT)
 
-        assert count_of(samples, "workers") == 1
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "metrics_unavailable"
         assert "no answer in time" == told[0]["reason"]
         await running.until_counted(
             lambda samples: count_of(samples, "workers") == 2, "both workers"

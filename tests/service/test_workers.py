@@ -17,6 +17,7 @@ import pytest
 from tests.gateway_under_test import chat_body
 from tests.redis_servers import RedisServer
 from tests.serving import (
+    START_WITHIN_S,
     Serving,
     count_of,
     environment_of,
@@ -346,3 +347,41 @@ def test_a_worker_that_fails_at_the_first_start_ends_the_command() -> None:
     last = done.stderr.splitlines()[-1]
     assert last.startswith("CommandProblem a worker ended at its start: ")
     assert last.endswith(" 1")
+
+
+HURRIED: Final = """
+from gateway.access_log import configure_logging
+from gateway.addresses import Address
+from gateway.app import Gateway
+from gateway.settings import Settings
+from gateway.workers.listeners import Listeners
+from gateway.workers.supervisor import Supervisor
+
+configure_logging("info")
+gateway = Gateway(Settings(store_url="redis://127.0.0.1:1"))
+Supervisor(gateway, Listeners(Address(port=0), None, slots=2), 2, hung_rounds=2).run()
+"""
+
+
+async def test_a_worker_that_hangs_is_replaced() -> None:
+    """Its connections would wait for ever: a listening socket says not who reads it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", HURRIED),
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    running = Serving(process, {"open": "none"})
+    try:
+        await running.until_told("worker serves", 2, within_s=START_WITHIN_S)
+        hung = running.pids[0]
+        os.kill(hung, signal.SIGSTOP)
+
+        told = await running.until_told("worker hangs and is killed")
+        assert (hung, 0) == (told[0]["pid"], told[0]["worker"])
+        await running.until_told("worker serves", 3)
+        samples = await running.until_counted(
+            lambda samples: count_of(samples, "workers") == 2, "both workers"
+        )
+        assert count_of(samples, "worker_restarts_total") == 1
+    finally:
+        await running.aclose()

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -137,15 +138,22 @@ def test_a_line_names_every_member_but_what_is_unknown() -> None:
 
 
 def test_the_time_goes_on() -> None:
-    """It is written out once a millisecond, and never an old one."""
-    moments = iter([NOW_MS * 10**6, NOW_MS * 10**6 + 999_999, (NOW_MS + 1) * 10**6])
+    """It is written out once a second, and never an old one; also if it is set back."""
+    after_ns = (0, 999_999, 10**6, 60 * 10**9, 0)
+    moments = iter([NOW_MS * 10**6 + each for each in after_ns])
     log = AccessLog(now_ns=lambda: next(moments))
     with only_sink() as sink:
-        for _ in range(3):
+        for _ in after_ns:
             log.write(Ended(), "GET")
 
-    times = [msgspec.json.decode(line)["time"][-9:] for line in sink.written()]
-    assert times == ["007+00:00", "007+00:00", "008+00:00"]
+    times = [msgspec.json.decode(line)["time"] for line in sink.written()]
+    expected = [
+        datetime.fromtimestamp(NOW_MS // 1000 + each // 10**9, UTC).isoformat()
+        for each in after_ns
+    ]
+    assert [time[:19] for time in times] == [each[:19] for each in expected]
+    ends = ["007+00:00", "007+00:00", "008+00:00", "007+00:00", "007+00:00"]
+    assert [time[-9:] for time in times] == ends
 
 
 def test_what_may_not_be_logged_is_not() -> None:

@@ -75,6 +75,19 @@ def test_last_weeks_busiest_makes_room() -> None:
     assert names.displaced == ["old"]
 
 
+def test_last_weeks_busiest_makes_room_though_nobody_was_without_a_place() -> None:
+    """Periods end by the clock, not when the first name comes that has no place."""
+    names = Names(most=1)
+    names.meet("old", 1000)
+    for _ in range(12):
+        names.end_period()
+        names.busiest.look_at_clock()
+    names.meet("new", 20)
+    names.end_period()
+
+    assert names.meet("new") == "new"
+
+
 def test_ten_thousand_made_up_names_displace_nobody_who_is_busy() -> None:
     """A flood of junk takes no place, and no memory beyond a bound."""
     names = Names()

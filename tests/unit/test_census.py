@@ -6,7 +6,12 @@ import msgspec
 import pytest
 
 from gateway.telemetry.merging import Family, Point, Snapshot
-from gateway.workers.census import ROUND_WITHIN_S, Census
+from gateway.workers.census import (
+    HUNG_ROUNDS,
+    LOOK_EVERY_S,
+    ROUND_WITHIN_S,
+    Census,
+)
 
 
 def counted(requests: float, in_flight: float = 0.0) -> bytes:
@@ -25,6 +30,7 @@ class Workers:
         self.now_s = 0.0
         self.asked: list[tuple[int, int]] = []
         self.told: list[tuple[int, int, dict[str, float]]] = []
+        self.given_up: list[int] = []
         self.census = Census(self, own=lambda: [], now_s=lambda: self.now_s)
         for pid in pids:
             self.census.join(pid)
@@ -36,6 +42,17 @@ class Workers:
         families = msgspec.msgpack.decode(snapshot, type=Snapshot)
         points = {p.name: p.value for family in families for p in family.points}
         self.told.append((pid, number, points))
+
+    def give_up(self, pid: int) -> None:
+        self.given_up.append(pid)
+
+    def run_round(self, *answering: int) -> None:
+        """A round that these answer, and nobody else in time."""
+        self.census.begin()
+        for pid in answering:
+            self.census.hear(pid, self.asked[-1][1], counted(1))
+        self.now_s += ROUND_WITHIN_S
+        self.census.look_at_clock()
 
 
 def test_totals_are_told_when_all_have_answered() -> None:
@@ -136,3 +153,57 @@ def test_nobody_is_asked_where_nobody_is() -> None:
     workers.census.begin()
 
     assert workers.census.ends_at_s is None
+
+
+def test_what_was_said_is_looked_at_though_nobody_asks() -> None:
+    """Else a name could lose its place and have it again, and nobody would notice."""
+    workers = Workers(1)
+
+    def say(requests: float) -> None:
+        workers.census.begin()
+        workers.census.hear(1, len(workers.asked), counted(requests))
+
+    say(10)
+    workers.now_s = LOOK_EVERY_S
+    say(12)
+    # Begun anew, and grown further than it was.
+    say(0)
+    workers.now_s = 2 * LOOK_EVERY_S
+    say(0)
+    say(15)
+
+    assert 12 + 15 == workers.census.totals()[0].points[0].value
+
+
+def test_the_dead_are_not_remembered_one_by_one() -> None:
+    workers = Workers(1)
+    workers.census.hear(1, 0, counted(1))
+    alone = workers.census.totals()
+    for pid in range(2, 50):
+        workers.census.join(pid)
+        workers.census.hear(pid, 0, counted(0, 3))
+        workers.census.leave(pid)
+
+    assert alone == workers.census.totals()
+
+
+def test_who_hangs_is_given_up_once() -> None:
+    workers = Workers(1, 2)
+    for _ in range(HUNG_ROUNDS - 1):
+        workers.run_round(1)
+    assert workers.given_up == []
+
+    for _ in range(HUNG_ROUNDS):
+        workers.run_round(1)
+    assert workers.given_up == [2]
+
+
+def test_who_answers_at_last_is_not_given_up() -> None:
+    """However late: its event loop goes on."""
+    workers = Workers(1, 2)
+    for _ in range(3):
+        for _ in range(HUNG_ROUNDS - 1):
+            workers.run_round(1)
+        workers.census.hear(2, 0, counted(1))
+
+    assert workers.given_up == []

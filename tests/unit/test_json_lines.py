@@ -193,6 +193,19 @@ async def test_a_broken_pipe_breaks_nothing_else(
     assert stream.getvalue() == "written\n"
 
 
+async def test_what_cannot_be_written_is_complained_of_seldom(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk would have a KB more to take with every request."""
+    lines = JsonLines(Broken())
+    for _ in range(20):
+        lines.write_line(b"lost\n")
+        await next_tick()
+        lines.emit(logging.makeLogRecord({"msg": "lost, too"}))
+
+    assert capsys.readouterr().err.count("Logging error") == 1
+
+
 def test_a_closed_stream_breaks_nothing_else(
     lines: JsonLines, stream: Written, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,6 @@
-"""Several processes' metrics as one: to the unit, whoever counted what."""
+"""What several processes say at one moment, as one."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 import pytest
@@ -18,9 +16,7 @@ from gateway.telemetry.merging import (
     Family,
     Point,
     Snapshot,
-    growing,
     merge,
-    to_show,
 )
 from gateway.telemetry.metrics import Telemetry
 
@@ -53,48 +49,9 @@ class Counts:
         return msgspec.msgpack.decode(sent, type=Snapshot)
 
 
-def values(snapshot: Snapshot) -> dict[tuple[Any, ...], float]:
-    """Every sample but the moments of birth."""
-    return {
-        (family.kind, point.name, *sorted(point.labels.items())): point.value
-        for family in snapshot
-        for point in family.points
-        if not point.name.endswith("_created")
-    }
-
-
 UPDATES = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from(ROUTES), st.integers(0, 80))
 )
-
-
-@settings(deadline=None)
-@given(UPDATES, st.sets(st.integers(0, 3)))
-def test_many_processes_count_as_one_that_did_everything(
-    updates: list[tuple[int, str, int]], dead: set[int]
-) -> None:
-    """Sums are the same, except that nobody stands anywhere who is dead."""
-    processes, one = [Counts() for _ in range(4)], Counts()
-    alive = Counts()
-    for process, route, eighths in updates:
-        processes[process].update(route, eighths)
-        one.update(route, eighths)
-        if process not in dead:
-            alive.update(route, eighths)
-
-    living = [p.snapshot() for n, p in enumerate(processes) if n not in dead]
-    ended = [growing(p.snapshot()) for n, p in enumerate(processes) if n in dead]
-    merged = values(merge([*living, merge(ended)]))
-
-    assert growing_values(one) == {k: v for k, v in merged.items() if k[0] != "gauge"}
-    gauges = {k: v for k, v in merged.items() if k[0] == "gauge"}
-    assert {
-        k: v for k, v in values(alive.snapshot()).items() if k[0] == "gauge"
-    } == gauges
-
-
-def growing_values(counts: Counts) -> dict[tuple[Any, ...], float]:
-    return values(growing(counts.snapshot()))
 
 
 @settings(deadline=None)
@@ -182,17 +139,3 @@ def test_a_gateway_of_one_process_is_one_worker() -> None:
     assert value(definitions.WORKERS.name) == 1
     assert value(definitions.WORKER_RESTARTS.name) == 0
     assert (value("process_cpu_seconds_total") or 0) > 0
-
-
-def test_who_died_first_is_not_seen_in_a_sum() -> None:
-    """A counter that falls by its last bit has begun anew for Prometheus."""
-
-    def counted(seconds: float) -> Snapshot:
-        return [Family("f", "F.", "counter", [Point("f_total", {}, seconds)])]
-
-    early = merge([merge([counted(0.1), counted(0.2)]), counted(0.3)])
-    late = merge([counted(0.1), merge([counted(0.2), counted(0.3)])])
-
-    assert early != late
-    assert to_show(early) == to_show(late)
-    assert 0.6 == to_show(early)[0].points[0].value
