@@ -85,6 +85,25 @@ def test_every_alert_has_its_section_in_the_runbooks() -> None:
         assert name in {section.lower() for section in sections}
 
 
+def test_runbooks_send_nobody_to_a_panel_that_is_not_there() -> None:
+    """What they name in italics is a panel, and on the dashboard that is named."""
+    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    _, _, runbooks = text.partition("\n## ")
+    titles = {name: panel_titles(f"dashboards/{name}.json") for name in BOARDS}
+    asked = set(re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", runbooks))
+    placed = re.findall(
+        rf"({'|'.join(BOARDS)})(?: dashboard)?, \*([^*\n]+)\*", runbooks, re.IGNORECASE
+    )
+
+    assert asked - set().union(*titles.values()) == set()
+    assert placed
+    assert [each for each in placed if each[1] not in titles[each[0].lower()]] == []
+
+
+def panel_titles(name: str) -> set[str]:
+    return {panel["title"] for panel in json.loads(FILES[name])["panels"]}
+
+
 @pytest.mark.parametrize("name", BOARD_FILES)
 def test_a_dashboard_says_what_it_answers_and_what_is_normal(name: str) -> None:
     """A question; at most sixteen panels, each with a description and a unit."""
