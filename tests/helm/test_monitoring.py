@@ -1,0 +1,49 @@
+"""What Prometheus and Grafana find of a release, and where they send people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from grafana.rules import RUNBOOKS
+from tests.helm.rendering import Refused, rendered
+
+
+def test_alerts_lead_to_runbooks_that_can_be_opened() -> None:
+    """A notification is read far from a checkout: an address, or the operator's."""
+
+    def runbooks(**values: Any) -> set[str]:
+        release = rendered(prometheusRule={"enabled": True, **values})
+        return {
+            rule["annotations"]["runbook_url"].partition("#")[0]
+            for group in release.of("PrometheusRule")["spec"]["groups"]
+            for rule in group["rules"]
+            if "alert" in rule
+        }
+
+    assert {RUNBOOKS} == runbooks()
+    assert RUNBOOKS.startswith("https://")
+    mine = "https://wiki.example/$1/gateway"
+    assert {mine} == runbooks(runbooks=mine)
+    with pytest.raises(Refused, match="runbooks"):
+        runbooks(runbooks="docs/runbooks.md")
+
+
+@pytest.mark.parametrize("kind", ["ClusterIP", "LoadBalancer"])
+def test_the_scrapes_job_is_the_one_that_rules_ask_for(kind: str) -> None:
+    """However the API itself is published."""
+    release = rendered(serviceMonitor={"enabled": True}, service={"type": kind})
+    monitor = release.of("ServiceMonitor")["spec"]
+    scraped = [
+        each
+        for each in release.all
+        if each["kind"] == "Service"
+        and monitor["selector"]["matchLabels"].items()
+        <= each["metadata"]["labels"].items()
+        and {port["name"] for port in each["spec"]["ports"]}
+        & {endpoint["port"] for endpoint in monitor["endpoints"]}
+    ]
+    (service,) = scraped
+    label = monitor["jobLabel"]
+    assert "llmtune-gateway" == service["metadata"]["labels"][label]
