@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from grafana.rules import RUNBOOKS
-from tests.helm.rendering import Refused, rendered
+from tests.helm.rendering import RELEASE, Refused, rendered
 
 
 def test_alerts_lead_to_runbooks_that_can_be_opened() -> None:
@@ -31,8 +31,8 @@ def test_alerts_lead_to_runbooks_that_can_be_opened() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ClusterIP", "LoadBalancer"])
-def test_the_scrapes_job_is_the_one_that_rules_ask_for(kind: str) -> None:
-    """However the API itself is published."""
+def test_each_release_is_a_job_of_its_own(kind: str) -> None:
+    """However the API is published; rules keep apart what differs in namespace or job."""
     release = rendered(serviceMonitor={"enabled": True}, service={"type": kind})
     monitor = release.of("ServiceMonitor")["spec"]
     scraped = [
@@ -45,5 +45,4 @@ def test_the_scrapes_job_is_the_one_that_rules_ask_for(kind: str) -> None:
         & {endpoint["port"] for endpoint in monitor["endpoints"]}
     ]
     (service,) = scraped
-    label = monitor["jobLabel"]
-    assert "llmtune-gateway" == service["metadata"]["labels"][label]
+    assert RELEASE == service["metadata"]["labels"][monitor["jobLabel"]]
