@@ -206,7 +206,8 @@ OPERATION: Final = (
     Alert(
         "GatewayPlansDisagree",
         "page",
-        "10m",
+        # The last old replica of a roll-out may drain for ten minutes, and be scraped.
+        "20m",
         (Condition(_PLANS, "> 1"),),
         "What a client may do depends on the replica that it meets.",
         "Replicas of one deployment enforce different plans for longer than a roll-out"

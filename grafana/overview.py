@@ -192,7 +192,7 @@ _REPLICAS: Final = (
     lines(
         "Plans in force",
         "Replicas by the digest of the plans that they enforce. Normal is one"
-        " digest. Two for longer than ten minutes: a replica did not get, or"
+        " digest. Two for longer than twenty minutes: a replica did not get, or"
         " refused, the new files.",
         NUMBER,
         Query(q.gauge("count", d.POLICY, "digest"), "{{digest}}"),

@@ -179,7 +179,7 @@ _OPERATION: Final = (
         "GatewayPlansDisagree",
         "a replica keeps its old plans",
         _plans("1x40", "1x40"),
-        "15m",
+        "25m",
         ("page",),
     ),
     Case(
@@ -188,6 +188,12 @@ _OPERATION: Final = (
         _plans("1x10 stale", "_x5 1x35"),
         "15m",
         target=HOST,
+    ),
+    Case(
+        "GatewayPlansDisagree",
+        "the last old replica drains for ten minutes, and is scraped until its end",
+        _plans("1x17 stale", "_x5 1x35"),
+        "17m",
     ),
     Case(
         "GatewayReloadRefused",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grafana.rules import RUNBOOKS
+from grafana.rules import ALERTS, RUNBOOKS
 from tests.helm.rendering import RELEASE, Refused, rendered
 
 
@@ -30,9 +30,18 @@ def test_alerts_lead_to_runbooks_that_can_be_opened() -> None:
         runbooks(runbooks="docs/runbooks.md")
 
 
+def test_no_roll_out_is_taken_for_plans_that_disagree() -> None:
+    """A pod that drains has its old plans, and may be scraped, until its end."""
+    pod = rendered().of("Deployment")["spec"]["template"]["spec"]
+    (alert,) = (each for each in ALERTS if each.name == "GatewayPlansDisagree")
+    minutes = int(alert.lasting.removesuffix("m"))
+
+    assert minutes * 60 > 1.5 * pod["terminationGracePeriodSeconds"]
+
+
 @pytest.mark.parametrize("kind", ["ClusterIP", "LoadBalancer"])
 def test_each_release_is_a_job_of_its_own(kind: str) -> None:
-    """However the API is published; rules keep apart what differs in namespace or job."""
+    """However the API is published: by namespace and job rules keep them apart."""
     release = rendered(serviceMonitor={"enabled": True}, service={"type": kind})
     monitor = release.of("ServiceMonitor")["spec"]
     scraped = [
