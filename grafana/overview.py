@@ -103,7 +103,8 @@ _LIMITS: Final = (
         "Outcomes",
         "How requests ended. Normal is mostly ok. Much invalid is a client's new"
         " release, much unauthorized a key that was revoked or a guesser,"
-        " client_gone people who did not wait.",
+        " client_gone people who did not wait; where it is most, see the runbook of"
+        " GatewayClientsGiveUp.",
         REQUESTS_PER_SECOND,
         Query(q.rate(d.REQUESTS, "outcome", where=CLIENTS_ROUTES), "{{outcome}}"),
         is_stacked=True,

@@ -9,6 +9,7 @@ import yaml
 
 from grafana.alerts import EXPIRY, OPERATION, STORE, UPSTREAM, Alert
 from grafana.job_alerts import JOBS
+from grafana.leavers import LEAVERS
 from grafana.slos import Recording, burn_alerts, recordings
 
 # An address, because who reads a notification has no checkout; an operator may have a
@@ -23,6 +24,7 @@ _LONG_INTERVAL: Final = "2m"
 
 GROUPS: Final[dict[str, Sequence[Alert]]] = {
     "llmtune-gateway-budgets": burn_alerts(),
+    "llmtune-gateway-leavers": LEAVERS,
     "llmtune-gateway-store": STORE,
     "llmtune-gateway-upstream": UPSTREAM,
     "llmtune-gateway-jobs": JOBS,
