@@ -238,12 +238,12 @@ OPERATION: Final = (
         (
             Condition(
                 "count by (namespace, job) ((up == 0) and on (namespace, job, instance)"
-                f" {q.recent(d.BUILD, '1h')})",
+                f" {q.recent(d.BUILD, '1d')})",
                 "> 0",
             ),
         ),
         "A replica cannot be scraped.",
-        "It was there within the hour and its target still is. The others carry its"
+        "It was there within the day and its target still is. The others carry its"
         " load; what it held was cut.",
     ),
     Alert(
@@ -253,7 +253,8 @@ OPERATION: Final = (
         (Condition(f"group by (namespace, job) ({q.recent(d.BUILD, '6h')})", "== 1"),),
         "No replica can be scraped.",
         "A deployment that was there within six hours shows nothing any more: clients"
-        " may get no answer at all.",
+        " may get no answer at all. This ends after six hours, whether or not it is"
+        " back.",
         unless=Condition(
             q.gauge("group", d.BUILD, *DEPLOYMENT, scope=everyone("")), "== 1"
         ),

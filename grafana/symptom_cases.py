@@ -288,6 +288,18 @@ _OPERATION: Final = (
     ),
     Case(
         "GatewayReplicaDown",
+        "it has not answered for hours",
+        (
+            _build("1x10 stale _x300"),
+            _build("1x300", "b"),
+            Line("up", "", "1x10 0x300"),
+            Line("up", "", "1x300", "b"),
+        ),
+        "250m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayReplicaDown",
         "one was scaled away, with its target",
         (
             _build("1x10 _x20"),

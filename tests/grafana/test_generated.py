@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 
+from gateway.envelope import Fault
 from gateway.telemetry.definitions import DEFINITIONS
 from grafana.__main__ import BOARDS, BUDGET_CASES, CASES, HERE, generated
+from grafana.alerts import NOT_ITS_FAULT
 from grafana.budget_cases import DAYS, HOURS
 from grafana.job_cases import CASES as JOBS
 from grafana.rules import ALERTS, anchor_of
@@ -98,6 +100,15 @@ def test_runbooks_send_nobody_to_a_panel_that_is_not_there() -> None:
     assert asked - set().union(*titles.values()) == set()
     assert placed
     assert [each for each in placed if each[1] not in titles[each[0].lower()]] == []
+
+
+def test_the_runbook_of_a_failing_upstream_knows_each_way_to_fail() -> None:
+    """Whatever the panel shows or the access lines say; what is not its fault aside."""
+    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("## GatewayUpstreamFailing\n")
+    named = set(re.findall(r"`(\w+)`", section.partition("\n## ")[0]))
+
+    assert set(get_args(Fault)) - set(NOT_ITS_FAULT.split("|")) - named == set()
 
 
 def panel_titles(name: str) -> set[str]:
