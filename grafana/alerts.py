@@ -28,6 +28,8 @@ LEAST_FAILURES: Final = 10
 NOT_ITS_FAULT: Final = "ok|refused|key_refused"
 
 DAY_S: Final = 86_400
+# Of the store there may be thousands, each with an owner: for the next working day.
+STORED_KEY_EXPIRY_DAYS: Final = 7
 # Renewing a key takes a person; a certificate should have renewed itself long before.
 KEY_EXPIRY_DAYS: Final[tuple[tuple[Severity, int], ...]] = (("ticket", 7), ("page", 1))
 CERTIFICATE_EXPIRY_DAYS: Final[tuple[tuple[Severity, int], ...]] = (
@@ -281,6 +283,15 @@ EXPIRY: Final = (
             " 401s from then on.",
         )
         for severity, days in KEY_EXPIRY_DAYS
+    ),
+    Alert(
+        "GatewayStoredKeyNearExpiry",
+        "ticket",
+        "5m",
+        (Condition(_left(d.STORED_KEY_EXPIRY), f"< {STORED_KEY_EXPIRY_DAYS * DAY_S}"),),
+        f"A client's key stops working within {STORED_KEY_EXPIRY_DAYS} days.",
+        "A key of the store that is in use is about to expire, and has not been"
+        " rotated; whoever uses it gets 401s from then on.",
     ),
     *(
         Alert(

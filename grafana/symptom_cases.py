@@ -357,6 +357,23 @@ _EXPIRY: Final = (
         "10m",
     ),
     Case(
+        "GatewayStoredKeyNearExpiry",
+        "one of two replicas has met a key with six days left",
+        (
+            Line(d.STORED_KEY_EXPIRY.name, "", f"{90 * 86_400}x30", "a"),
+            Line(d.STORED_KEY_EXPIRY.name, "", f"_x5 {6 * 86_400}x30", "b"),
+        ),
+        "15m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayStoredKeyNearExpiry",
+        "it is rotated, and not looked at any more",
+        one(d.STORED_KEY_EXPIRY, f"{6 * 86_400}x5 _x30"),
+        "20m",
+        target=HOST,
+    ),
+    Case(
         "GatewayCertificateNearExpiry",
         "thirteen days are left",
         one(d.CERTIFICATE_EXPIRY, f"{13 * 86_400}x30", 'peer="upstream"'),
