@@ -41,7 +41,7 @@ _STORE: Final = (
         "GatewayStoreUnavailable",
         "one lost scrape's worth of outage",
         one(d.STORE_DEGRADED, "0x5 1 0x10"),
-        "9m",
+        "7m",
     ),
     Case(
         "GatewayStoreUnavailable",
