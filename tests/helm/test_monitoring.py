@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
+import yaml
 
 from grafana.rules import ALERTS, RUNBOOKS
-from tests.helm.rendering import RELEASE, Refused, rendered
+from tests.helm.rendering import NAME, RELEASE, Refused, rendered
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
 
 
 def test_alerts_lead_to_runbooks_that_can_be_opened() -> None:
@@ -55,3 +59,24 @@ def test_each_release_is_a_job_of_its_own(kind: str) -> None:
     ]
     (service,) = scraped
     assert RELEASE == service["metadata"]["labels"][monitor["jobLabel"]]
+
+
+@pytest.mark.parametrize("form", ["native", "classic"])
+def test_the_documented_monitor_finds_the_sidecars(form: str) -> None:
+    """By a port that they have, whichever way they were put into a pod."""
+    text = (DOCS / "kubernetes.md").read_text(encoding="utf-8")
+    _, _, after = text.partition("<!-- podmonitor -->\n```yaml\n")
+    monitor = yaml.safe_load(after.partition("```")[0])
+    release = rendered(
+        upstream={"existingSecret": "llmtune"}, sidecar={"enabled": True}
+    )
+    patch = yaml.safe_load(
+        release.of("ConfigMap", f"{NAME}-sidecar")["data"][f"{form}.yaml"]
+    )
+    pod = patch["spec"]["template"]["spec"]
+    (sidecar,) = pod.get("initContainers") or pod["containers"]
+
+    assert monitor["kind"] == "PodMonitor"
+    assert {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]} == {
+        port["name"] for port in sidecar["ports"]
+    }
