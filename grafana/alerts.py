@@ -88,7 +88,18 @@ def _is_set(metric: Definition) -> Condition:
     return Condition(q.gauge("max", metric, *DEPLOYMENT, scope=everyone("")), "== 1")
 
 
-_STORE_AWAY: Final = _is_set(d.STORE_DEGRADED)
+def _with_a_store(fold: str, metric: Definition) -> str:
+    """
+    A gauge of the replicas whose store answers.
+
+    Of each by itself: one that is cut off for days must not hide another's trouble.
+    """
+    here = q.series(metric, scope=everyone(""))
+    away = q.series(d.STORE_DEGRADED, scope=everyone(""))
+    own = ", ".join((*DEPLOYMENT, "instance"))
+    return f"{fold} by (namespace, job) ({here} unless on ({own}) ({away} == 1))"
+
+
 # A store that comes and goes is away: each gap is shorter than this.
 _STORE_AWAY_LATELY: Final = Condition(
     f"max by (namespace, job) (max_over_time({d.STORE_DEGRADED.name}[1m]))", "== 1"
@@ -134,16 +145,10 @@ STORE: Final = (
         "GatewaySettlementLag",
         "page",
         "2m",
-        (
-            Condition(
-                q.gauge("max", d.QUEUE_OLDEST, *DEPLOYMENT, scope=everyone("")),
-                f"> {SETTLEMENT_LAG_S}",
-            ),
-        ),
+        (Condition(_with_a_store("max", d.QUEUE_OLDEST), f"> {SETTLEMENT_LAG_S}"),),
         "Usage reaches the store a minute late although the store answers.",
         "Reservations stand instead of what was used, so that clients are refused too"
         " early, and usage is lost if the queue fills or the process ends.",
-        unless=_STORE_AWAY,
     ),
     Alert(
         "GatewaySettlementsLost",
@@ -158,15 +163,9 @@ STORE: Final = (
         "GatewayKeyChangesUnheard",
         "ticket",
         "10m",
-        (
-            Condition(
-                q.gauge("min", d.KEY_CHANGES_FOLLOWED, *DEPLOYMENT, scope=everyone("")),
-                "== 0",
-            ),
-        ),
+        (Condition(_with_a_store("min", d.KEY_CHANGES_FOLLOWED), "== 0"),),
         "Revoked keys work until the cache's ttl.",
         "A replica at least does not hear of changed keys, although its store answers.",
-        unless=_STORE_AWAY,
     ),
 )
 

@@ -87,6 +87,18 @@ _STORE: Final = (
     ),
     Case(
         "GatewaySettlementLag",
+        "another replica has been cut off from the store for days",
+        (
+            *one(d.QUEUE_OLDEST, "0x5 0+60x10"),
+            *one(d.STORE_DEGRADED, "0x20"),
+            Line(d.QUEUE_OLDEST.name, "", "0x20", "b"),
+            Line(d.STORE_DEGRADED.name, "", "1x20", "b"),
+        ),
+        "12m",
+        ("page",),
+    ),
+    Case(
+        "GatewaySettlementLag",
         "what waited is taken",
         (*one(d.QUEUE_OLDEST, "0x5 30x15"), *one(d.STORE_DEGRADED, "0x20")),
         "12m",
@@ -172,58 +184,6 @@ _UPSTREAM: Final = (
         _attempts(ok="9x30", timeout="9x30"),
         "25m",
     ),
-)
-
-CHAT: Final = 'route="/v1/chat/completions"'
-
-
-def _ended(ok: str, gone: str, gone_at_once: str) -> tuple[Line, ...]:
-    name, left = d.REQUEST_DURATION.name, f'{CHAT},outcome="client_gone"'
-    return (
-        *with_outcomes(d.REQUESTS, CHAT, ok=ok, client_gone=gone),
-        Line(f"{name}_count", left, gone),
-        Line(f"{name}_bucket", f'{left},le="10.0"', gone_at_once),
-    )
-
-
-_LEAVERS: Final = (
-    Case(
-        "GatewayClientsGiveUp",
-        "LLMTune takes requests and is silent",
-        _ended("0+60x30 1800x30", "0x30 1+40x30", "0x60"),
-        "40m",
-        ("page",),
-    ),
-    Case(
-        "GatewayClientsGiveUp",
-        "nobody has ever had an answer, and clients try again against a full plan",
-        (
-            *_ended("0x30", "0+3x30", "0x30"),
-            *with_outcomes(d.REQUESTS, CHAT, rejected="0+200x30"),
-        ),
-        "20m",
-        ("page",),
-        HOST,
-    ),
-    Case(
-        "GatewayClientsGiveUp",
-        "people type on, and each key they press takes a request back",
-        _ended("0+10x60", "0+90x60", "0+89x60"),
-        "40m",
-    ),
-    Case(
-        "GatewayClientsGiveUp",
-        "one in three stops a long answer",
-        _ended("0+60x60", "0+30x60", "0x60"),
-        "40m",
-    ),
-    Case(
-        "GatewayClientsGiveUp",
-        "the only client of a night gives up",
-        _ended("5x60", "0x30 1x30", "0x60"),
-        "40m",
-    ),
-    Case("GatewayClientsGiveUp", "nobody asks", _ended("9x60", "9x60", "0x60"), "40m"),
 )
 
 _OPERATION: Final = (
@@ -395,4 +355,4 @@ _EXPIRY: Final = (
     ),
 )
 
-CASES: Final = (*_STORE, *_UPSTREAM, *_LEAVERS, *_OPERATION, *_EXPIRY)
+CASES: Final = (*_STORE, *_UPSTREAM, *_OPERATION, *_EXPIRY)

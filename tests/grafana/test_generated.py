@@ -16,6 +16,7 @@ from grafana.__main__ import BOARDS, BUDGET_CASES, CASES, HERE, generated
 from grafana.alerts import NOT_ITS_FAULT
 from grafana.budget_cases import DAYS, HOURS
 from grafana.job_cases import CASES as JOBS
+from grafana.leaver_cases import CASES as LEAVERS
 from grafana.rules import ALERTS, anchor_of
 from grafana.symptom_cases import CASES as SYMPTOMS
 from tests.proofs.queries import dashboard_queries, rule_queries
@@ -68,7 +69,7 @@ def test_alerts_fire_when_they_should_and_are_silent_when_not(name: str) -> None
 
 def test_every_alert_has_a_case_that_fires_and_one_that_is_silent() -> None:
     """Of each severity and window, the former."""
-    cases = (*SYMPTOMS, *JOBS, *HOURS, *DAYS)
+    cases = (*SYMPTOMS, *LEAVERS, *JOBS, *HOURS, *DAYS)
     fired = {(case.alert, key) for case in cases for key in case.fires}
     silent = {case.alert for case in cases if not case.fires}
 
