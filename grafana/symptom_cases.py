@@ -99,6 +99,12 @@ _STORE: Final = (
     ),
     Case(
         "GatewaySettlementLag",
+        "a minute and a half's worth is taken at once",
+        (*one(d.QUEUE_OLDEST, "0x5 90 0x15"), *one(d.STORE_DEGRADED, "0x20")),
+        "6m",
+    ),
+    Case(
+        "GatewaySettlementLag",
         "what waited is taken",
         (*one(d.QUEUE_OLDEST, "0x5 30x15"), *one(d.STORE_DEGRADED, "0x20")),
         "12m",
@@ -174,6 +180,12 @@ _UPSTREAM: Final = (
     ),
     Case(
         "GatewayUpstreamFailing",
+        "it fails for a minute",
+        _attempts(ok="0+20x30", hung_up="0x10 40x20"),
+        "13m",
+    ),
+    Case(
+        "GatewayUpstreamFailing",
         "the only attempt of an hour fails",
         _attempts(ok="0x60", timeout="0x50 1x10"),
         "55m",
@@ -196,9 +208,9 @@ _OPERATION: Final = (
     ),
     Case(
         "GatewayPlansDisagree",
-        "a roll-out takes five minutes",
-        _plans("1x10 stale", "_x5 1x35"),
-        "15m",
+        "a roll-out took five minutes",
+        _plans("1x10 stale", "_x5 1x55"),
+        "50m",
         target=HOST,
     ),
     Case(
@@ -290,6 +302,12 @@ _OPERATION: Final = (
         (_build("1x10 _x60"), _build("1x70", "b")),
         "30m",
     ),
+    Case(
+        "GatewayAbsent",
+        "all start anew within three minutes",
+        (_build("1x10 stale _x3 1x30"),),
+        "13m",
+    ),
     Case("GatewayAbsent", "there never was one", (), "30m"),
 )
 
@@ -312,6 +330,13 @@ _EXPIRY: Final = (
     ),
     Case(
         "GatewayKeyNearExpiry",
+        "thirty hours are left",
+        one(d.KEY_EXPIRY, f"{30 * 3600}x30"),
+        "10m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayKeyNearExpiry",
         "eight days are left",
         one(d.KEY_EXPIRY, f"{8 * 86_400}x30"),
         "10m",
@@ -328,6 +353,12 @@ _EXPIRY: Final = (
     ),
     Case(
         "GatewayStoredKeyNearExpiry",
+        "eight days are left",
+        one(d.STORED_KEY_EXPIRY, f"{8 * 86_400}x30"),
+        "20m",
+    ),
+    Case(
+        "GatewayStoredKeyNearExpiry",
         "it is rotated, and not looked at any more",
         one(d.STORED_KEY_EXPIRY, f"{6 * 86_400}x5 _x30"),
         "20m",
@@ -337,6 +368,13 @@ _EXPIRY: Final = (
         "GatewayCertificateNearExpiry",
         "thirteen days are left",
         one(d.CERTIFICATE_EXPIRY, f"{13 * 86_400}x30", 'peer="upstream"'),
+        "10m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayCertificateNearExpiry",
+        "four days are left",
+        one(d.CERTIFICATE_EXPIRY, f"{4 * 86_400}x30", 'peer="store"'),
         "10m",
         ("ticket",),
     ),
