@@ -96,7 +96,9 @@ class SharedStore:
             count=telemetry.looked_up,
             is_away=lambda: not self.ledger.health.is_readable,
         )
-        follow_store(telemetry, self.ledger, self.keys)
+        follow_store(
+            telemetry, self.ledger, self.keys, now_s=lambda: clock_us() / 1_000_000
+        )
 
     def status(self) -> dict[str, Any]:
         """What an operator asks of it; never where it is, which holds a password."""

@@ -18,6 +18,7 @@ from grafana import (
     cases,
     job_cases,
     jobs,
+    leaver_cases,
     limits,
     overview,
     rules,
@@ -48,7 +49,10 @@ def generated(runbooks: str = rules.RUNBOOKS) -> dict[str, str]:
     files[RECORDING] = rules.to_yaml(rules.recording_file())
     files[ALERTS] = rules.to_yaml(rules.alert_file(runbooks))
     files[CASES] = _cases(
-        (*symptom_cases.CASES, *job_cases.CASES, *budget_cases.HOURS),
+        (
+            *(*symptom_cases.CASES, *leaver_cases.CASES),
+            *(*job_cases.CASES, *budget_cases.HOURS),
+        ),
         every="1m",
         evaluated="1m",
     )

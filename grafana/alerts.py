@@ -28,6 +28,8 @@ LEAST_FAILURES: Final = 10
 NOT_ITS_FAULT: Final = "ok|refused|key_refused"
 
 DAY_S: Final = 86_400
+# Of the store there may be thousands, each with an owner: for the next working day.
+STORED_KEY_EXPIRY_DAYS: Final = 7
 # Renewing a key takes a person; a certificate should have renewed itself long before.
 KEY_EXPIRY_DAYS: Final[tuple[tuple[Severity, int], ...]] = (("ticket", 7), ("page", 1))
 CERTIFICATE_EXPIRY_DAYS: Final[tuple[tuple[Severity, int], ...]] = (
@@ -86,7 +88,18 @@ def _is_set(metric: Definition) -> Condition:
     return Condition(q.gauge("max", metric, *DEPLOYMENT, scope=everyone("")), "== 1")
 
 
-_STORE_AWAY: Final = _is_set(d.STORE_DEGRADED)
+def _with_a_store(fold: str, metric: Definition) -> str:
+    """
+    A gauge of the replicas whose store answers.
+
+    Of each by itself: one that is cut off for days must not hide another's trouble.
+    """
+    here = q.series(metric, scope=everyone(""))
+    away = q.series(d.STORE_DEGRADED, scope=everyone(""))
+    own = ", ".join((*DEPLOYMENT, "instance"))
+    return f"{fold} by (namespace, job) ({here} unless on ({own}) ({away} == 1))"
+
+
 # A store that comes and goes is away: each gap is shorter than this.
 _STORE_AWAY_LATELY: Final = Condition(
     f"max by (namespace, job) (max_over_time({d.STORE_DEGRADED.name}[1m]))", "== 1"
@@ -132,16 +145,10 @@ STORE: Final = (
         "GatewaySettlementLag",
         "page",
         "2m",
-        (
-            Condition(
-                q.gauge("max", d.QUEUE_OLDEST, *DEPLOYMENT, scope=everyone("")),
-                f"> {SETTLEMENT_LAG_S}",
-            ),
-        ),
+        (Condition(_with_a_store("max", d.QUEUE_OLDEST), f"> {SETTLEMENT_LAG_S}"),),
         "Usage reaches the store a minute late although the store answers.",
         "Reservations stand instead of what was used, so that clients are refused too"
         " early, and usage is lost if the queue fills or the process ends.",
-        unless=_STORE_AWAY,
     ),
     Alert(
         "GatewaySettlementsLost",
@@ -156,15 +163,9 @@ STORE: Final = (
         "GatewayKeyChangesUnheard",
         "ticket",
         "10m",
-        (
-            Condition(
-                q.gauge("min", d.KEY_CHANGES_FOLLOWED, *DEPLOYMENT, scope=everyone("")),
-                "== 0",
-            ),
-        ),
+        (Condition(_with_a_store("min", d.KEY_CHANGES_FOLLOWED), "== 0"),),
         "Revoked keys work until the cache's ttl.",
         "A replica at least does not hear of changed keys, although its store answers.",
-        unless=_STORE_AWAY,
     ),
 )
 
@@ -206,7 +207,8 @@ OPERATION: Final = (
     Alert(
         "GatewayPlansDisagree",
         "page",
-        "10m",
+        # The last old replica of a roll-out may drain for ten minutes, and be scraped.
+        "20m",
         (Condition(_PLANS, "> 1"),),
         "What a client may do depends on the replica that it meets.",
         "Replicas of one deployment enforce different plans for longer than a roll-out"
@@ -237,12 +239,12 @@ OPERATION: Final = (
         (
             Condition(
                 "count by (namespace, job) ((up == 0) and on (namespace, job, instance)"
-                f" {q.recent(d.BUILD, '1h')})",
+                f" {q.recent(d.BUILD, '1d')})",
                 "> 0",
             ),
         ),
         "A replica cannot be scraped.",
-        "It was there within the hour and its target still is. The others carry its"
+        "It was there within the day and its target still is. The others carry its"
         " load; what it held was cut.",
     ),
     Alert(
@@ -252,7 +254,8 @@ OPERATION: Final = (
         (Condition(f"group by (namespace, job) ({q.recent(d.BUILD, '6h')})", "== 1"),),
         "No replica can be scraped.",
         "A deployment that was there within six hours shows nothing any more: clients"
-        " may get no answer at all.",
+        " may get no answer at all. This ends after six hours, whether or not it is"
+        " back.",
         unless=Condition(
             q.gauge("group", d.BUILD, *DEPLOYMENT, scope=everyone("")), "== 1"
         ),
@@ -279,6 +282,15 @@ EXPIRY: Final = (
             " 401s from then on.",
         )
         for severity, days in KEY_EXPIRY_DAYS
+    ),
+    Alert(
+        "GatewayStoredKeyNearExpiry",
+        "ticket",
+        "5m",
+        (Condition(_left(d.STORED_KEY_EXPIRY), f"< {STORED_KEY_EXPIRY_DAYS * DAY_S}"),),
+        f"A client's key stops working within {STORED_KEY_EXPIRY_DAYS} days.",
+        "A key of the store that is in use is about to expire, and has not been"
+        " rotated; whoever uses it gets 401s from then on.",
     ),
     *(
         Alert(

@@ -34,6 +34,22 @@ HOURS: Final = (
     ),
     Case(
         "GatewayErrorBudgetBurn",
+        "eight in five hundred fail for an hour",
+        _requests(ok="0+492x100", failed="0+8x100"),
+        "1h15m",
+        ("page/1h", "page/6h", "ticket/1d"),
+    ),
+    Case(
+        "GatewayErrorBudgetBurn",
+        "a replica that dies after each few requests counts from 0 again and again",
+        _requests(
+            ok="0+10x59 _ 1 4 _ 1 4 _ 1 4 _ 1 4", failed="0x59 _ 1 9 _ 1 9 _ 1 9 _ 1 9"
+        ),
+        "1h11m",
+        ("page/1h",),
+    ),
+    Case(
+        "GatewayErrorBudgetBurn",
         "clients are refused, mistaken, unknown or gone, which is not our failure",
         _requests(
             ok="0+10x90",

@@ -50,7 +50,7 @@ _WORK: Final = (
         "GatewayWorkOverdue",
         "all replicas were away for an hour and work it off within a minute",
         (_overdue("_x5 3600 4 0x20"),),
-        "9m",
+        "5m",
     ),
     Case(
         "GatewayWorkFailing",
@@ -85,6 +85,12 @@ _STORAGE: Final = (
         "20m",
         ("page",),
         HOST,
+    ),
+    Case(
+        "GatewayStorageFailing",
+        "it fails for a moment",
+        _stored(ok="0+20x30", unavailable="0x10 40x20"),
+        "12m",
     ),
     Case(
         "GatewayStorageFailing",

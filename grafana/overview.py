@@ -103,7 +103,8 @@ _LIMITS: Final = (
         "Outcomes",
         "How requests ended. Normal is mostly ok. Much invalid is a client's new"
         " release, much unauthorized a key that was revoked or a guesser,"
-        " client_gone people who did not wait.",
+        " client_gone people who did not wait; where it is most, see the runbook of"
+        " GatewayClientsGiveUp.",
         REQUESTS_PER_SECOND,
         Query(q.rate(d.REQUESTS, "outcome", where=CLIENTS_ROUTES), "{{outcome}}"),
         is_stacked=True,
@@ -192,7 +193,7 @@ _REPLICAS: Final = (
     lines(
         "Plans in force",
         "Replicas by the digest of the plans that they enforce. Normal is one"
-        " digest. Two for longer than ten minutes: a replica did not get, or"
+        " digest. Two for longer than twenty minutes: a replica did not get, or"
         " refused, the new files.",
         NUMBER,
         Query(q.gauge("count", d.POLICY, "digest"), "{{digest}}"),

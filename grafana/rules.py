@@ -9,11 +9,13 @@ import yaml
 
 from grafana.alerts import EXPIRY, OPERATION, STORE, UPSTREAM, Alert
 from grafana.job_alerts import JOBS
+from grafana.leavers import LEAVERS
 from grafana.slos import Recording, burn_alerts, recordings
 
-# Where the runbooks lie; whoever installs the rules may know them by an address.
-RUNBOOKS: Final = "docs/runbooks.md"
-_GENERATED: Final = "# Written by `make dashboards`; its source is below grafana/.\n"
+# An address, because who reads a notification has no checkout; an operator may have a
+# copy that is nearer.
+RUNBOOKS: Final = "https://github.com/llmtune/gateway/blob/main/docs/runbooks.md"
+_GENERATED: Final = "# Written by `python -m grafana` from what is below grafana/.\n"
 
 # Their queries read days of samples: every other minute is soon enough, and within the
 # five minutes for which Prometheus remembers a series.
@@ -22,6 +24,7 @@ _LONG_INTERVAL: Final = "2m"
 
 GROUPS: Final[dict[str, Sequence[Alert]]] = {
     "llmtune-gateway-budgets": burn_alerts(),
+    "llmtune-gateway-leavers": LEAVERS,
     "llmtune-gateway-store": STORE,
     "llmtune-gateway-upstream": UPSTREAM,
     "llmtune-gateway-jobs": JOBS,

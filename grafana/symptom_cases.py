@@ -41,7 +41,7 @@ _STORE: Final = (
         "GatewayStoreUnavailable",
         "one lost scrape's worth of outage",
         one(d.STORE_DEGRADED, "0x5 1 0x10"),
-        "9m",
+        "7m",
     ),
     Case(
         "GatewayStoreUnavailable",
@@ -84,6 +84,24 @@ _STORE: Final = (
         "the store is away, which has an alert of its own",
         (*one(d.QUEUE_OLDEST, "0x5 0+60x10"), *one(d.STORE_DEGRADED, "0x5 1x15")),
         "12m",
+    ),
+    Case(
+        "GatewaySettlementLag",
+        "another replica has been cut off from the store for days",
+        (
+            *one(d.QUEUE_OLDEST, "0x5 0+60x10"),
+            *one(d.STORE_DEGRADED, "0x20"),
+            Line(d.QUEUE_OLDEST.name, "", "0x20", "b"),
+            Line(d.STORE_DEGRADED.name, "", "1x20", "b"),
+        ),
+        "12m",
+        ("page",),
+    ),
+    Case(
+        "GatewaySettlementLag",
+        "a minute and a half's worth is taken at once",
+        (*one(d.QUEUE_OLDEST, "0x5 90 0x15"), *one(d.STORE_DEGRADED, "0x20")),
+        "6m",
     ),
     Case(
         "GatewaySettlementLag",
@@ -162,6 +180,12 @@ _UPSTREAM: Final = (
     ),
     Case(
         "GatewayUpstreamFailing",
+        "it fails for a minute",
+        _attempts(ok="0+20x30", hung_up="0x10 40x20"),
+        "13m",
+    ),
+    Case(
+        "GatewayUpstreamFailing",
         "the only attempt of an hour fails",
         _attempts(ok="0x60", timeout="0x50 1x10"),
         "55m",
@@ -179,15 +203,21 @@ _OPERATION: Final = (
         "GatewayPlansDisagree",
         "a replica keeps its old plans",
         _plans("1x40", "1x40"),
-        "15m",
+        "25m",
         ("page",),
     ),
     Case(
         "GatewayPlansDisagree",
-        "a roll-out takes five minutes",
-        _plans("1x10 stale", "_x5 1x35"),
-        "15m",
+        "a roll-out took five minutes",
+        _plans("1x10 stale", "_x5 1x55"),
+        "50m",
         target=HOST,
+    ),
+    Case(
+        "GatewayPlansDisagree",
+        "the last old replica drains for ten minutes, and is scraped until its end",
+        _plans("1x17 stale", "_x5 1x35"),
+        "17m",
     ),
     Case(
         "GatewayReloadRefused",
@@ -230,6 +260,18 @@ _OPERATION: Final = (
     ),
     Case(
         "GatewayReplicaDown",
+        "it has not answered for hours",
+        (
+            _build("1x10 stale _x300"),
+            _build("1x300", "b"),
+            Line("up", "", "1x10 0x300"),
+            Line("up", "", "1x300", "b"),
+        ),
+        "250m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayReplicaDown",
         "one was scaled away, with its target",
         (
             _build("1x10 _x20"),
@@ -260,6 +302,12 @@ _OPERATION: Final = (
         (_build("1x10 _x60"), _build("1x70", "b")),
         "30m",
     ),
+    Case(
+        "GatewayAbsent",
+        "all start anew within three minutes",
+        (_build("1x10 stale _x3 1x30"),),
+        "13m",
+    ),
     Case("GatewayAbsent", "there never was one", (), "30m"),
 )
 
@@ -282,14 +330,51 @@ _EXPIRY: Final = (
     ),
     Case(
         "GatewayKeyNearExpiry",
+        "thirty hours are left",
+        one(d.KEY_EXPIRY, f"{30 * 3600}x30"),
+        "10m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayKeyNearExpiry",
         "eight days are left",
         one(d.KEY_EXPIRY, f"{8 * 86_400}x30"),
         "10m",
     ),
     Case(
+        "GatewayStoredKeyNearExpiry",
+        "one of two replicas has met a key with six days left",
+        (
+            Line(d.STORED_KEY_EXPIRY.name, "", f"{90 * 86_400}x30", "a"),
+            Line(d.STORED_KEY_EXPIRY.name, "", f"_x5 {6 * 86_400}x30", "b"),
+        ),
+        "15m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayStoredKeyNearExpiry",
+        "eight days are left",
+        one(d.STORED_KEY_EXPIRY, f"{8 * 86_400}x30"),
+        "20m",
+    ),
+    Case(
+        "GatewayStoredKeyNearExpiry",
+        "it is rotated, and not looked at any more",
+        one(d.STORED_KEY_EXPIRY, f"{6 * 86_400}x5 _x30"),
+        "20m",
+        target=HOST,
+    ),
+    Case(
         "GatewayCertificateNearExpiry",
         "thirteen days are left",
         one(d.CERTIFICATE_EXPIRY, f"{13 * 86_400}x30", 'peer="upstream"'),
+        "10m",
+        ("ticket",),
+    ),
+    Case(
+        "GatewayCertificateNearExpiry",
+        "four days are left",
+        one(d.CERTIFICATE_EXPIRY, f"{4 * 86_400}x30", 'peer="store"'),
         "10m",
         ("ticket",),
     ),

@@ -126,6 +126,8 @@ SPECIAL: Final[Json] = {
     "networkPolicy.egressPorts": {"type": "array", "items": _PORT},
     "serviceMonitor.additionalLabels": _TEXTS,
     "prometheusRule.additionalLabels": _TEXTS,
+    # Each alert adds the section of its own.
+    "prometheusRule.runbooks": {"type": "string", "pattern": "^https?://[^\\s#]+$"},
     "dashboards.labels": _TEXTS,
     "dashboards.annotations": _TEXTS,
     "ingress.annotations": _TEXTS,

@@ -17,6 +17,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from enum import Enum
 from typing import Final, Literal, TypeAlias, TypeVar
 
@@ -56,6 +57,10 @@ STALE_RETRY_S: Final = 1.0
 # Of look-ups that find nothing: far more than honest mistakes, and nothing to Redis.
 LOOKUPS_PER_S: Final = 100
 LOOKUP_BURST: Final = 200
+# A key that was made for less is meant to end: a token of a build, or of an evening.
+LASTING: Final = timedelta(days=30)
+# Whoever has not used a key for a day is hardly waiting for it to work.
+USED_WITHIN_S: Final = 86_400.0
 # Long enough for a fail-over to make progress, short enough for a person not to notice.
 RETRY_AFTER_MS: Final = 1000
 
@@ -79,6 +84,8 @@ class _Known(msgspec.Struct):
     fresh_until_s: float
     # Of which subscription; an earlier one may have missed changes.
     era: int
+    # As `_missed_from_s`; kept because a scrape looks at all keys that are known.
+    missed_from_s: float
 
 
 class _Flight(msgspec.Struct):
@@ -186,6 +193,21 @@ class StoredKeys:
             raise KeysUnavailable(RETRY_AFTER_MS)
         return answer
 
+    def next_expiry_s(self, now_s: float) -> float | None:
+        """
+        When the next key expires that somebody may have forgotten about, as Unix time.
+
+        It was used here within the day, made to last, and has not been rotated. Only
+        what is remembered is looked at, so this costs the store nothing.
+        """
+        since_s = self._now_s() - USED_WITHIN_S
+        found = (
+            known.missed_from_s
+            for known in self._known.values()
+            if known.missed_from_s > now_s and known.asked_s >= since_s
+        )
+        return min(found, default=None)
+
     def forget(self, digest: str) -> None:
         """Drop what is remembered of a digest, and what is being asked."""
         self._known.pop(digest, None)
@@ -261,7 +283,9 @@ class StoredKeys:
             _trim(self._unknown, MAX_UNKNOWN)
             return
         fresh_until_s = asked_s + self._ttl_s
-        self._known[digest] = _Known(record, asked_s, fresh_until_s, self._era)
+        self._known[digest] = _Known(
+            record, asked_s, fresh_until_s, self._era, _missed_from_s(record)
+        )
         self._known.move_to_end(digest)
         _trim(self._known, self._max_known)
 
@@ -279,6 +303,15 @@ class StoredKeys:
     async def _land(self) -> None:
         # Not cancelled, because somebody may wait; the store's time-out bounds them.
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _missed_from_s(key: StoredKey) -> float:
+    """When whoever counts on a key will miss it, as Unix time; 0 where nobody will."""
+    if key.expires_at is None or key.rotated_to is not None:
+        return 0.0
+    # A rotated key ends when its predecessor would have, however soon that is.
+    is_lasting = key.expires_at - key.created_at >= LASTING
+    return key.expires_at.timestamp() if is_lasting or key.rotated_from else 0.0
 
 
 def _trim(entries: OrderedDict[str, T], most: int) -> None:

@@ -344,6 +344,13 @@ KEY_EXPIRY: Final = gauge(
     " absent where none will.",
     merge="min",
 )
+STORED_KEY_EXPIRY: Final = gauge(
+    "stored_keys_next_expiry_timestamp_seconds",
+    "When the next key of the store will expire, as Unix time, of those that were used"
+    " here within the day, were made for thirty days or longer and have not been"
+    " rotated; absent where none will.",
+    merge="min",
+)
 CERTIFICATE_EXPIRY: Final = gauge(
     "certificate_expiry_timestamp_seconds",
     "When the certificate that was shown in the newest handshake expires, as Unix time,"

@@ -48,7 +48,12 @@ class RunningReplays(Protocol):
     def held_bytes(self) -> int: ...
 
 
-def follow_store(telemetry: Telemetry, ledger: GuardedLedger, keys: StoredKeys) -> None:
+def follow_store(
+    telemetry: Telemetry,
+    ledger: GuardedLedger,
+    keys: StoredKeys,
+    now_s: Callable[[], float],
+) -> None:
     """Show what a shared store says of itself, from now on."""
     add, add_one = telemetry.followed.add, telemetry.followed.add_one
     health, journal = ledger.health, ledger.journal
@@ -72,6 +77,13 @@ def follow_store(telemetry: Telemetry, ledger: GuardedLedger, keys: StoredKeys) 
     lookups = telemetry.lookups
     add(d.KEY_LOOKUPS, lambda: [((o,), lookups[o]) for o in get_args(LookupOutcome)])
     add_one(d.KEY_CHANGES_FOLLOWED, lambda: keys.is_subscribed)
+
+    def next_expiry() -> Iterator[Reading]:
+        ends_s = keys.next_expiry_s(now_s())
+        if ends_s is not None:
+            yield (), ends_s
+
+    add(d.STORED_KEY_EXPIRY, next_expiry)
 
 
 def follow_policies(

@@ -6,14 +6,17 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 
+from gateway.envelope import Fault
 from gateway.telemetry.definitions import DEFINITIONS
 from grafana.__main__ import BOARDS, BUDGET_CASES, CASES, HERE, generated
+from grafana.alerts import NOT_ITS_FAULT
 from grafana.budget_cases import DAYS, HOURS
 from grafana.job_cases import CASES as JOBS
+from grafana.leaver_cases import CASES as LEAVERS
 from grafana.rules import ALERTS, anchor_of
 from grafana.symptom_cases import CASES as SYMPTOMS
 from tests.proofs.queries import dashboard_queries, rule_queries
@@ -66,7 +69,7 @@ def test_alerts_fire_when_they_should_and_are_silent_when_not(name: str) -> None
 
 def test_every_alert_has_a_case_that_fires_and_one_that_is_silent() -> None:
     """Of each severity and window, the former."""
-    cases = (*SYMPTOMS, *JOBS, *HOURS, *DAYS)
+    cases = (*SYMPTOMS, *LEAVERS, *JOBS, *HOURS, *DAYS)
     fired = {(case.alert, key) for case in cases for key in case.fires}
     silent = {case.alert for case in cases if not case.fires}
 
@@ -83,6 +86,34 @@ def test_every_alert_has_its_section_in_the_runbooks() -> None:
     assert len(sections) == len(set(sections))
     for name in re.findall(r"\]\(#(\w+)\)", text):
         assert name in {section.lower() for section in sections}
+
+
+def test_runbooks_send_nobody_to_a_panel_that_is_not_there() -> None:
+    """What they name in italics is a panel, and on the dashboard that is named."""
+    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    _, _, runbooks = text.partition("\n## ")
+    titles = {name: panel_titles(f"dashboards/{name}.json") for name in BOARDS}
+    asked = set(re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", runbooks))
+    placed = re.findall(
+        rf"({'|'.join(BOARDS)})(?: dashboard)?, \*([^*\n]+)\*", runbooks, re.IGNORECASE
+    )
+
+    assert asked - set().union(*titles.values()) == set()
+    assert placed
+    assert [each for each in placed if each[1] not in titles[each[0].lower()]] == []
+
+
+def test_the_runbook_of_a_failing_upstream_knows_each_way_to_fail() -> None:
+    """Whatever the panel shows or the access lines say; what is not its fault aside."""
+    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("## GatewayUpstreamFailing\n")
+    named = set(re.findall(r"`(\w+)`", section.partition("\n## ")[0]))
+
+    assert set(get_args(Fault)) - set(NOT_ITS_FAULT.split("|")) - named == set()
+
+
+def panel_titles(name: str) -> set[str]:
+    return {panel["title"] for panel in json.loads(FILES[name])["panels"]}
 
 
 @pytest.mark.parametrize("name", BOARD_FILES)

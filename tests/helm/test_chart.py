@@ -173,24 +173,6 @@ class TestAgreements:
         } == set(boards)
         assert all(json.loads(board)["panels"] for board in boards.values())
 
-    @pytest.mark.parametrize("kind", ["ClusterIP", "LoadBalancer"])
-    def test_the_scrapes_job_is_the_one_that_rules_ask_for(self, kind: str) -> None:
-        """However the API itself is published."""
-        release = rendered(serviceMonitor={"enabled": True}, service={"type": kind})
-        monitor = release.of("ServiceMonitor")["spec"]
-        scraped = [
-            each
-            for each in release.all
-            if each["kind"] == "Service"
-            and monitor["selector"]["matchLabels"].items()
-            <= each["metadata"]["labels"].items()
-            and {port["name"] for port in each["spec"]["ports"]}
-            & {endpoint["port"] for endpoint in monitor["endpoints"]}
-        ]
-        (service,) = scraped
-        label = monitor["jobLabel"]
-        assert "llmtune-gateway" == service["metadata"]["labels"][label]
-
     def test_the_store_is_told_of_every_replica_there_will_be(self) -> None:
         """Else a share is too large while the store is away; a worker is a replica."""
 

@@ -21,7 +21,7 @@ PATHS: Final = tuple(path for path, _, _ in rows_of(_TEXT, DEFAULTS))
 # Their schema says what they look like.
 FORMED: Final = {
     *("fullnameOverride", "image.digest", "upstream.url", "redis.url"),
-    *("service.type", "topologySpread"),
+    *("service.type", "topologySpread", "prometheusRule.runbooks"),
 }
 EVERYTHING: Final = {
     "autoscaling.enabled": True,

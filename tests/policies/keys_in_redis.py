@@ -21,8 +21,9 @@ def digest(text: str) -> str:
 def stored_key(of: str, /, **fields: Any) -> StoredKey:
     """A record whose digest is this text's."""
     own = digest(of)
-    known = {"workspace": "acme", "plan": "growth", "scope": own[:16]}
-    return StoredKey(sha256=own, created_at=CREATED, **(known | fields))
+    known: dict[str, Any] = {"workspace": "acme", "plan": "growth", "scope": own[:16]}
+    known["created_at"] = CREATED
+    return StoredKey(sha256=own, **(known | fields))
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,10 @@ import httpx
 from gateway.simulator.server import running_simulator
 from gateway.simulator.settings import SimulatorSettings
 from grafana.rules import ALERTS
+from policies.key_store import new_stored_key
+from policies.keyring import KeyRecord, digest_of, new_api_key
 from tests.gateway_under_test import chat_body, write_policy
+from tests.policies.keys_in_redis import key_store
 from tests.proofs.check import Check, report, until
 from tests.proofs.queries import (
     dashboard_queries,
@@ -181,6 +185,7 @@ async def deployment(folder: Path, workers: int) -> AsyncIterator[list[Serving]]
             "PYTHONPATH": str(ROOT),
         }
         receiver = await running.enter_async_context(hooked())
+        ending = await running.enter_async_context(stored_key(redis))
         replicas = []
         for _ in range(REPLICAS):
             port = free_port()
@@ -188,7 +193,26 @@ async def deployment(folder: Path, workers: int) -> AsyncIterator[list[Serving]]
             where = ("--port", str(port))
             replica = serving((own, keys), *where, workers=workers)
             replicas.append(await running.enter_async_context(replica))
+            async with replicas[-1].client() as client:
+                auth = {"authorization": f"Bearer {ending}"}
+                limits = await client.get("/v1/limits", headers=auth)
+                assert limits.status_code == 200, limits.text
         yield replicas
+
+
+@asynccontextmanager
+async def stored_key(redis: RedisServer) -> AsyncIterator[str]:
+    """A key of the store that ends, so that there is something to tell of it too."""
+    api_key, now = new_api_key(), datetime.now(UTC)
+    record = KeyRecord(
+        sha256=digest_of(api_key),
+        workspace="stored",
+        plan="open",
+        expires_at=now + timedelta(days=365),
+    )
+    async with key_store(redis.url) as keys:
+        await keys.create(new_stored_key(record, now))
+        yield api_key
 
 
 async def counted(replicas: list[Serving]) -> list[Samples]:

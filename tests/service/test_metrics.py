@@ -48,6 +48,17 @@ async def scraped(gateway: GatewayUnderTest) -> dict[str, float]:
     return {series: float(value) for series, value in found}
 
 
+async def test_a_failure_has_its_series_before_it_happens(
+    gateway: GatewayUnderTest,
+) -> None:
+    """A rate does not see the first event of a series that begins with it."""
+    shown = await scraped(gateway)
+
+    for outcome in ("failed", "unavailable", "upstream_error"):
+        labels = f'outcome="{outcome}",route="/v1/chat/completions"'
+        assert shown[f"requests_total{{{labels}}}"] == 0
+
+
 async def test_tokens_are_told_by_plan_model_and_direction(
     gateway: GatewayUnderTest, upstream: ScriptedUpstream
 ) -> None:

@@ -23,6 +23,7 @@ from tests.gateway_under_test import GatewayUnderTest, chat_body
 from tests.policies.keys_in_redis import key_store
 from tests.redis_fixtures import StartRedis
 from tests.redis_servers import RedisServer
+from tests.servers.process import until
 from tests.upstream import PATIENCE_S, ScriptedUpstream
 
 # Of a busy test machine; what a test is about is never this close.
@@ -130,6 +131,25 @@ async def test_a_revocation_nobody_heard_of_takes_effect_with_the_ttl(
     server.command("HDEL", KEY_RECORDS, digest_of(api_key))
 
     await until_status(gateway, api_key, 401, within_s=1.3)
+
+
+async def test_a_key_near_its_end_is_told_of_until_it_is_replaced(
+    gateway: GatewayUnderTest, operator: KeyStore
+) -> None:
+    """By the metric that an alert asks, which is absent while nothing is to be told."""
+    name = "llmtune_gateway_stored_keys_next_expiry_timestamp_seconds"
+    value = gateway.gateway.telemetry.registry.get_sample_value
+    ends = datetime(2100, 1, 1, tzinfo=UTC)
+    api_key = await make(operator, expires_at=ends)
+    assert value(name) is None
+    assert await list_models(gateway, api_key) == 200
+    assert value(name) == ends.timestamp()
+
+    await operator.rotate(digest_of(api_key), digest_of(new_api_key()), MINUTE)
+
+    await until(lambda: value(name) is None, "the change to be heard")
+    assert await list_models(gateway, api_key) == 200
+    assert value(name) is None
 
 
 async def test_a_rotated_key_works_beside_the_new_one_for_the_overlap(
