@@ -11,7 +11,7 @@ import pytest
 from gateway.background.places import MOST_KEPT
 from policies.jobs.port import RecordName
 from tests.batches.conftest import ENDPOINT, BatchHouse, jsonl, line
-from tests.gateway_under_test import workspace_of
+from tests.gateway_under_test import MODEL, workspace_of
 
 DAY_MS: Final = 86_400_000
 
@@ -46,6 +46,19 @@ async def test_no_more_batches_are_made_than_are_kept(house: BatchHouse) -> None
 
     assert (429, "insufficient_quota", "kept-batches") == refusal(refused)
     assert (200, first.json()["id"]) == (again.status_code, again.json()["id"])
+
+
+async def test_no_more_fine_tunes_are_made_than_are_kept(house: BatchHouse) -> None:
+    """Nor is LLMTune asked for one."""
+    uploaded = (await house.upload(jsonl([line("1")]), purpose="fine-tune")).json()
+    await fill(house, "fine_tune")
+
+    refused = await house.gateway.post(
+        "/v1/fine_tuning/jobs", training_file=uploaded["id"], model=MODEL
+    )
+
+    assert (429, "insufficient_quota", "kept-fine-tuning-jobs") == refusal(refused)
+    assert 0 == house.llmtune.stats.requests.get("/v1/fine-tune", 0)
 
 
 @pytest.mark.parametrize("key", [None, "upload-1"])

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
@@ -21,35 +20,10 @@ from gateway.telemetry.definitions import (
     WORKSPACE_USED,
 )
 from gateway.telemetry.exposition import families_of, render, snapshot_of
-from gateway.telemetry.instruments import Counter, Gauge, Histogram
 from gateway.telemetry.merging import Exemplar, Family, Point, Snapshot
 from gateway.telemetry.metrics import Telemetry
 from gateway.telemetry.tally import Tally
-
-ROUTES = ("chat", "models", 'sl/ash "quoted"\n')
-
-
-class Counts:
-    """A process' worth of instruments."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._requests = Counter("requests", "R.", ["route"], registry=self.registry)
-        self._durations = Histogram(
-            "seconds", "S.", ["route"], buckets=(0.5, 1, 4), registry=self.registry
-        )
-        self._in_flight = Gauge("in_flight", "I.", ["route"], registry=self.registry)
-        self._held = dict.fromkeys(ROUTES, 0.0)
-
-    def update(self, route: str, eighths: int) -> None:
-        # Eighths add up exactly, in whatever order.
-        self._requests.add(eighths, route)
-        self._durations.observe(eighths / 8, route)
-        self._held[route] += 1
-        self._in_flight.set(self._held[route], route)
-
-    def snapshot(self) -> Snapshot:
-        return snapshot_of(self.registry.collect())
+from tests.unit.counted import ROUTES, Counts
 
 
 def values(snapshot: Snapshot) -> dict[tuple[Any, ...], float]:
